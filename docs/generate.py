@@ -30,12 +30,12 @@ from pipeline.models.contract import FAMILIES, Recipe
 from pipeline.models.families import default_recipes
 from pipeline.workspace.config import Config
 
-# Functions that make an error of an id and a sentence, and the class.
+# Functions that make an error of an id and a sentence: the class, and the full message.
 MAKERS = {
-    "_fail": errors.LakeError,
-    "refused": errors.ConfigError,
-    "refuse_policy": errors.ConfigError,
-    "storage_errors": errors.StorageError,
+    "_fail": (errors.LakeError, "lake table {table}: %s; restore the lake from a backup"),
+    "refused": (errors.ConfigError, "%s"),
+    "refuse_policy": (errors.ConfigError, "%s"),
+    "storage_errors": (errors.StorageError, "%s: {reason}; {next step}"),
 }
 DOCS = Path(__file__).resolve().parent
 PACKAGE = DOCS.parent / "pipeline"
@@ -239,7 +239,7 @@ def error_codes(trees: list[ast.Module]) -> dict[str, int]:
 def messages() -> dict[str, tuple[set[int], set[str]]]:
     """Return the exit codes and messages of all errors that the package raises, by id."""
     trees = [ast.parse(path.read_text("utf-8")) for path in sorted(PACKAGE.rglob("*.py"))]
-    codes = error_codes(trees) | {name: cls.exit_code for name, cls in MAKERS.items()}
+    codes = error_codes(trees) | {name: cls.exit_code for name, (cls, _) in MAKERS.items()}
     by_id: dict[str, tuple[set[int], set[str]]] = defaultdict(lambda: (set(), set()))
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Call) and function_name(node) in codes and len(node.args) >= 2:
@@ -248,7 +248,8 @@ def messages() -> dict[str, tuple[set[int], set[str]]]:
                 continue  # inside of one of MAKERS
             exit_codes, texts = by_id[id]
             exit_codes.add(codes[function_name(node)])
-            texts.add(sentence)
+            whole = MAKERS.get(function_name(node), (None, "%s"))[1]
+            texts.add(whole.replace("%s", sentence))
     return dict(sorted(by_id.items()))
 
 

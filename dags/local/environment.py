@@ -86,14 +86,10 @@ def apply(home: Path, port: int = 8080, *, to: MutableMapping[str, str] = os.env
     StorageError
         `storage.cannot_write`: Airflow's folder cannot be created.
     """
-    try:
-        airflow_home(home).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        from pipeline.errors import StorageError
+    from pipeline.stores.disk import storage_errors
 
-        raise StorageError(
-            "storage.cannot_write", f"cannot create {airflow_home(home)}: {error.strerror}"
-        ) from error
+    with storage_errors("storage.cannot_write", f"cannot create {airflow_home(home)}"):
+        airflow_home(home).mkdir(parents=True, exist_ok=True)
     to.update(settings(home, port))
 
 

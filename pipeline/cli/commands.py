@@ -240,7 +240,9 @@ def history(
     if quality:
         return _quality(console, out)
     if out is not None:
-        raise ConfigError("usage.out_without_quality", "--out needs --quality")
+        raise ConfigError(
+            "usage.out_without_quality", "--out needs --quality; add it, or remove --out"
+        )
     entries = step(console.workspace)
     console.show({"entries": [entry.plain() for entry in entries]}, history_table(entries))
 
@@ -251,7 +253,9 @@ def _quality(console: Console, out: Path | None) -> None:
 
     kind = "" if out is None else out.suffix.removeprefix(".").lower()
     if out is not None and kind not in FORMATS:
-        raise ConfigError("usage.picture_format", f"--out must be a .png or .svg file: {out}")
+        raise ConfigError(
+            "usage.picture_format", f"--out must be a .png or .svg file, not {out}; rename it"
+        )
     runs = live_history(console.workspace)
     entries, table = {"entries": [run.plain() for run in runs]}, live_table(runs)
     if out is None:

@@ -171,7 +171,10 @@ def last_event(events: pl.DataFrame, as_of: datetime) -> datetime:
     newest = events.filter(before(as_of))[c.TIMESTAMP].max()
     if not isinstance(newest, datetime):
         raise DataError(
-            "split.no_event", f"no event lies before as-of {format_instant(as_of)}", where="events"
+            "split.no_event",
+            f"no event lies before as-of {format_instant(as_of)}; give a later as-of, or ingest "
+            "older events",
+            where="events",
         )
     return to_utc(newest)
 
@@ -244,7 +247,8 @@ def split(
         raise DataError(
             "split.history_too_short",
             f"the first event is of {format_instant(begin)}; with a holdout of {lengths[0]} days "
-            f"before as-of {format_instant(as_of)} no training data are left",
+            f"before as-of {format_instant(as_of)} no training data are left; "
+            "give a later as-of, or ingest older events",
             where="events",
         )
     kinds = target_kinds(rows, config.target_kinds, rating_threshold)

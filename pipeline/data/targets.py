@@ -52,13 +52,15 @@ def target_kinds(
     if named is not None:
         return named
     counted = rows.filter(is_target(_STRONGEST_FIRST, rating_threshold))
-    present = set(counted[c.KIND].cast(pl.String).unique())
+    counted_kinds = set(counted[c.KIND].cast(pl.String).unique())
     for kind in _STRONGEST_FIRST:
-        if kind in present:
+        if kind in counted_kinds:
             return (kind,)
+    present = ", ".join(rows[c.KIND].cast(pl.String).unique().sort())
     raise ConfigError(
         "split.no_target_kind",
-        f"no event has a kind of {', '.join(_STRONGEST_FIRST)}; set split.target_kinds",
+        f"no event counts as a target; the kinds in the data are {present}; set "
+        "split.target_kinds to some of them",
     )
 
 

@@ -140,7 +140,8 @@ class Window(TrainingWindow):
             raise GateError(
                 "tuning.window_overlaps",
                 f"a tuning window ends at {format_instant(split.holdout.end)} and trains until "
-                f"{format_instant(history.end)}: it must not reach past {format_instant(before)}",
+                f"{format_instant(history.end)}: it must not reach past {format_instant(before)}; "
+                "this is a defect of Nightjar: report it",
             )
         history = replace(history, cold_items=None)  # all recipes over one catalogue
         # Evenly spaced by id instead of random: the same users for every recipe and every rerun.

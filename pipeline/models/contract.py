@@ -446,7 +446,9 @@ def recipe_from(dumped: Mapping[str, Any]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in (dumped.get("family", "family"), *first["loc"]))
-        raise ConfigError("recipe.invalid", f"invalid recipe: {where}: {first['msg']}") from error
+        raise ConfigError(
+            "recipe.invalid", f"invalid recipe: {where}: {first['msg']}; correct this field"
+        ) from error
 
 
 def load(family: str, arrays: Arrays) -> Scorer:
@@ -467,6 +469,6 @@ def load(family: str, arrays: Arrays) -> Scorer:
     if family not in FAMILIES:
         raise ConfigError(
             "recipe.unknown_family",
-            f"unknown model family {family!r}. allowed: {', '.join(FAMILIES)}",
+            f"unknown model family {family!r}. Allowed: {', '.join(FAMILIES)}",
         )
     return FAMILIES[family].scorer.from_arrays(arrays)

@@ -258,10 +258,11 @@ def check_patch(publications: pl.DataFrame, patch: Mapping[str, Any]) -> None:
     name, base = patch[c.PUBLICATION_ID], patch[c.BASE]
     now_live = live(publications)
     if now_live is None or now_live[c.PUBLICATION_ID] != base:
-        instead = None if now_live is None else now_live[c.PUBLICATION_ID]
+        instead = "none" if now_live is None else now_live[c.PUBLICATION_ID]
         raise ConcurrencyError(
             "publish.base_replaced",
-            f"patch {name} belongs to publication {base}, but the live publication is {instead}",
+            f"patch {name} belongs to publication {base}, but the live publication is {instead}; "
+            "run `nightjar fold-in` again",
         )
     # Generations of the live chain are consecutive: a gap is a patch that went live first.
     last = chain(publications, base).row(-1, named=True)
@@ -269,7 +270,7 @@ def check_patch(publications: pl.DataFrame, patch: Mapping[str, Any]) -> None:
         raise ConcurrencyError(
             "publish.overtaken",
             f"patch {name} would be generation {patch[c.GENERATION]}, but "
-            f"{last[c.PUBLICATION_ID]} went live first",
+            f"{last[c.PUBLICATION_ID]} went live first; run `nightjar fold-in` again",
         )
 
 

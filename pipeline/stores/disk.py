@@ -5,14 +5,28 @@ Guarantees: when `write_synced` or `sync` returns, the data are on the disk.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from pipeline.errors import StorageError
+
+_NEXT_STEPS: Final = {
+    errno.ENOENT: "correct the path, or restore the file",
+    errno.ENOTDIR: "correct the path, or move that file away",
+    errno.EEXIST: "correct the path, or move that file away",
+    errno.EISDIR: "correct the path, or move that folder away",
+    errno.ELOOP: "replace the link by a file",
+    errno.EACCES: "correct the permissions",
+    errno.EPERM: "correct the permissions",
+    errno.EROFS: "make the file system writable",
+    errno.ENOSPC: "free disk space",
+    errno.EDQUOT: "free disk space",
+}
 
 
 @contextmanager
@@ -24,7 +38,7 @@ def storage_errors(id: str, sentence: str) -> Iterator[None]:
     id
         Id of the error, such as ``storage.cannot_write``.
     sentence
-        Message, which names the file; the system's reason is appended.
+        Message, which names the file; the system's reason and a next step are appended.
 
     Raises
     ------
@@ -34,7 +48,13 @@ def storage_errors(id: str, sentence: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise StorageError(id, f"{sentence}: {error.strerror}") from error
+        raise StorageError(id, f"{sentence}: {fault_text(error)}") from error
+
+
+def fault_text(error: OSError) -> str:
+    """Return the system's reason in lower case, and the next step of the user."""
+    reason = (error.strerror or str(error)).lower()
+    return f"{reason}; {_NEXT_STEPS.get(error.errno or 0, 'check the path and the disk')}"
 
 
 def write_synced(file: IO[bytes], data: bytes) -> None:

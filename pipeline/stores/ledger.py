@@ -50,12 +50,14 @@ class Ledger:
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise StorageError(
                     "ledger.damaged",
-                    f"{self._path} line {number} is not a ledger entry; restore the file",
+                    f"{self._path} line {number} is not a ledger entry; restore the file "
+                    "from a backup",
                 ) from error
             if entry["previous"] != previous or _sum(entry) != claimed:
                 raise StorageError(
                     "ledger.chain_broken",
-                    f"{self._path} line {number} breaks the checksum chain; restore the file",
+                    f"{self._path} line {number} breaks the checksum chain; restore the "
+                    "file from a backup",
                 )
             previous = claimed
             entries.append({**entry, "sha256": claimed})

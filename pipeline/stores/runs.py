@@ -263,13 +263,18 @@ class Run:
         """
         # The name becomes a path, and `..` would lead out of the run's folder.
         if any(part in ("", ".", "..") for part in step.split("/")):
-            raise StorageError("run.invalid_step", f"{step!r} is not the name of a step")
+            raise StorageError(
+                "run.invalid_step",
+                f"{step!r} is not the name of a step; this is a defect of Nightjar: report it",
+            )
         final = self.folder / step
         with self.writing(step):
             # Inside the lock: another process may have committed since the caller looked.
             if (final / MANIFEST).exists():
                 raise StorageError(
-                    "run.step_committed", f"step {step} of run {self.run_id} is committed already"
+                    "run.step_committed",
+                    f"step {step} of run {self.run_id} is committed already; start the same "
+                    "command again to use it",
                 )
             yield from self._draft(step, final)
 
@@ -282,7 +287,7 @@ class Run:
             work.mkdir(parents=True)
         draft = Draft(work)
         try:
-            with storage_errors("storage.cannot_write", f"cannot write step {step}"):
+            with storage_errors("storage.cannot_write", f"cannot write {final}"):
                 yield draft
                 failpoint("manifest")
                 lasting = {"step": step, "rows": draft.rows, "files": draft.files}
@@ -342,7 +347,9 @@ class Run:
         manifest = self.manifest(step)
         if name not in manifest["files"]:
             raise StorageError(
-                "run.no_file", f"step {step} of run {self.run_id} has no file {name}"
+                "run.no_file",
+                f"step {step} of run {self.run_id} has no file {name}; use the version of Nightjar "
+                "that wrote the run, or start a new run",
             )
         path = self.folder / step / name
         # Read once, so that the bytes that are checked are those that are returned.
@@ -351,7 +358,8 @@ class Run:
         if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
             raise StorageError(
                 "run.checksum",
-                f"{path} was changed after step {step} wrote it: its sha256 differs; restore it",
+                f"{path} was changed after step {step} wrote it: its sha256 differs; restore it "
+                "from a backup",
             )
         return data
 
@@ -371,7 +379,8 @@ class Run:
             }
         except (ValueError, KeyError, TypeError) as error:
             raise StorageError(
-                "run.manifest_damaged", f"{path} is damaged: it is not a manifest; restore it"
+                "run.manifest_damaged",
+                f"{path} is damaged: it is not a manifest; restore it from a backup",
             ) from error
 
     def read(self, kind: type[A], step: str = "") -> A:

@@ -32,7 +32,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.stores.disk import storage_errors, sync, write_synced
+from pipeline.stores.disk import fault_text, storage_errors, sync, write_synced
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -81,7 +81,8 @@ class Vault:
         if len(key) != KEY_BYTES:
             raise VaultKeyError(
                 "vault.key_length",
-                f"the vault's key has {len(key)} bytes; it must have {KEY_BYTES}",
+                f"the vault's key has {len(key)} bytes; it must have {KEY_BYTES}; restore it from "
+                "a backup",
             )
         self.path = path
         # One derived key per use, so that none can stand in for another.
@@ -178,7 +179,12 @@ class Vault:
         except (InvalidTag, ValueError):  # a ValueError: the seal is shorter than a nonce
             raise StorageError(
                 "vault.entry_altered",
+<<<<<<< HEAD
                 f"the entry of {entry.pseudonym} in {self.path} was altered; restore the vault",
+=======
+                f"the entry of {pseudonym} in {self.path} was altered; restore the vault "
+                "from a backup",
+>>>>>>> msg2
             ) from None
 
     def _prepare(self) -> None:
@@ -217,7 +223,9 @@ class Vault:
                 connection.close()
         except sqlite3.Error as error:
             raise StorageError(
-                "vault.unusable", f"cannot use the vault {self.path}: {error}"
+                "vault.unusable",
+                f"cannot use the vault {self.path}: {error}; correct the cause, such as a full "
+                "disk, or restore the vault from a backup",
             ) from error
 
 
@@ -232,11 +240,12 @@ def make_key(path: Path) -> bytes:
         sync(path.parent)
     except FileExistsError:
         raise VaultKeyError(
-            "vault.key_exists", f"the key {path} exists; keys are never overwritten"
+            "vault.key_exists",
+            f"the key {path} exists, and keys are never overwritten; start again to use it",
         ) from None
     except OSError as error:
         raise VaultKeyError(
-            "vault.key_cannot_create", f"cannot create the key {path}: {error.strerror}"
+            "vault.key_cannot_create", f"cannot create the key {path}: {fault_text(error)}"
         ) from error
     return key
 
@@ -255,12 +264,13 @@ def load_key(path: Path) -> bytes:
     except FileNotFoundError:
         raise VaultKeyError(
             "vault.key_missing",
-            f"the vault's key {path} is missing; restore it, or create a new workspace with "
-            "`nightjar init`",
+            f"the vault's key {path} is missing; restore it from a backup, or create a new "
+            "workspace with `nightjar init`",
         ) from None
     except OSError as error:
         raise VaultKeyError(
-            "vault.key_unreadable", f"cannot read the vault's key {path}: {error.strerror}"
+            "vault.key_unreadable",
+            f"cannot read the vault's key {path}: {fault_text(error)}",
         ) from error
     with os.fdopen(handle, "rb") as file:
         mode = os.fstat(handle).st_mode
@@ -281,7 +291,9 @@ def parse_key(text: str) -> bytes:
         key = b""
     if len(key) != KEY_BYTES:
         raise VaultKeyError(
-            "vault.key_encoding", "the vault's key is not the URL-safe base64 of 32 bytes"
+            "vault.key_encoding",
+            "the vault's key is not the URL-safe base64 of 32 bytes; restore secrets/vault.key "
+            "from a backup, or correct NIGHTJAR_VAULT_KEY",
         )
     return key
 

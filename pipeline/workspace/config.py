@@ -40,6 +40,7 @@ from pipeline.monitoring.policy import PolicyConfig
 from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
+from pipeline.stores.disk import fault_text
 from pipeline.stores.retention import GcConfig
 from pipeline.workspace.config_errors import Tree, config_error
 from pipeline.workspace.memory import TrainConfig
@@ -158,7 +159,9 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("config.not_toml", f"{file.name} is not valid TOML: {error}") from error
     except OSError as error:
-        raise ConfigError("storage.cannot_read", f"cannot read {file}: {error.strerror}") from error
+        raise ConfigError(
+            "storage.cannot_read", f"cannot read {file}: {fault_text(error)}"
+        ) from error
     origins = dict.fromkeys(flat(written), file.name)
     # Sorted, so that of two variables for one field the same one wins on every machine.
     for name, text in sorted(environment.items()):

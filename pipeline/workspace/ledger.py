@@ -296,7 +296,8 @@ def parse_entry(line: Mapping[str, object]) -> Entry:
         raise StorageError(
             "ledger.invalid_entry",
             f"ledger entry {line.get('key')!r} is invalid: {field}: {first['msg']}; it was changed "
-            "or written by another version of Nightjar",
+            "or written by another version of Nightjar; restore the ledger from a backup, or use "
+            "that version",
         ) from error
 
 

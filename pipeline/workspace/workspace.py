@@ -18,7 +18,8 @@ from pathlib import Path
 
 import polars as pl
 
-from pipeline.errors import ConfigError, StorageError
+from pipeline.errors import ConfigError
+from pipeline.stores.disk import storage_errors
 from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs, is_run_id
@@ -81,7 +82,7 @@ class Workspace:
                 f"{home} is neither empty nor a workspace: it holds {', '.join(others[:3])}; name "
                 "an empty or a new folder",
             )
-        try:
+        with storage_errors("workspace.cannot_write", f"cannot write the workspace {home}"):
             for table in ("events", "items", "users"):
                 (home / "landing" / table).mkdir(parents=True, exist_ok=True)
             (home / "runs").mkdir(exist_ok=True)
@@ -93,10 +94,6 @@ class Workspace:
             new = home / f"{CONFIG_FILE}.new"
             new.write_text(config, encoding="utf-8")
             new.rename(home / CONFIG_FILE)
-        except OSError as error:
-            raise StorageError(
-                "workspace.cannot_write", f"cannot write the workspace {home}: {error.strerror}"
-            ) from error
         return cls.open(home)
 
     @property

@@ -34,7 +34,7 @@ def test_everything_airflow_writes_lies_in_the_workspace(tmp_path: Path) -> None
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "airflow").write_text("in the way")
 
-    with pytest.raises(StorageError, match=r"cannot create .*airflow: File exists"):
+    with pytest.raises(StorageError, match=r"cannot create .*airflow: file exists"):
         environment.apply(tmp_path, to={})
 
 

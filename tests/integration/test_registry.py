@@ -453,9 +453,9 @@ def test_a_registry_goes_away_in_the_middle(home: Path, trained: Trained) -> Non
         patch.setattr(MlflowClient, "log_model_artifacts", gone)
         with pytest.raises(RegistryError) as told:
             registry_at(home).mirror_night(night)
-    assert told.value.sentence == (
-        f"MLflow at {uri_of(home)} failed: no answer from {uri_of(home)}"
-    )
+    assert told.value.id == "registry.failed"
+    assert f"no answer from {uri_of(home)};" in told.value.sentence
+    assert "traceback" not in told.value.sentence
     registry_at(home).mirror_night(night)
     assert_whole(uri_of(home), night)
 
@@ -466,9 +466,9 @@ def test_no_failure_tells_the_password() -> None:
     uri = "https://user:secret@mlflow.example/"
     with pytest.raises(RegistryError) as told, registry_errors(uri):
         raise MlflowException("API request to https://user:secret@mlflow.example/api failed")
-    assert told.value.sentence == (
-        "MLflow at https://mlflow.example/ failed: API request to https://mlflow.example/api failed"
-    )
+    assert told.value.id == "registry.failed"
+    assert told.value.sentence.count("https://mlflow.example/") == 2
+    assert "secret" not in told.value.sentence
 
 
 def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
     import pyarrow.parquet as pq
 
     if not stream.read(1):
-        raise DataError("source.empty", "is empty", where=name)
+        raise DataError("source.empty", "is empty; deliver it again with content", where=name)
     stream.seek(0)
     try:
         file = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=_BUFFER)
@@ -77,7 +77,9 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         raise  # pyarrow's own MemoryError is an ArrowException, too
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise DataError(
-            "source.not_parquet", "is not a Parquet file, or is cut short or damaged", where=name
+            "source.not_parquet",
+            "is not a Parquet file, or is cut short or damaged; deliver the file again",
+            where=name,
         ) from None
 
 
@@ -86,7 +88,12 @@ def _check_size(metadata: Any, name: str, limits: Limits) -> None:
     # A run of equal values takes no space in the file, but a pointer per row in memory.
     claimed = max(sum(sizes), metadata.num_rows * 8)
     if claimed > limits.max_text_bytes:
-        raise UnsafeInputError("source.too_large", f"expands to {claimed:,} bytes", where=name)
+        raise UnsafeInputError(
+            "source.too_large",
+            f"expands to {claimed:,} bytes, more than {limits.max_text_bytes:,}; divide the file, "
+            "or raise ingest.limits.max_text_bytes",
+            where=name,
+        )
 
 
 def _bounded(block: Block, limits: Limits) -> Block:
@@ -121,5 +128,7 @@ def _text(column: pl.Series, name: str) -> pl.Series:
         return column.cast(pl.String)
     except pl.exceptions.PolarsError:
         raise DataError(
-            "source.not_text_column", f"column {column.name!r} cannot be read as text", where=name
+            "source.not_text_column",
+            f"column {column.name!r} of type {dtype} cannot be read as text; convert or remove it",
+            where=name,
         ) from None

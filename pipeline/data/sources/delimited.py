@@ -85,7 +85,9 @@ def _header(line: bytes, name: str, limits: Limits) -> list[str]:
         row = next(csv.reader([line.decode()], strict=True), [])
     except csv.Error:
         raise DataError(
-            "source.header_quotes", "the header's quotes are broken", where=name
+            "source.header_quotes",
+            "the header's quotes are broken; correct line 1",
+            where=name,
         ) from None
     columns = [column.strip() for column in row]
     if not any(columns):

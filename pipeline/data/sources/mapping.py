@@ -128,7 +128,7 @@ def lake_columns(columns: Collection[str], source: Source, name: str) -> dict[st
             raise MappingError(
                 "mapping.ambiguous_column",
                 f"column {column!r} has the same name as {taken[target.casefold()]!r} in the lake; "
-                "map one of them",
+                "rename one of them, or map it in `columns` of the source",
                 where=name,
             )
         taken[target.casefold()] = column

@@ -121,7 +121,8 @@ def read(
             _refuse_unreadable(columns, name, summary.broken[0].reason)
             raise UnsafeInputError(
                 "source.too_many_bad_rows",
-                f"has more than {limits.max_bad_rows:,} rows that cannot be read; correct the file",
+                f"has more than {limits.max_bad_rows:,} rows that cannot be read; correct the "
+                "file, or raise ingest.limits.max_bad_rows",
                 where=name,
             )
         # All rows of a file are later in memory together, so their total size is bounded.
@@ -129,12 +130,13 @@ def read(
         if size > limits.max_table_bytes:
             raise UnsafeInputError(
                 "source.too_large",
-                f"has rows of more than {limits.max_table_bytes:,} bytes; divide the file",
+                f"has rows of more than {limits.max_table_bytes:,} bytes; divide the file, or "
+                "raise ingest.limits.max_table_bytes",
                 where=name,
             )
         yield frame
     if summary.rows == 0 and not columns:
-        raise DataError("source.empty", "is empty", where=name)
+        raise DataError("source.empty", "is empty; deliver it again with content", where=name)
     if summary.rows == len(summary.broken) > 0:
         _refuse_unreadable(columns, name, summary.broken[0].reason)
     check_columns(columns, source, name)
@@ -146,7 +148,8 @@ def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None
     if not columns:
         raise DataError(
             "source.wrong_format",
-            f"does not have the format of its suffix: no line can be read (first: {reason})",
+            f"does not have the format of its suffix: no line can be read (first: {reason}); "
+            "correct the suffix or the file",
             where=name,
         )
 

@@ -125,7 +125,7 @@ def blocks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> It
             yield block
             line += block.count(b"\n")
     if line == 1 and not carry.strip():
-        raise DataError("source.empty", "is empty", where=name)
+        raise DataError("source.empty", "is empty; deliver it again with content", where=name)
     if carry:
         _check_text(carry, line, name)
         yield carry + b"\n"
@@ -157,7 +157,8 @@ def _chunks(stream: BinaryIO, codec: str | None, name: str, limits: Limits) -> I
         if size > limits.max_text_bytes:
             raise UnsafeInputError(
                 "source.too_large",
-                f"has more than {limits.max_text_bytes:,} bytes of text; divide the file",
+                f"has more than {limits.max_text_bytes:,} bytes of text; divide the file, or "
+                "raise ingest.limits.max_text_bytes",
                 where=name,
             )
         # `tell` may run ahead of the returned text, so the allowed size is never too small.
@@ -215,7 +216,11 @@ def check_header(columns: Sequence[str], count: int, name: str, limits: Limits) 
         )
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
-        raise DataError("source.duplicate_column", f"names column {twice[0]!r} twice", where=name)
+        raise DataError(
+            "source.duplicate_column",
+            f"names column {twice[0]!r} twice; rename one of them",
+            where=name,
+        )
 
 
 def _refuse_other_formats(data: bytes, name: str) -> None:
@@ -223,7 +228,8 @@ def _refuse_other_formats(data: bytes, name: str) -> None:
         if data.startswith(magic):
             raise DataError(
                 "source.wrong_format",
-                f"does not have the format of its suffix: it contains {other_format}",
+                f"does not have the format of its suffix: it contains {other_format}; "
+                "correct the suffix or the file",
                 where=name,
             )
 

@@ -141,7 +141,8 @@ def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
     if absent:
         raise DataError(
             "validate.missing_columns",
-            f"cannot be validated without the columns {', '.join(absent)}",
+            f"cannot be validated without the columns {', '.join(absent)}; this is a defect of "
+            "Nightjar: report it",
             where="events",
         )
     # A null means that the rule cannot be evaluated; the row must not pass.

@@ -25,7 +25,7 @@ from pipeline.base import AsOf, Progress, silent
 from pipeline.data.ingest.catalogue import validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows, validate_events
 from pipeline.data.sources.config import MappingError
-from pipeline.errors import ConfigError, DataError, StorageError
+from pipeline.errors import ConfigError, DataError
 from pipeline.failpoints import failpoint
 from pipeline.steps.ingest.bundle import FileRead, combine
 from pipeline.steps.ingest.discovery import DiscoveredFile, expand, landed, source_for
@@ -33,6 +33,7 @@ from pipeline.steps.ingest.landing import Mark, archive, mark, printable, reject
 from pipeline.steps.ingest.read_file import CannotOpen, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
 from pipeline.stores.batches import MERGED, Batches
+from pipeline.stores.disk import storage_errors
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.task_log import task_log
@@ -171,12 +172,8 @@ def _open_pass(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_P
         scratch = ws.home / "scratch"
         # The text of files, raw ids included, is here during validation: a killed ingest leaves it.
         shutil.rmtree(scratch, ignore_errors=True)
-        try:
+        with storage_errors("workspace.cannot_write", f"cannot write the workspace {ws.home}"):
             scratch.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                "workspace.cannot_write", f"cannot write the workspace {ws.home}: {error.strerror}"
-            ) from error
         # Runs without batches mean that the lake was lost: ingesting into it would hide the loss.
         if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
             raise ConfigError(

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import StorageError
+from pipeline.stores.disk import storage_errors, sync
 
 _LONGEST: Final = 200
 """Bytes of a file name that leave room for a prefix and a suffix (Linux allows 255)."""
@@ -119,13 +119,9 @@ def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
         # A file of this name was rejected before: the hash covers the modification time.
         moment = hashlib.sha256(f"{seen.written_ns} ".encode() + os.fsencode(path)).hexdigest()[:8]
         target = folder / f"{moment}-{path.name[-_LONGEST // 4 :]}"
-    try:
+    with storage_errors("storage.cannot_write", f"cannot write {folder}"):
         folder.mkdir(exist_ok=True)
         target.with_name(f"{target.name}.reason.txt").write_text(sentence + "\n", "utf-8")
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {folder}: {error.strerror}"
-        ) from error
     _move(path, target)
 
 
@@ -135,18 +131,9 @@ def _is_landed(home: Path, path: Path) -> bool:
 
 
 def _move(path: Path, target: Path) -> None:
-    try:
+    move = f"{printable(str(path))} to {printable(str(target))}"
+    with storage_errors("storage.cannot_move", f"cannot move {move}"):
         target.parent.mkdir(exist_ok=True)
         path.replace(target)
         # A rename is durable once both folders are synced.
-        for folder in (target.parent, path.parent):
-            handle = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-    except OSError as error:
-        move = f"{printable(str(path))} to {printable(str(target))}"
-        raise StorageError(
-            "storage.cannot_move", f"cannot move {move}: {error.strerror}"
-        ) from error
+        sync(target.parent, path.parent)

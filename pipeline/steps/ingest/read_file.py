@@ -27,6 +27,7 @@ from pipeline.data.sources.streams import Broken
 from pipeline.errors import DataError, StorageError, UnsafeInputError
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import printable
+from pipeline.stores.disk import storage_errors
 from pipeline.workspace.child_process import Child, ChildFailed
 
 _ROWS: Final = 50_000
@@ -167,7 +168,8 @@ def _keep(frame: pl.DataFrame, path: Path) -> None:
         frame.write_parquet(path, compression="lz4", statistics=False)
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StorageError(
-            "storage.cannot_write", f"cannot write {path.parent}: {error}"
+            "storage.cannot_write",
+            f"cannot write {path.parent}: {error}; free disk space, and start again",
         ) from error
 
 
@@ -263,12 +265,8 @@ def read_text(
     StorageError
         `storage.cannot_write`: the scratch folder is missing or full.
     """
-    try:
+    with storage_errors("storage.cannot_write", f"cannot write {scratch}"):
         place = tempfile.TemporaryDirectory(dir=scratch)
-    except OSError as error:
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {scratch}: {error.strerror}"
-        ) from error
     path, source = str(file.path.absolute()), file.source.model_dump(mode="json")
     with place as folder:
         bounds = limits.model_dump(mode="json")

@@ -142,7 +142,9 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
 def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> None:
     if (before.by, before.reason) != (by, reason):
         raise ConfigError(
-            "override.contradicts", f"{before.by} already set it, with the reason: {before.reason}"
+            "override.contradicts",
+            f"{before.by} has already decided this, with the reason: {before.reason}; repeat the "
+            "command with this --by and --reason, or decide on a later run",
         )
 
 
@@ -167,11 +169,15 @@ def refuse_gone_on(night: Night) -> None:
             f"run {run.run_id} has not decided yet; run `nightjar nightly --as-of T` first",
         )
     if night.replay:
-        raise ConfigError("override.replay", f"run {run.run_id} is a replay and publishes nothing")
+        raise ConfigError(
+            "override.replay",
+            f"run {run.run_id} is a replay and publishes nothing; accept a run with a later as-of",
+        )
     if run.committed("refit") is not None:
         raise ConfigError(
             "override.already_trained",
-            f"run {run.run_id} has already trained the recipe of its decision",
+            f"run {run.run_id} has already trained the recipe of its decision; accept a run with a "
+            "later as-of",
         )
     # The decision compares with the champion of its instant; against another one it is not valid.
     live = night.history.live
@@ -180,5 +186,5 @@ def refuse_gone_on(night: Night) -> None:
         raise ConfigError(
             "override.champion_changed",
             f"run {run.run_id} was compared with an earlier champion; the run of "
-            f"{format_instant(live.as_of)} is live now",
+            f"{format_instant(live.as_of)} is live now; accept a run with a later as-of",
         )

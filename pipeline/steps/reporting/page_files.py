@@ -16,9 +16,9 @@ import os
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import StorageError
 from pipeline.report.night import NightPage
 from pipeline.report.page import night_figures, night_page
+from pipeline.stores.disk import storage_errors
 from pipeline.stores.runs import Draft, Run
 
 PAGE: Final = "page.html"
@@ -74,12 +74,11 @@ def write_atomically(path: Path, data: bytes) -> None:
     """
     # Two processes may draw the same page: each has a temporary file of its own.
     work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with storage_errors("storage.cannot_write", f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        work.write_bytes(data)
-        work.replace(path)
-    except OSError as error:
-        work.unlink(missing_ok=True)
-        raise StorageError(
-            "storage.cannot_write", f"cannot write {path}: {error.strerror}"
-        ) from error
+        try:
+            work.write_bytes(data)
+            work.replace(path)
+        except OSError:
+            work.unlink(missing_ok=True)
+            raise

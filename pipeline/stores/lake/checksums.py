@@ -65,7 +65,8 @@ class Checksums:
             return []
         if not self._path.is_file():
             raise LakeError(
-                "lake.checksums_not_a_file", f"{self._path} is not a file; move it away"
+                "lake.checksums_not_a_file",
+                f"{self._path} is not a file; restore the lake from a backup",
             )
         size = self._path.stat().st_size
         reach = 1 << 16

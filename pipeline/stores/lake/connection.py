@@ -11,6 +11,7 @@ from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from pipeline.errors import ConcurrencyError, LakeError
+from pipeline.stores.disk import fault_text
 
 
 def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -> dict[str, Any]:
@@ -51,10 +52,16 @@ def lake_errors(table: str) -> Iterator[None]:
     except CommitFailedError as error:
         raise ConcurrencyError(
             "lake.conflict",
-            f"lake table {table}: another process has committed: {error_text(error)}",
+            f"lake table {table}: another process has committed: {error_text(error)}; start again",
         ) from error
-    except (OSError, DeltaError, pl.exceptions.PolarsError, ValueError) as error:
-        raise LakeError("lake.unavailable", f"lake table {table}: {error_text(error)}") from error
+    except OSError as error:
+        raise LakeError("lake.unavailable", f"lake table {table}: {fault_text(error)}") from error
+    except (DeltaError, pl.exceptions.PolarsError, ValueError) as error:
+        raise LakeError(
+            "lake.unavailable",
+            f"lake table {table}: {error_text(error)}; correct the cause, such as a full disk, or "
+            "restore the lake from a backup",
+        ) from error
     except BaseException as error:
         # A Rust panic is not an `Exception`, and its class cannot be imported.
         if type(error).__name__ != "PanicException":
@@ -68,6 +75,4 @@ def lake_errors(table: str) -> Iterator[None]:
 
 def error_text(error: BaseException) -> str:
     """Return the first line of an error's message, at most 300 characters."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror.lower()
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -213,7 +213,8 @@ class Lake:
         if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
             raise LakeError(
                 "lake.other_partition",
-                f"lake table {table}: the rows have another {column} than {value}",
+                f"lake table {table}: the rows have another {column} than {value}; this is a "
+                "defect of Nightjar: report it",
             )
         # The value becomes part of SQL text below: the check allows no quote.
         check_partition(table, column, pl.Series([value]))
@@ -321,7 +322,9 @@ class Lake:
         if not CommitIntegrity(self.root, table).exists:
             if version is not None:
                 raise LakeError(
-                    "lake.no_version", f"lake table {table}: version {version} does not exist"
+                    "lake.no_version",
+                    f"lake table {table}: version {version} does not exist, and no other version; "
+                    "restore the lake from a backup",
                 )
             return None
         try:
@@ -340,7 +343,7 @@ class Lake:
             raise LakeError(
                 "lake.version_vacuumed",
                 f"lake table {table}: version {version} cannot be read: `nightjar gc` has removed "
-                "it, or its log is lost",
+                "it, or its log is lost; use a newer run, or restore the lake from a backup",
             ) from None
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:

@@ -60,7 +60,9 @@ def conform(table: str, frame: pl.DataFrame) -> pl.DataFrame:
     if wrong or (extra and table not in OPEN_ENDED):
         named = ", ".join(wrong + extra)
         raise LakeError(
-            "lake.schema", f"lake table {table}: columns do not fit its schema: {named}"
+            "lake.schema",
+            f"lake table {table}: columns do not fit its schema: {named}; this is a defect of "
+            "Nightjar: report it",
         )
     return frame.select([*schema.names(), *extra])
 
@@ -84,11 +86,19 @@ def check_partition(table: str, column: str, values: pl.Series) -> None:
     """
     # The regular expression below would pass a null, because `all` ignores nulls.
     if values.null_count():
-        raise LakeError("lake.null_partition", f"lake table {table}: rows have no {column}")
-    if values.dtype == pl.String and not values.str.contains(r"^[A-Za-z0-9][A-Za-z0-9._-]*$").all():
+        raise LakeError(
+            "lake.null_partition",
+            f"lake table {table}: {values.null_count():,} rows have no {column}; this is a defect "
+            "of Nightjar: report it",
+        )
+    if values.dtype != pl.String:
+        return
+    wrong = values.filter(~values.str.contains(r"^[A-Za-z0-9][A-Za-z0-9._-]*$"))
+    if len(wrong):
         raise LakeError(
             "lake.partition_name",
-            f"lake table {table}: a {column} has other characters than letters, digits, . _ -",
+            f"lake table {table}: {column} {wrong[0]!r} has other characters than letters, digits, "
+            ". _ -; this is a defect of Nightjar: report it",
         )
 
 

@@ -161,12 +161,15 @@ class Registry:
                     )
                 except (MlflowException, OSError) as fault:
                     raise RegistryError(
-                        "registry.file_missing", f"{subject}: cannot download {name}"
+                        "registry.file_missing",
+                        f"{subject}: cannot download {name}; restore MLflow's artifacts from a "
+                        "backup, then repeat this step",
                     ) from fault
                 if (actual := sha256(Path(file))) != expected:
                     raise RegistryError(
                         "registry.checksum",
-                        f"{subject}: {name} has sha256 {actual[:12]}, not {expected[:12]}",
+                        f"{subject}: {name} has sha256 {actual[:12]}, not {expected[:12]}; "
+                        "restore MLflow's artifacts from a backup, then repeat this step",
                     )
 
     def move_aliases(self, champion: int, previous: int | None) -> None:

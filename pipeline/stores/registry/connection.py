@@ -67,7 +67,8 @@ def sqlite_path(uri: str) -> Path | None:
         return None
     raise ConfigError(
         "registry.invalid_uri",
-        f"the tracking URI {without_password(uri)} is neither sqlite:///FILE nor http(s)://HOST",
+        f"the tracking URI {without_password(uri)} is neither sqlite:///FILE nor "
+        "http(s)://HOST; correct registry.tracking_uri",
     )
 
 
@@ -107,7 +108,8 @@ def relocate_artifact_uris(database: Path) -> None:
         if "no such table" not in str(fault):  # a database without tables has no places
             raise RegistryError(
                 "registry.database_unusable",
-                f"cannot use MLflow's database {database}: {fault}",
+                f"cannot use MLflow's database {database}: {fault}; correct the cause, "
+                "or restore it from a backup",
             ) from None
 
 
@@ -191,7 +193,8 @@ def registry_errors(uri: str) -> Iterator[None]:
         except (MlflowException, SQLAlchemyError, OSError) as fault:
             address, reason = without_password(uri), _first_line(fault, uri)
             raise RegistryError(
-                "registry.failed", f"MLflow at {address} failed: {reason}"
+                "registry.failed",
+                f"MLflow at {address} failed: {reason}; correct the cause and repeat this step",
             ) from fault
 
 
@@ -204,7 +207,9 @@ def _probe_file(file: Path) -> None:
             database.execute("ROLLBACK")
     except sqlite3.Error as fault:
         raise RegistryError(
-            "registry.database_unusable", f"cannot use MLflow's database {file}: {fault}"
+            "registry.database_unusable",
+            f"cannot use MLflow's database {file}: {fault}; correct the cause, or "
+            "restore it from a backup",
         ) from None
     if not tables:
         raise RegistryError(

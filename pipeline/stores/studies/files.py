@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import StorageError
-from pipeline.stores.disk import storage_errors, write_synced
+from pipeline.stores.disk import fault_text, storage_errors, write_synced
 
 _MANIFEST: Final = "manifest.json"
 
@@ -72,6 +72,12 @@ class StudyFiles:
             raise StorageError(
                 "study.no_result", f"{self._folder} has no result of a study; run `nightjar tune`"
             ) from None
-        except (OSError, ValueError) as error:
-            raise StorageError("study.unreadable", f"cannot read {path}: {error}") from error
+        except OSError as error:
+            raise StorageError(
+                "study.unreadable", f"cannot read {path}: {fault_text(error)}"
+            ) from error
+        except ValueError as error:
+            raise StorageError(
+                "study.unreadable", f"{path} is damaged: {error}; run `nightjar tune` again"
+            ) from error
         return sums

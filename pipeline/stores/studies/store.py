@@ -38,7 +38,9 @@ class Studies:
             try:
                 self._storage = self._optuna.storages.RDBStorage(f"sqlite:///{file}")
             except RuntimeError as fault:  # the file is of another version of Optuna
-                raise StorageError("study.unusable", f"{file}: {fault}") from fault
+                raise StorageError(
+                    "study.unusable", f"{file}: {fault}; move the file away to begin new studies"
+                ) from fault
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -136,5 +138,7 @@ class Studies:
         except (OSError, SQLAlchemyError, storage_error) as fault:
             reason = str(fault.__cause__ or fault).splitlines()[0]
             raise StorageError(
-                "study.unusable", f"cannot use the studies in {self._folder}: {reason}"
+                "study.unusable",
+                f"cannot use the studies in {self._folder}: {reason}; correct the cause, such as a "
+                f"full disk, or restore {FILE} from a backup",
             ) from fault

@@ -162,18 +162,19 @@ def _first_recipe(
                 for other in champion.keys() - {first}:
                     progress(f"champion {other} has no field to tune; {first} is tuned instead")
                 return first, recipe
-        raise _nothing_to_tune("no configured recipe has a field to tune; configure one")
+        raise ConfigError(
+            "tuning.nothing_to_tune",
+            "no configured recipe has a field to tune; configure one in nightjar.toml",
+        )
     recipes = champion | configured
     if name not in recipes:
         allowed = ", ".join(recipes)
         raise ConfigError("recipe.unknown", f"unknown recipe {name!r}; name one of {allowed}")
     if not axes(recipes[name]):
-        raise _nothing_to_tune(f"{name} has no field to tune; name another recipe")
+        raise ConfigError(
+            "tuning.nothing_to_tune", f"{name} has no field to tune; name another recipe"
+        )
     return name, recipes[name]
-
-
-def _nothing_to_tune(sentence: str) -> ConfigError:
-    return ConfigError("tuning.nothing_to_tune", sentence)
 
 
 def _study_id(config: Config, as_of: AsOf, recipe: Recipe) -> str:
@@ -254,7 +255,10 @@ def _facts(ground: _Ground, name: str, recipe: Recipe, progress: Progress) -> St
     start = select_hyperparameters(recipe, trials, progress)
     movable = axes(start)
     if not movable:
-        raise _nothing_to_tune(f"{name} has no field to tune in this task; name another recipe")
+        raise ConfigError(
+            "tuning.nothing_to_tune",
+            f"{name} has no field to tune in this task; name another recipe",
+        )
     task = ground.task.model_dump(mode="json")
     return StudyFacts(
         as_of=ground.span.end,
