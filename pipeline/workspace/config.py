@@ -156,7 +156,9 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("config.not_toml", f"{file.name} is not valid TOML: {error}") from error
+        raise ConfigError(
+            "config.not_toml", f"{file.name} is not valid TOML: {error}; correct the file"
+        ) from error
     except OSError as error:
         raise ConfigError("storage.cannot_read", f"cannot read {file}: {error.strerror}") from error
     origins = dict.fromkeys(flat(written), file.name)

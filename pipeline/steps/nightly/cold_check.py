@@ -39,7 +39,11 @@ def _refuse_fault(night: Night) -> None:
     draw_page(night.run)
     fault = night.run.read(ColdCheckFile).fault
     if fault is not None:
-        raise GateError("cold_check.failed", f"cold check of run {night.run_id}: {fault}")
+        raise GateError(
+            "cold_check.failed",
+            f"cold check of run {night.run_id}: {fault}; nothing was published: see runs/"
+            f"{night.run_id}/page.html, then run `nightjar nightly` with a later as-of",
+        )
 
 
 @task_step("cold_check", check=_refuse_fault)
