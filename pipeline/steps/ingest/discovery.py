@@ -6,7 +6,6 @@ hides no other file; a missing landing folder is an error.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.steps.ingest.landing import Mark, mark, printable
 
 TABLES: Final = ("items", "users", "events")
-_STEPS: Final = {errno.EACCES: "grant read access", errno.ENOENT: "create it"}
+_STEPS: Final = {PermissionError: "grant read access", FileNotFoundError: "create it"}
 """Cause why a folder cannot be listed -> next step."""
 _UNFINISHED: Final = (".tmp", ".part", ".crdownload")
 
@@ -211,7 +210,7 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
                         files[entry.path] = written
         except OSError as error:
             cause = (error.strerror or str(error)).lower()
-            step = _STEPS.get(error.errno, "rename or remove it")
+            step = _STEPS.get(type(error), "rename or remove it")
             reason = f"cannot be listed: {cause}; {step}"
             # Without an error an unreadable landing folder would look like an empty one.
             if folder == str(top):
