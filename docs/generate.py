@@ -34,7 +34,6 @@ from pipeline.workspace.config import Config
 MAKERS = {
     "_fail": (errors.LakeError, "lake table {table}: %s; restore the lake from a backup"),
     "refused": (errors.ConfigError, "%s"),
-    "refuse_policy": (errors.ConfigError, "%s"),
     "storage_errors": (errors.StorageError, "%s: {reason}; {next step}"),
 }
 DOCS = Path(__file__).resolve().parent
@@ -82,7 +81,8 @@ ERRORS_HEAD = f"""\
 {GENERATED}
 An error has an id, `area.problem`, one sentence, and the exit code of its command. Braces stand for
 values. Errors of data begin with the file or table, and end with the number of rows and the first
-line numbers.
+line numbers. A message of `child` without a next step is a part of `ingest.read_limits`, which has
+one.
 """
 
 

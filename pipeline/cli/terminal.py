@@ -227,12 +227,12 @@ def parse_past_instant(text: str | None) -> AsOf:
     if at > datetime.now(UTC):
         raise ConfigError(
             "instant.future",
-            f"the instant must not be in the future: {format_instant(at)}",
+            f"the instant must not be in the future: {format_instant(at)}; use an earlier one",
         )
     if at < EARLIEST:
         raise ConfigError(
             "instant.too_early",
-            f"the instant must not be before {EARLIEST:%Y}: {format_instant(at)}",
+            f"the instant must not be before {EARLIEST:%Y}: {format_instant(at)}; use a later one",
         )
     return at
 

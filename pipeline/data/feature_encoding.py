@@ -102,7 +102,7 @@ def _encode_table(
     if len(repeated):
         raise DataError(
             "features.repeated_id",
-            "an id is repeated; keep one row per id",
+            "an id is repeated; keep one row per id, and ingest the file again",
             where=f"{name}.{key}",
             count=len(repeated),
             positions=_line_numbers(repeated[_LINE]),
@@ -152,7 +152,7 @@ class _Place:
         if len(lines):
             raise DataError(
                 "features.not_finite",
-                "a number is infinite or at least 1e100; correct it in the table",
+                "a number is infinite or at least 1e100; correct it, and ingest the file again",
                 where=self.where,
                 count=len(lines),
                 positions=_line_numbers(lines),
@@ -164,8 +164,8 @@ class _Place:
         if len(lines):
             raise DataError(
                 "features.vector_length",
-                f"a vector does not have {length} numbers like most others; correct it in the "
-                "table",
+                f"a vector does not have {length} numbers like most others; correct it, and ingest "
+                "the file again",
                 where=self.where,
                 count=len(lines),
                 positions=_line_numbers(lines),

@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.base import to_utc
+from pipeline.base import format_instant, to_utc
 from pipeline.data.feature_matrix import ColdItems, FeatureMatrix, take_rows
 from pipeline.errors import DataError
 
@@ -225,7 +225,12 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     end = to_utc(end)
     rows = weighted.filter(pl.col(c.TIMESTAMP) < end)
     if rows.is_empty():
-        raise DataError("data.no_event", f"no event lies before {end.isoformat()}", where="events")
+        raise DataError(
+            "data.no_event",
+            f"no event lies before {format_instant(end)}; ingest earlier events, or choose a later "
+            "as-of",
+            where="events",
+        )
     user_ids = rows[c.USER_ID].unique().sort()
     item_ids = rows[c.ITEM_ID].unique().sort()
     user = rows[c.USER_ID].cast(pl.Enum(user_ids)).to_physical().cast(pl.Int32)

@@ -242,7 +242,8 @@ def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[Replic
         raise GateError(
             "calibration.too_few_cutoffs",
             f"{len(usable)} of {len(blocks)} cutoffs have {config.min_users:,} users and a "
-            f"champion with hits; a calibration needs {LEAST_CUTOFFS}",
+            f"champion with hits; a calibration needs {LEAST_CUTOFFS}: give a later as-of, or "
+            "lower gate.min_users",
         )
     return usable
 

@@ -184,12 +184,19 @@ def paired(
     sides = []
     for frame in (candidate, champion):
         if column not in frame.columns:
-            raise GateError("compare.missing_values", f"the values of {column} are missing")
+            raise GateError(
+                "compare.missing_values",
+                f"the values of {column} are missing; evaluate both recipes in a new nightly run",
+            )
         # Null marks users outside a slice.
         sides.append(frame.select(c.USER_ID, column).drop_nulls(column).sort(c.USER_ID))
     left, right = sides
     if left[c.USER_ID].n_unique() != left.height:
-        raise GateError("compare.duplicate_user", f"a user appears twice in the values of {column}")
+        raise GateError(
+            "compare.duplicate_user",
+            f"a user appears twice in the values of {column}; this is a defect of Nightjar, report "
+            "it with the run folder",
+        )
     if not left[c.USER_ID].equals(right[c.USER_ID]):
         raise GateError(
             "compare.other_users",

@@ -45,7 +45,9 @@ def averaged(evaluations: Sequence[Evaluation]) -> Evaluation:
         return first
     if any(not fit.users[c.USER_ID].equals(first.users[c.USER_ID]) for fit in evaluations):
         raise GateError(
-            "evaluate.fits_differ", "fits of one recipe were evaluated on different users"
+            "evaluate.fits_differ",
+            "fits of one recipe were evaluated on different users; this is a defect of Nightjar, "
+            "report it with the run folder",
         )
     n = len(evaluations)
     columns = {

@@ -53,12 +53,14 @@ def refuse_leaks(scorer: Scorer, history: History, split: Split) -> None:
             raise GateError(
                 "evaluate.leak",
                 f"the {name} reaches until {format_instant(until)}, into the holdout that starts "
-                f"at {format_instant(split.cutoff)}, so it cannot be evaluated on it",
+                f"at {format_instant(split.cutoff)}; evaluate it on a later holdout",
             )
-    if not find(scorer.item_ids, history.item_ids)[1].all():
+    absent = int(np.sum(~find(scorer.item_ids, history.item_ids)[1]))
+    if absent:
         raise GateError(
             "evaluate.other_catalogue",
-            "the catalogue of the scorer lacks items of the history: retrain on this window",
+            f"the catalogue of the scorer lacks {absent:,} items of the history; train it again on "
+            "this window",
         )
 
 
@@ -90,7 +92,8 @@ def rows_of(wanted: list[str], user_ids: NDArray[np.str_]) -> NDArray[np.int64]:
     if missing:
         raise GateError(
             "evaluate.users_without_history",
-            f"{missing:,} users of the holdout have no row in the training window",
+            f"{missing:,} users of the holdout have no row in the training window; this is a "
+            "defect of Nightjar, report it with the run folder",
         )
     return rows
 

@@ -77,7 +77,8 @@ def _predicted(
         if scores.users is None or scores.items is None:
             raise GateError(
                 "evaluate.ratings_without_factors",
-                "the scorer declares ratings, but its scores have no factors",
+                f"{type(scorer).__name__} declares ratings, but its scores have no factors; "
+                "correct its capabilities",
             )
         here = np.flatnonzero((row >= start) & (row < start + AT_ONCE))
         users = scores.users[row[here] - start].astype(np.float64)

@@ -217,6 +217,6 @@ def _folder() -> Path:
     if package is None or package.origin is None:
         raise ConfigError(
             "extra.demo_missing",
-            "the data of the demo are not installed; run `pip install 'nightjar[demo]'`",
+            "the data of the demo are not installed; run `make setup`",
         )
     return Path(package.origin).parent / "data"

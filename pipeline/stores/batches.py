@@ -181,7 +181,8 @@ class Batches:
         except (OSError, pl.exceptions.PolarsError) as error:
             raise StorageError(
                 "ingest.spool_damaged",
-                f"{path} is damaged, so an open ingest cannot be completed; restore the file",
+                f"{path} is damaged, so an open ingest cannot be completed; restore the file, or "
+                f"remove the folder {spool} and ingest the same files again",
             ) from error
         write = self._lake.replace if table in MERGED else self._lake.append
         write(table, frame, txn=(APP, seq))

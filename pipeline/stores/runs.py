@@ -118,7 +118,9 @@ class JsonFile(BaseModel):
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
             raise StorageError(
-                "artifact.invalid", f"{where} is not a {cls.__name__}: {field}: {first['msg']}"
+                "artifact.invalid",
+                f"{where} is not a {cls.__name__}: {field}: {first['msg']}; restore the file, or "
+                "use the version of Nightjar that wrote it",
             ) from error
 
 

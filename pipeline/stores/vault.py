@@ -179,12 +179,8 @@ class Vault:
         except (InvalidTag, ValueError):  # a ValueError: the seal is shorter than a nonce
             raise StorageError(
                 "vault.entry_altered",
-<<<<<<< HEAD
-                f"the entry of {entry.pseudonym} in {self.path} was altered; restore the vault",
-=======
-                f"the entry of {pseudonym} in {self.path} was altered; restore the vault "
+                f"the entry of {entry.pseudonym} in {self.path} was altered; restore the vault "
                 "from a backup",
->>>>>>> msg2
             ) from None
 
     def _prepare(self) -> None:

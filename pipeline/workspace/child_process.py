@@ -168,11 +168,17 @@ def run_child(module: str, arguments: Sequence[str]) -> str:
         )
     except subprocess.TimeoutExpired:
         raise ChildFailed(
-            "child.timeout", f"{module} took longer than {_CHECK_SECONDS} seconds"
+            "child.timeout",
+            f"{module} took longer than {_CHECK_SECONDS} seconds; stop other programs, then start "
+            "the same command again",
         ) from None
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
-        raise ChildFailed("child.failed", f"{module} failed ({_death(done.returncode)}): {last}")
+        raise ChildFailed(
+            "child.failed",
+            f"{module} failed ({_death(done.returncode)}): {last}; correct the cause, then start "
+            "the same command again",
+        )
     return done.stdout.decode()
 
 

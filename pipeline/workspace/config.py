@@ -157,7 +157,9 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
     try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError("config.not_toml", f"{file.name} is not valid TOML: {error}") from error
+        raise ConfigError(
+            "config.not_toml", f"{file.name} is not valid TOML: {error}; correct the file"
+        ) from error
     except OSError as error:
         raise ConfigError(
             "storage.cannot_read", f"cannot read {file}: {fault_text(error)}"

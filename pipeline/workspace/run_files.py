@@ -28,7 +28,9 @@ def promoted(night: Night) -> Decision:
     decision = decision_of(night.run)
     if not decision.promotes:
         raise GateError(
-            "gate.no_promotion", f"run {night.run_id} promotes no recipe: {decision.sentence}"
+            "gate.no_promotion",
+            f"run {night.run_id} promotes no recipe: {decision.sentence}; start a nightly run with "
+            "a later as-of, or override the gate with `nightjar gate accept`",
         )
     return decision
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Final, Literal, NoReturn, Self
+from typing import Annotated, Final, Literal, Self
 
 import polars as pl
 from pydantic import Field, model_validator
@@ -20,11 +20,11 @@ MISSING_SUFFIX: Final = "_missing"
 _IDENTITY: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
 """Columns that no policy may change: the event, its user, item and time are never made up."""
 _CONSTANTS: Final[Mapping[pl.DataType, tuple[type, str]]] = {
-    pl.Float64(): (float, "a number"),
-    pl.Boolean(): (bool, "true or false"),
-    pl.String(): (str, "a text"),
+    pl.Float64(): (float, "write a number"),
+    pl.Boolean(): (bool, "write true or false"),
+    pl.String(): (str, "write a text"),
 }
-"""Dtype of a column -> type of its `constant`, and the name of that type in errors."""
+"""Dtype of a column -> type of its `constant`, and the correction in errors."""
 _Bound = Annotated[float | None, Field(allow_inf_nan=False)]
 _Quantile = Annotated[float | None, Field(ge=0, le=1)]
 
@@ -116,44 +116,45 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
         `clean.fill_dtype`, `clean.indicator_exists`, `clean.constant_dtype`.
     """
 
-    def refuse_policy(id: str, problem: str, allowed: str) -> NoReturn:
-        raise ConfigError(id, f"{where}.{column}{problem}; allowed: {allowed}")
-
+    setting = f"{where}.{column}"
     cleanable = [name for name in frame.columns if name not in _IDENTITY]
     if column not in cleanable:
-        refuse_policy(
-            "clean.unknown_column", ": not a column that can be cleaned", ", ".join(cleanable)
+        raise ConfigError(
+            "clean.unknown_column",
+            f"{setting}: {column} is not a column that can be cleaned; name one of "
+            f"{', '.join(cleanable)}",
         )
     dtype = frame.schema[column]
     if policy.outliers != "none" and not dtype.is_numeric():
-        refuse_policy(
+        raise ConfigError(
             "clean.outliers_need_numbers",
-            f".outliers = {policy.outliers!r} needs numbers; the column is {dtype}",
-            "none",
+            f"{setting}.outliers = {policy.outliers!r} needs numbers, and the column is {dtype}; "
+            "write none",
         )
     if policy.missing in ("mean", "median") and not dtype.is_numeric():
-        refuse_policy(
+        raise ConfigError(
             "clean.missing_needs_numbers",
-            f".missing = {policy.missing!r} needs numbers; the column is {dtype}",
-            "mode, constant, indicator, none",
+            f"{setting}.missing = {policy.missing!r} needs numbers, and the column is {dtype}; "
+            "write mode, constant, indicator or none",
         )
     if policy.missing not in ("indicator", "none") and dtype.is_nested():
-        refuse_policy(
+        raise ConfigError(
             "clean.fill_dtype",
-            f".missing = {policy.missing!r} cannot fill a {dtype}",
-            "indicator, none",
+            f"{setting}.missing = {policy.missing!r} cannot fill a {dtype}; write indicator or "
+            "none",
         )
     if policy.missing == "indicator" and f"{column}{MISSING_SUFFIX}" in frame.columns:
-        refuse_policy(
+        raise ConfigError(
             "clean.indicator_exists",
-            f".missing = 'indicator' would overwrite the column {column}{MISSING_SUFFIX}",
-            "the other policies",
+            f"{setting}.missing = 'indicator' would overwrite the column {column}{MISSING_SUFFIX}; "
+            "write another policy",
         )
     # All numeric columns become Float64 when they are cleaned.
-    kind, allowed = _CONSTANTS.get(pl.Float64() if dtype.is_numeric() else dtype, (None, "none"))
+    kind, step = _CONSTANTS.get(
+        pl.Float64() if dtype.is_numeric() else dtype, (None, "leave it out")
+    )
     if policy.constant is not None and type(policy.constant) is not kind:
-        refuse_policy(
+        raise ConfigError(
             "clean.constant_dtype",
-            f".constant = {policy.constant!r} does not fit a column of {dtype}",
-            allowed,
+            f"{setting}.constant = {policy.constant!r} does not fit a column of {dtype}; {step}",
         )

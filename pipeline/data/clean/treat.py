@@ -169,7 +169,9 @@ def _learn_column(
     has_quantile = policy.lower is not None or policy.upper is not None
     if (has_quantile and finite.is_empty()) or (policy.missing in _LEARNT and fill is None):
         raise DataError(
-            "clean.no_values", "no value to learn its policy from", where=f"{where}.{column}"
+            "clean.no_values",
+            "the column has no value to learn the policy from; ingest values, or remove the policy",
+            where=f"{where}.{column}",
         )
     return CleaningStatistics(where, column, policy, fill, low, high)
 

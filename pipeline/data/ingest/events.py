@@ -80,7 +80,8 @@ class ValidatedRows:
             if broken > most:
                 raise UnsafeInputError(
                     "ingest.too_many_bad_rows",
-                    f"has more than {most:,} bad rows; correct the file",
+                    f"has more than {most:,} bad rows; correct the file, or raise "
+                    "ingest.limits.max_bad_rows",
                     where=name,
                 )
         return cls(

@@ -50,14 +50,17 @@ def accept(
         check failed.
     """
     offered = _offered(decision)
-    if recipe is not None and recipe not in offered:
-        named = " or ".join(offered) or "no recipe"
+    if offered and recipe is not None and recipe not in offered:
+        named = " or ".join(offered)
         raise GateError(
-            "accept.unknown_recipe", f"{recipe} cannot be accepted; this run offers {named}"
+            "accept.unknown_recipe",
+            f"--recipe {recipe} cannot be accepted; name a recipe that this run offers: {named}",
         )
     if not offered and decision.promotes:
         raise GateError(
-            "accept.nothing_offered", f"there is nothing to accept: {decision.sentence}"
+            "accept.nothing_offered",
+            f"there is nothing to accept: {decision.sentence}; to publish {decision.recipe}, run "
+            "`nightjar nightly` with the as-of of this run",
         )
     # A user can override the gate's own rules, but not the data checks.
     barred = _barred(decision)
@@ -65,7 +68,8 @@ def accept(
         causes = "; ".join(rule.sentence for rule in barred[:3]) or "the champion has no evaluation"
         raise GateError(
             "accept.not_evaluated",
-            f"a run without evidence, or with a failed data check, cannot be accepted: {causes}",
+            f"a run without evidence, or with a failed data check, cannot be accepted: {causes}; "
+            "correct the cause, then run `nightjar nightly` with a later as-of",
         )
     note = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:

@@ -19,6 +19,8 @@ from pipeline.errors import ConfigError, DataError, StorageError
 from pipeline.steps.ingest.landing import Mark, mark, printable
 
 TABLES: Final = ("items", "users", "events")
+_STEPS: Final = {PermissionError: "grant read access", FileNotFoundError: "create it"}
+"""Cause why a folder cannot be listed -> next step."""
 _UNFINISHED: Final = (".tmp", ".part", ".crdownload")
 
 
@@ -71,7 +73,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
         elif path.exists() or path.is_symlink():
             files.append(path)
         else:
-            raise DataError("ingest.not_found", "does not exist", where=str(path))
+            raise DataError("ingest.not_found", "does not exist; correct the path", where=str(path))
     return files
 
 
@@ -110,10 +112,11 @@ def source_for(
         )
     if wanted is not None:
         if wanted not in sources or sources[wanted].table != table:
-            known = ", ".join(sorted(n for n, s in sources.items() if s.table == table))
+            known = ", ".join(sorted(n for n, s in sources.items() if s.table == table)) or "none"
             raise ConfigError(
                 "ingest.unknown_source",
-                f"unknown source {wanted} of table {table}. Configured: {known}",
+                f"unknown source {wanted} of table {table}; name a configured one ({known}), or "
+                f"add [sources.{wanted}] to nightjar.toml",
             )
         return DiscoveredFile(path, wanted, sources[wanted])
     fitting = {
@@ -207,7 +210,8 @@ def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
                         files[entry.path] = written
         except OSError as error:
             cause = (error.strerror or str(error)).lower()
-            reason = f"cannot be listed: {cause}; grant read access"
+            step = _STEPS.get(type(error), "rename or remove it")
+            reason = f"cannot be listed: {cause}; {step}"
             # Without an error an unreadable landing folder would look like an empty one.
             if folder == str(top):
                 raise StorageError(

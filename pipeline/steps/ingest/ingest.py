@@ -91,7 +91,8 @@ def ingest(
     """
     if replace and table != "items":
         raise ConfigError(
-            "ingest.replace_only_items", f"--replace needs --table items, not {table}"
+            "ingest.replace_only_items",
+            f"--replace needs --table items, not {table}; leave out --replace",
         )
     files = [source_for(ws.config.sources, path, table, source) for path in expand(paths)]
     with task_log("ingest", at, progress=progress) as log:

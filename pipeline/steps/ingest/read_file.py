@@ -44,6 +44,12 @@ class CannotOpen(MappingError):
     """This process cannot read the file now; it may be valid, so it waits."""
 
 
+def _not_regular(name: str) -> UnsafeInputError:
+    return UnsafeInputError(
+        "ingest.not_regular", "is not a regular file; deliver a copy that is one", where=name
+    )
+
+
 @contextmanager
 def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
     """Open a regular file of bounded size.
@@ -74,25 +80,29 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
         # O_NOFOLLOW fails with ELOOP, whose text would not name the link.
         if path.is_symlink():
             raise UnsafeInputError(
-                "ingest.link", "is a link; links are not followed", where=name
+                "ingest.link",
+                "is a link; links are not followed, so deliver the file itself",
+                where=name,
             ) from None
         # Unlike pipes and devices, a socket cannot be opened at all.
         if path.is_socket():
-            raise UnsafeInputError(
-                "ingest.not_regular", "is not a regular file", where=name
-            ) from None
+            raise _not_regular(name) from None
         why = (error.strerror or str(error)).lower()
-        raise CannotOpen("ingest.cannot_open", f"cannot be opened: {why}", where=name) from None
+        raise CannotOpen(
+            "ingest.cannot_open",
+            f"cannot be opened: {why}; make it readable, then ingest it again",
+            where=name,
+        ) from None
     with os.fdopen(handle, "rb") as stream:
         # Of the open handle, not of the path, which may name another file by now.
         about = os.fstat(stream.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise UnsafeInputError("ingest.not_regular", "is not a regular file", where=name)
+            raise _not_regular(name)
         if about.st_size > limits.max_file_bytes:
             raise UnsafeInputError(
                 "ingest.file_too_large",
                 f"has {about.st_size:,} bytes; ingest.limits.max_file_bytes allows "
-                f"{limits.max_file_bytes:,}",
+                f"{limits.max_file_bytes:,}; divide the file, or raise the limit",
                 where=name,
             )
         yield stream
@@ -156,7 +166,11 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
             _keep(frame, folder / f"{count}.parquet")
         # A writer may have changed the bytes behind the handle.
         if _digest(stream) != digest:
-            raise DataError("ingest.file_changed", "changed while it was read", where=name)
+            raise DataError(
+                "ingest.file_changed",
+                "changed while it was read; deliver it again when it is complete",
+                where=name,
+            )
     _keep(pl.DataFrame(summary.broken, schema=BROKEN), folder / BROKEN_FILE)
     counts = {"rows": summary.rows, "skipped": summary.skipped, "parts": count}
     return {"sha256": digest, **counts, "ignored_columns": summary.ignored_columns}
@@ -273,13 +287,19 @@ def read_text(
         try:
             answer = child.call(_PARSE, path=path, source=source, limits=bounds, out=folder)
         except ChildFailed as error:
+            limit = "max_seconds" if error.id == "child.timeout" else "max_memory_bytes"
             raise UnsafeInputError(
                 "ingest.read_limits",
-                f"cannot be read within the limits: {error.sentence}",
+                f"cannot be read within the limits: {error.sentence}; divide the file, or raise "
+                f"ingest.limits.{limit}",
                 where=file.file,
             ) from None
         if answer["sha256"] != digest:
-            raise MappingError("ingest.file_changed", "changed while it was read", where=file.file)
+            raise MappingError(
+                "ingest.file_changed",
+                "changed while it was read; ingest it again when it is complete",
+                where=file.file,
+            )
         out = Path(folder)
         yield Text(
             frames(out, answer["parts"]),

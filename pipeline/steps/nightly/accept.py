@@ -121,7 +121,9 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
     anchor = anchor_from(newest.decision, gate_history_of(night), live.recipe.hash)
     if anchor is None:
         raise GateError(
-            "anchor.no_block", f"no holdout block compares {live.name} with a baseline yet"
+            "anchor.no_block",
+            f"no holdout block compares {live.name} with a baseline yet; run `nightjar nightly` "
+            "with a later as-of first",
         )
     entry = AnchorEntry(
         key=f"anchor:{night.run_id}:{live.recipe.hash}",

@@ -40,7 +40,11 @@ def _refuse_or_record(night: Night) -> None:
     draw_page(night.run)
     fault = night.run.read(ColdCheckFile).fault
     if fault is not None:
-        raise GateError("cold_check.failed", f"cold check of run {night.run_id}: {fault}")
+        raise GateError(
+            "cold_check.failed",
+            f"cold check of run {night.run_id}: {fault}; nothing was published: see runs/"
+            f"{night.run_id}/page.html, then run `nightjar nightly` with a later as-of",
+        )
     record_step(night, "cold_check")
 
 

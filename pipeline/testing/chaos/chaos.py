@@ -306,7 +306,11 @@ class ChaosSandbox:
             _fault(self.server.run(work, self.home, FIRST_NIGHT), tally, work)
         if tally.sentences:
             violation = tally.sentences[0]
-            raise NightjarError("chaos.invariant", f"in the first nightly run: {violation}")
+            raise NightjarError(
+                "chaos.invariant",
+                f"in the first nightly run: {violation}; if `nightjar doctor` finds no fault, "
+                "report this message: it is a defect of Nightjar",
+            )
         self._account = shop.account  # the expected state after the first night
         self.save("started")
 

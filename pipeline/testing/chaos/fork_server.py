@@ -120,7 +120,9 @@ class ForkServer:
             code = int(process.stdout.readline())
         except (BrokenPipeError, ValueError):  # at the end of the stream the line is empty
             raise ResourceError(
-                "chaos.fork_server_died", "the parent process of the children ended; start again"
+                "chaos.fork_server_died",
+                "the parent process of the children ended, perhaps for lack of memory; free "
+                "memory, then run `nightjar chaos` again",
             ) from None
         output = self._log.read_text("utf-8", "replace") if self._log.exists() else ""
         return ExitStatus(code, output[-2000:])

@@ -81,7 +81,7 @@ def parse_every(value: str) -> timedelta:
     if not timedelta(0) < every <= _LONGEST:
         raise ConfigError(
             "backtest.invalid_step",
-            f"the step {value!r} is not a time up to 28d; write it as 12h or 1d",
+            f"the step {value!r} is not a time from 1h to 28d; write it as 12h or 1d",
         )
     return every
 
@@ -92,7 +92,8 @@ def parse_schedules(value: str) -> tuple[RetrainSchedule, ...]:
     if not names or not set(names) <= set(RetrainSchedule):
         allowed = ", ".join(RetrainSchedule)
         raise ConfigError(
-            "backtest.unknown_schedule", f"schedules {value!r}: name one or more of {allowed}"
+            "backtest.unknown_schedule",
+            f"the schedules {value!r} are not valid; name one or more of {allowed}",
         )
     return tuple(RetrainSchedule(name) for name in dict.fromkeys(names))
 
@@ -111,7 +112,8 @@ class _Course:
             raise ConfigError(
                 "backtest.span_too_short",
                 f"no step of {self.hours:g} hours fits between {format_instant(self.begin)} and "
-                f"{format_instant(self.end)}: a backtest needs at least two as-ofs",
+                f"{format_instant(self.end)}, and a backtest needs at least two as-ofs; choose a "
+                "shorter step or a later end",
             )
         if self.plant is not None and not self.begin < self.plant < self.end:
             raise ConfigError(

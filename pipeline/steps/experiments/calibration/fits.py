@@ -73,7 +73,7 @@ def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlan
         raise DataError(
             "calibration.too_few_holdouts",
             f"holdouts with enough users before as-of {format_instant(as_of)}: {len(splits)}; a "
-            f"calibration needs {LEAST_CUTOFFS}: give a longer history or a later as-of",
+            f"calibration needs {LEAST_CUTOFFS}: ingest earlier events, or give a later as-of",
             where="events",
         )
     return CalibrationPlanFile(
