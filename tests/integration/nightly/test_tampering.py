@@ -1,4 +1,4 @@
-"""Files of a run that somebody changed between its steps, the manifest redone."""
+"""Files of a run that were changed between its steps, with a new manifest."""
 
 import hashlib
 import io
