@@ -1,4 +1,8 @@
-"""Policies for the columns of a table, and the check that a column fits its policy."""
+"""Policies for the columns of a table, and the check that a column fits its policy.
+
+Guarantees: a bound or constant that the policy would not use is rejected; no policy applies to the
+id, user, item or time of an event.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 In a column with a policy, a value that is not finite counts as missing, and integers become floats.
 Outliers are treated first: a fill value is computed from the values that remain, and is not cut.
+
+Guarantees: rows in = rows out + quarantined; the remaining rows keep their order; a row is counted
+for each column in which it is an outlier, also if another column removes it.
 """
 
 from __future__ import annotations

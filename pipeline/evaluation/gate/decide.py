@@ -2,6 +2,10 @@
 
 Without a champion, the first one is chosen among baselines and learned recipes. Otherwise a switch
 is sought first, then the champion's refresh is evaluated. Missing evidence blocks, by its name.
+
+Guarantees: the order of the recipes has no effect; a missing part or a failed data check blocks,
+whatever the figures are; no candidate replaces the champion if tonight's fit of the champion is
+significantly worse than the last accepted one; only a first champion or a switch gets a new anchor.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 The gate reads the values of each user that are written here; nothing is decided. Attribution, drift
 and retrain policy of the run are written as well, each into a folder of its own.
+
+Guarantees: the values of each user are written for every trained recipe; a stored scorer that was
+trained on events of this holdout is not compared; a run that is repeated after its commit computes
+nothing.
 """
 
 from __future__ import annotations

@@ -2,6 +2,10 @@
 
 The same commit holds a patch for users with events after the as-of. Ledger entries and MLflow
 aliases follow from it; if a process dies in between, the next command completes them.
+
+Guarantees: a replay changes nothing that is live; staged lists are read back and compared with
+their checksums before they go live; a repeated attempt publishes nothing twice and keeps the
+catalogue and instant of the first one.
 """
 
 from __future__ import annotations

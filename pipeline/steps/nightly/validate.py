@@ -1,4 +1,7 @@
-"""Validates the pinned data; a failed check stops the run."""
+"""Validates the pinned data; a failed check stops the run.
+
+Guarantees: the checks are committed before a failed one raises, and a repeated call raises again.
+"""
 
 from __future__ import annotations
 
