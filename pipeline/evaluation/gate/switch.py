@@ -5,8 +5,8 @@ e-process is valid at every block, so that testing every night does not either. 
 must also pass the rules on coverage, slices and baselines.
 
 Guarantees: each other recipe has one candidacy; a block that overlaps a counted one adds no
-evidence; a candidate with a missing or failed rule neither wins nor is inconclusive; no candidate
-is both.
+evidence; a candidate wins, or is inconclusive, only if no rule but that of the threshold is missing
+or failed; no candidate is both.
 """
 
 from __future__ import annotations

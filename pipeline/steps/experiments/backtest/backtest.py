@@ -196,7 +196,7 @@ def backtest(
 def _plan(ws: Workspace, run: Run, course: _Course) -> BacktestPlanFile:
     """Return the plan; the first call pins the data of all schedules."""
     if not run.has(BacktestPlanFile):
-        # Looked up and stored under one lock: upkeep deletes no version in between.
+        # Looked up and stored under one lock: `gc` deletes no version in between.
         with ws.pinning(), run.draft(BacktestPlanFile.STEP) as draft:
             draft.write(
                 BacktestPlanFile(
