@@ -27,7 +27,7 @@ _GB: Final = 1 << 30
 _SYSTEM: Final = Path("/")
 
 # Controller -> folder below /sys/fs/cgroup, files of the limit and of the usage, and the key in
-# memory.stat of the cache that the kernel releases first. Version 2 of control groups has one entry,
+# memory.stat of the cache that the kernel releases first. Control groups of version 2 are the entry
 # with an empty name.
 _GROUPS: Final = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
