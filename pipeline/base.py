@@ -1,4 +1,9 @@
-"""Config base class, instants in UTC and half-open intervals."""
+"""Config base class, instants in UTC and half-open intervals.
+
+Guarantees: an instant without a time zone raises `instant.naive`; `parse_instant` reads back
+exactly the instant that `format_instant` wrote; an interval contains its start but not its end, and
+cannot end before it starts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Expected failures as data: an id, a sentence for the user, and an exit code."""
+"""Expected failures as data: an id, a sentence for the user, and an exit code.
+
+Guarantees: each error has an id, one sentence and an exit code; an error about data keeps at most
+five line numbers, and its sentence begins with the place.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Commands of experiments: compare two versions, reproduce one, replay past days."""
+"""Commands of experiments: compare two versions, reproduce one, replay past days.
+
+Guarantees: a file for `--out` that cannot be written is refused before the work starts.
+"""
 
 from __future__ import annotations
 

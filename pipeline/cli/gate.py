@@ -1,4 +1,7 @@
-"""Commands of the gate: its step of a nightly run, its calibration, and overrides by a user."""
+"""Commands of the gate: its step of a nightly run, its calibration, and overrides by a user.
+
+Guarantees: a file for `--out` that cannot be written is refused before the work starts.
+"""
 
 from __future__ import annotations
 

@@ -131,7 +131,10 @@ class Console:
 
 
 def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[..., None]:
-    """Return a command with the options ``--home`` and ``--json`` for a function of a console."""
+    """Turn a function of a `Console` into a command with the options ``--home`` and ``--json``.
+
+    The command makes the console from these two options, and passes the others on.
+    """
 
     def adapted(*, home: Home = None, json: Json = False, **options: Any) -> None:
         run(Console(home, json), **options)

@@ -81,11 +81,16 @@ def mean_ci(values: NDArray[np.float64], users: pl.Series) -> Mean:
 
 
 def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float = 1.0) -> Mean:
-    """Compute a mean from one sum and one count per user.
+    """Compute the mean of all users' observations from the sum and count of each user.
 
-    For n observations of U users with mean m and residuals r_u = sum_u − m · count_u, the standard
-    error is ``√(U/(U − 1) · Σ r_u²) / n`` (Liang and Zeger 1986). The interval is Student's t with
-    U − 1 degrees of freedom, cut to [0, most].
+    The mean m is Σ sum_u / n, where n is the number of observations, Σ count_u. With U users and
+    residuals r_u = sum_u − m · count_u, the standard error is ``√(U/(U − 1) · Σ r_u²) / n`` (Liang
+    and Zeger 1986). The interval is Student's t with U − 1 degrees of freedom, cut to [0, most].
+
+    If all values are 0, or all equal `most`, the standard error is 0. One end of the interval is
+    then that value, and the other end is exact for V users without an event: it lies
+    ``(1 − 0.025^(1/V)) · most`` away (Clopper and Pearson 1934). V is the number of users with a
+    count above 0.
 
     Parameters
     ----------
@@ -96,10 +101,8 @@ def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
 
     Returns
     -------
-    Mean, standard error and 95 % interval. If all sums are 0, or all are the maximum, the
-    limit on the other side is the exact one for 0 events among V users, ``1 − 0.025^(1/V)``
-    (Clopper and Pearson 1934), where V is the number of users with a count above 0; it is ``None``
-    if `most` is infinite.
+    Mean, standard error and 95 % interval. The upper end is ``None`` if all values are 0 and `most`
+    is infinite.
     """
     n = math.fsum(counts.tolist())
     mean = math.fsum(sums.tolist()) / n
@@ -119,10 +122,11 @@ def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
 
 
 def proportion_ci(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
-    """Compute `ratio_ci` of a share, with an interval that also holds for small shares.
+    """Compute a share with its standard error, and an interval that is valid near 0 and 1 as well.
 
-    Wilson's interval (1927) with the effective number of observations ``m (1 − m) / se²``, which
-    Franco, Little, Louis and Slud (2019) recommend for clustered shares.
+    The interval is Wilson's (1927). Observations of one user are not independent, so the number of
+    observations in his formula is replaced by the effective number ``m (1 − m) / se²``, where m is
+    the share (recommended by Franco, Little, Louis and Slud 2019).
 
     Parameters
     ----------
@@ -131,7 +135,8 @@ def proportion_ci(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mea
 
     Returns
     -------
-    Mean and standard error of `ratio_ci`; its interval too if the share is 0 or 1.
+    Mean and standard error as in `ratio_ci`. For a share of 0 or 1, and for a single user, the
+    interval is that of `ratio_ci` as well.
     """
     ratio = ratio_ci(sums, counts)
     inside = ratio.mean * (1.0 - ratio.mean)

@@ -161,10 +161,10 @@ def evaluate_stored(
 ) -> StoredComparison:
     """Evaluate tonight's scorer and one of an earlier run on the same users and ground truth.
 
-    Users are those known to the stored scorer, target items those known to tonight's window. Each
-    scorer uses its own history, because tonight's may be the damaged one. For *discovery* both
-    leave out, and so does the ground truth, all items in either window: otherwise the older scorer
-    would spend its list on items that users have had since.
+    Of the holdout, only users in the stored window and items in tonight's catalogue count. Each
+    scorer uses its own history, because tonight's may be damaged. For *discovery*, an item that
+    a user has in either window is removed from both lists and from the ground truth: otherwise the
+    stored scorer would fill its list with items that the user has had since.
 
     Parameters
     ----------

@@ -36,7 +36,7 @@ def refuse_leaks(scorer: Scorer, history: History, split: Split) -> None:
     Parameters
     ----------
     scorer
-        May have items besides the history's: those without events.
+        Must have all items of the history; may have further ones, without events.
     history
         The training window.
     split
@@ -139,7 +139,7 @@ def judged_lists(
     scorer
         Trained before the cutoff.
     history
-        The training window; the scorer's catalogue may have items without events besides its own.
+        The training window; the scorer's catalogue may have further items, without events.
     split
         The holdout with its users and ground truth.
     k
@@ -148,8 +148,8 @@ def judged_lists(
     Returns
     -------
     tuple
-        The history over the scorer's catalogue, its part of the evaluated users, their lists, and
-        their ground truth over the same catalogue.
+        All over the scorer's catalogue: the history, the history of the evaluated users only, their
+        lists, and their ground truth.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def truth_of(frame: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[
     Returns
     -------
     Truth
-        Items outside the catalogue count in its sizes alone.
+        An item outside the catalogue counts in `size` but has no cell.
     """
     row = np.searchsorted(user_ids, np.asarray(frame[c.USER_ID].to_list(), dtype=np.str_))
     names = np.asarray(frame[c.ITEM_ID].to_list(), dtype=np.str_)
@@ -206,7 +206,7 @@ def find(
     tuple
         ``(n,)`` int64 columns, meaningless if absent, and ``(n,)`` bool, True if present.
     """
-    # Clipped for names above all ids, which then differ from the id at their column.
+    # `searchsorted` returns the length for names above all ids: clip, then compare.
     column = np.minimum(np.searchsorted(item_ids, names), len(item_ids) - 1)
     return column, item_ids[column] == names
 
@@ -266,7 +266,7 @@ def values_of(
     overall = measure(lists, truth, k)
     old_cells = truth.only(~new, np.zeros_like(truth.size)).items
     of_old = np.diff(old_cells.indptr).astype(np.int64)
-    # A target item outside the catalogue had no event before the cutoff, so it is a new item.
+    # A target item outside the catalogue counts as new: it had no event before the cutoff.
     of_new = truth.only(new, truth.size - of_old)
     columns = {name: overall[name, k] for name in (NDCG, RECALL, HIT_RATE)}
     for name, inside in user_slices(judged, segments).items():

@@ -22,7 +22,8 @@ NORMAL_95: Final = 1.96
 _LEVEL: Final = (0.025, 0.975)
 _AT_ONCE: Final = 64
 """Number of users drawn together: their weights stay in the cache."""
-# A user's weight in a draw of n from n is a Poisson count of mean 1, looked up by its quantiles.
+# In a bootstrap draw a user occurs a number of times that is nearly Poisson with mean 1. A uniform
+# 16-bit number is the index of that count in this table.
 _POISSON: Final = np.searchsorted(
     pdtr(np.arange(32), 1.0), (np.arange(1 << 16) + 0.5) / (1 << 16)
 ).astype(np.uint8)
@@ -64,10 +65,10 @@ def normal_interval(mean: float, se: float) -> tuple[float, float]:
 
 
 def means(values: NDArray[np.float64]) -> Means:
-    """Return the means of columns, and their intervals by `DRAWS` draws of all users.
+    """Return the means of columns with bootstrap intervals from `DRAWS` draws of the users.
 
-    The draws are shared by the columns; a user's weights are Poisson counts, which for many users
-    is the bootstrap with replacement (Chamandy et al. 2012).
+    All columns use the same draws. In each draw the weight of a user is a Poisson count, which for
+    many users is equivalent to drawing with replacement (Chamandy et al. 2012).
 
     Parameters
     ----------
@@ -85,7 +86,8 @@ def means(values: NDArray[np.float64]) -> Means:
     count = inside.sum(axis=0)
     partial = count < len(values)
     n_columns = values.shape[1]
-    # Below the values: a row of all users, and one of the users with a value per partial column.
+    # Rows: the values of each column; 1 for each user; for each column with missing values, 1 for
+    # each user who has one. The last two give the divisors of the means.
     summed = np.vstack(
         [np.where(inside, values, 0.0).T, np.ones((1, len(values))), inside.T[partial]]
     )

@@ -13,8 +13,9 @@ are in the ground truth, and ranks from 1, per user:
 Differences from other libraries. NDCG: equal to ranx, and to RecTools with
 ``divide_by_achievable``; RecTools by default divides by the sum for the ranks 1..k, whatever the
 size. MAP: ranx and RecTools divide by the size, so that no list of k reaches 1 if the size is
-larger; times min(k, size) ÷ size, `map` equals their value. RecTools calls `recall_capped`
-"Precision with ``r_precision``". All others are equal (`tests/golden` has their figures).
+larger; times min(k, size) ÷ size, `map` equals their value. `recall_capped` equals RecTools'
+``Precision(k, r_precision=True)``, which also divides by min(k, size). All others are equal
+(`tests/golden` has their figures).
 """
 
 from __future__ import annotations

@@ -64,20 +64,21 @@ def _one_pass(
     values = np.full((len(depths), 7, n_users), np.nan)
     discount = 1.0 / np.log2(np.arange(2.0, depths[-1] + 2.0))
     ideal = np.cumsum(discount)
-    # The last user with the item in the ground truth: nothing has to be reset between users.
-    wanted_by = np.full(n_items, -1)
+    # For each item the last user so far who has it in the ground truth. An entry of a list is a hit
+    # if that is the current user, so nothing has to be reset from one user to the next.
+    last_user_of = np.full(n_items, -1)
     for user in range(n_users):
         if size[user] == 0:
             continue
         for place in range(wanted_from[user], wanted_from[user + 1]):
-            wanted_by[wanted[place]] = user
+            last_user_of[wanted[place]] = user
         begin, length = item_from[user], item_from[user + 1] - item_from[user]
         hits, gain, precision, first, rank = 0, 0.0, 0.0, 0.0, 0
         # Depths ascend, so the sums go on from one to the next.
         for at in range(len(depths)):
             k = depths[at]
             while rank < min(k, length):
-                if wanted_by[item[begin + rank]] == user:
+                if last_user_of[item[begin + rank]] == user:
                     hits += 1
                     gain += discount[rank]
                     precision += hits / (rank + 1)

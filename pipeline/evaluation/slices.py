@@ -28,7 +28,7 @@ SLICES: Final = (COLD, WARM, HOT, RECENT, LAPSED, NEW_ITEMS, OLD_ITEMS)
 """Slices of every evaluation; `segment_*` are added if users have segments."""
 
 _DAYS: Final = 28.0
-# With a segment per user the slices would be too small to test: only the largest are used.
+# Small segments have too few users to test, so only the largest ones are slices.
 _MOST_SEGMENTS: Final = 20
 
 

@@ -1,14 +1,15 @@
 """Alternating least squares on decayed confidence, by implicit.
 
 Guarantees: start vectors belong to item ids and users start at zero, so the result depends on the
-data, the seed and the replicate alone, never on pseudonyms or on the order of rows; on the CPU it
-is the same to the bit for any number of threads. A user's factors are the exact optimum given the
-items': folding in the training window gives the trained ones.
+data, the seed and the replicate alone, never on pseudonyms or on the order of rows; on the CPU all
+bits are the same for any number of threads. The factors of a user are the exact optimum for fixed
+item factors, so fold-in with the training window returns the trained ones.
 
 The objective is that of Hu, Koren and Volinsky (2008) as implicit reads it: the cell *is* the
 confidence. A cell of the window with confidence c costs c·(1 − u·v)²; any other cell costs (u·v)².
-So with alpha < 1 a cell of the window weighs *less* than an empty one, which suits data where an
-absent item is informative, such as the staples of a grocer.
+So a cell with confidence below 1 weighs *less* than an empty one, and alpha is the mean
+confidence. An alpha below 1 suits data where the absence of an item is informative, such as
+groceries.
 """
 
 from __future__ import annotations
@@ -57,8 +58,8 @@ class AlsScorer(StoredScorer):
 
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
         """Solve each user's least squares given the items; 0 for a user without confidence."""
-        # Ages count back from the end of training, where the scale was fixed: otherwise time that
-        # passed since would lower the weight of all events.
+        # Ages are measured at the end of training, when the scale was fixed. Measured now, they
+        # would lower the weight of all events.
         cells = replace(history, end=self.trained_until).confidence(self.half_life_days)
         cells.data *= np.float32(self.scale)
         return solve_users(self.item_factors, cells, self.regularization)
@@ -91,7 +92,7 @@ class Als(Recipe):
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
     def peak_bytes(self, history: History) -> int:
-        """Estimate the larger of the events during their sum, and the fit.
+        """Estimate the larger of two peaks: the summing of the events, and the fit.
 
         The fit holds cells in both directions, factors, and a part of the items' in float64.
         """
@@ -130,8 +131,8 @@ class Als(Recipe):
                 f"als: the factors did not stay finite; raise regularization ({self.regularization}"
                 f") or lower alpha ({self.alpha})",
             )
-        # implicit solves the items last, so its user factors are half a round behind; solved in
-        # float64 here, they are what folding in the training window gives.
+        # implicit solves the items last, so its user factors belong to the items before that step.
+        # Solved again, they are equal to those of fold-in with the training window.
         return AlsScorer(
             item_factors=items,
             **stored(history.user_ids, solve_users(items, cells, self.regularization)),

@@ -1,15 +1,16 @@
 """Biased matrix factorisation of ratings: means, biases of users and items, and factors.
 
-Guarantees: scores are ratings on the scale of the data, so RMSE and MAE are measured as well; of
-several ratings of one item by one user the newest counts; no user is stored: a user is solved
-exactly from their own ratings given the items, in training and later alike.
+Guarantees: scores are ratings on the scale of the data, so RMSE and MAE are measured as well; if a
+user rated an item several times, the newest rating counts; no factors of users are stored: those of
+a user are the exact solution for the user's ratings and fixed items, in training and later.
 
     r(u, i) = μ + b_u + b_i + p_u · q_i
 
 minimises Σ (rating − r)² + λ (Σ b_u² + Σ |p_u|² + Σ b_i² + Σ |q_i|²) over the ratings given (Koren,
-Bell and Volinsky 2009). Users and items take turns, each row a closed form given the other side
-(alternating least squares, Zhou et al. 2008; they weigh λ by the ratings of a row, which was not
-better here). Without factors it is Koren's damped baseline: b = Σ residuals ÷ (λ + count).
+Bell and Volinsky 2009). Alternating least squares (Zhou et al. 2008) solves all users for fixed
+items, then all items for fixed users, each row in closed form. Zhou et al. multiply λ by the number
+of ratings of a row, which was not better here. With `factors` 0 it is Koren's damped baseline:
+b = Σ residuals ÷ (λ + count).
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _START = np.float32(0.1)
 
 @dataclass(frozen=True, eq=False)
 class BiasedMfScorer(Scorer):
-    """Factors and biases of the items; users come with their history.
+    """Factors and biases of the items; users are solved from the history that is scored.
 
     Attributes
     ----------
@@ -61,7 +62,7 @@ class BiasedMfScorer(Scorer):
     regularization: float
 
     def _fold_in(self, history: History) -> Scores:
-        """Solve each user given the items; 0 and no list without a rating."""
+        """Solve each user for fixed items; a user without a rating scores 0 and gets no list."""
         cells = ratings_of(history)
         cells.data -= self.mean
         side = (self.item_factors, self.item_biases)
@@ -93,9 +94,9 @@ class BiasedMf(Recipe):
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
     def peak_bytes(self, history: History) -> int:
-        """Estimate the larger of the sorted ratings, and a turn.
+        """Estimate the larger of two peaks: the sorting of the ratings, and an iteration.
 
-        A turn holds the ratings in both directions and the vectors of both sides.
+        An iteration holds the ratings by user and by item, and the vectors of both sides.
         """
         given = 0 if history.rating is None else int(np.count_nonzero(~np.isnan(history.rating)))
         users, items = history.n_users, history.n_items

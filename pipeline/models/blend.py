@@ -164,11 +164,12 @@ def _part_progress(progress: Progress, part: str, text: str) -> None:
 
 @select_hyperparameters.register
 def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
-    """Select the parts that get a weight, then the fields of each, then the weights together.
+    """Select the parts, then the open fields of each part, then the weights and exponents.
 
-    Where lists exclude items that the user had, parts that only repeat are dropped; if no other
-    part had a weight, all others get 1. Parts that get no weight on the newest window as they are,
-    and parts of weight 0 in the end, are dropped as well.
+    In a *discovery* task, parts that only repeat are dropped first; if all remaining parts have
+    weight 0, each gets weight 1. If there is a field to tune, a first search on the newest window
+    drops the parts to which it gives weight 0, before fields of parts are selected. At the end,
+    parts of weight 0 are dropped again.
     """
     kept = {
         name: part

@@ -1,7 +1,7 @@
 """Scorer of a blend: the scorers of its parts, and the trend that multiplies their scores.
 
-Guarantees: nothing dense is written; the catalogue is stored once; the arrays of a part keep their
-names, behind the name of the part.
+Guarantees: no users × items matrix is stored as dense values; the catalogue is stored once; an
+array of a part is stored under the name of the part and its own name.
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ class BlendScorer(Scorer):
         summed = []
         for (name, part), part_scores in zip(self.parts.items(), scores, strict=True):
             can = part.capabilities
-            # Parts that only repeat decay events themselves: the trend does not multiply them.
+            # Parts that only repeat are not multiplied by the trend: they weigh recent events more
+            # by themselves.
             moved = part_scores if can.repeats_only else trended(part_scores, self.trend)
             # A baseline scores users without events as well, but a blend gives them no list.
             to = active if can.repeats_only or can.baseline is not None else None
@@ -69,7 +70,7 @@ class BlendScorer(Scorer):
         return joined(summed)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return all fields as plain arrays; fields that parts share with the blend once."""
+        """Return all fields as plain arrays; those that parts share with the blend occur once."""
         packed = {
             **pack(self, skip=(*_MAPPINGS, "trend")),
             "parts": np.array(list(self.parts), dtype=np.str_),

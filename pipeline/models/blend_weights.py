@@ -117,8 +117,9 @@ def optimise_mixture(
         keeps its value. Without ``weights``, the result is compared with `start` instead of the
         best part alone.
     maximise_coverage
-        Of the mixtures within the traded gain, take the one of largest coverage that is as stable
-        as the one of largest utility; if False, take that one.
+        The mixtures that may be returned keep all but `MAX_TRADED_GAIN` of the gain. False returns
+        the one with the highest utility. True returns the one with the largest coverage among those
+        that are at least as stable as that one.
     untrended_parts
         Parts that the trend does not multiply.
     trends

@@ -1,9 +1,14 @@
 """Nearest neighbours of items: items of the same users, by cosine, tf-idf or BM25.
 
-Guarantees: where nothing decays, all weights are equal and shrinkage is 0, cosines are those of
-implicit's `CosineRecommender`. Its `TFIDFRecommender` and `BM25Recommender` differ only in a
-logarithm of items instead of 1 + items, which in a catalogue of two or three items would set all
-links to 0. An item's similarity to itself, which implicit keeps, is not a link here.
+Guarantees:
+
+* Without decay, with equal weights and shrinkage 0, cosines equal those of implicit's
+  `CosineRecommender`.
+* No item has a link to itself (implicit keeps these).
+
+`tfidf` and `bm25` differ from implicit's `TFIDFRecommender` and `BM25Recommender` in one term: idf
+has ln(1 + items) where implicit has ln(items), with which a catalogue of two or three items would
+have no links.
 
 With x(u, i) the cells of `ItemItemRecipe.cells` and idf(u) = ln(1 + items) − ln(1 + items of u), so
 that a user with all items has no weight::

@@ -47,7 +47,11 @@ class Axis:
 
 
 def axes(recipe: Recipe) -> dict[str, Axis]:
-    """Return the axes of a recipe by name; a part's field is called ``part.field``."""
+    """Return the hyperparameters that a search may change, by name.
+
+    A field of a recipe inside another one is named ``part.field``. A blend has only the fields of
+    its parts.
+    """
     blend = recipe if isinstance(recipe, Blend) else None
     named: dict[str, Axis] = {}
     for field, span in ({} if blend else recipe.tunable).items():

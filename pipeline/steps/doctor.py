@@ -1,4 +1,9 @@
-"""Checks of the installation and the workspace; each check tries one thing and has a sentence."""
+"""Checks of the installation and the workspace; each check tries one thing and has a sentence.
+
+Guarantees: an expected error is the result of its check and does not prevent the others; only the
+stores of a workspace that cannot be opened are left out. A missing GPU or LightFM is never a
+failure.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Forced writes, checksums, and errors of the file system.
+"""Writes that are forced to the disk (fsync), checksums, and errors of the file system.
 
 Guarantees: when `write_synced` or `sync` returns, the data are on the disk.
 """
@@ -66,7 +66,7 @@ def write_synced(file: IO[bytes], data: bytes) -> None:
         Open for writing; it stays open.
     """
     file.write(data)
-    # fsync writes what the kernel holds; Python's own buffer must reach the kernel first.
+    # fsync only writes data that the kernel has, so Python's own buffer is flushed first.
     file.flush()
     os.fsync(file.fileno())
 

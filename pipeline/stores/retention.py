@@ -30,7 +30,7 @@ class GcConfig(Frozen):
     )
     scorers_days: _Days = Field(
         default=14,
-        description="Days after a run's decision for which scorers stay that no step reads.",
+        description="Days after a run's decision; scorers that no step reads are removed then.",
     )
     quarantine_days: _Days = Field(
         default=14, description="Days for which rows stay in the quarantine table."

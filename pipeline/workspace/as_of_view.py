@@ -95,9 +95,10 @@ class AsOfView:
         return rows.filter(rows[c.LIVE_FROM] < self.at)
 
     def decisions(self) -> tuple[DecisionEntry, ...]:
-        """Return the decisions before this view, oldest first.
+        """Return the decisions of earlier runs, oldest first.
 
-        A feedback pass sees the decision of a run for its own instant; a run does not see itself.
+        A nightly run gets those with an earlier as-of. A feedback pass also gets the decision of a
+        run whose as-of is the instant of the pass.
         """
         before = self.at if self.night is not None else self.at + JUST_AFTER
         return self.history.decisions_before(before)

@@ -1,7 +1,7 @@
 """Errors of a config, as one sentence.
 
-Guarantees: the sentence names the field as the file writes it, the value and the allowed ones; of
-several faults it has the first and the number of the others.
+Guarantees: the sentence names the field as the file writes it, the value and the allowed values; if
+there are several faults, it describes the first and counts the others.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def config_error(
             message = message[:1].lower() + message[1:]
     value = repr(first["input"])
     value = value if len(value) <= 60 else value[:57] + "..."
-    # A fault of a table concerns several of its fields: the value is left out.
+    # The value of a table would be a dump of all its fields, so it is left out.
     setting = field if isinstance(first["input"], Mapping) else f"{field} = {value}"
     return refused("config.invalid_value", f"{setting}: {message}")
 
@@ -77,7 +77,7 @@ def config_error(
 def _place(
     location: tuple[int | str, ...], given: Tree, root: type[BaseModel]
 ) -> tuple[tuple[int | str, ...], Any]:
-    """Return pydantic's location as a place in the file, and the model of its last field."""
+    """Return the path of a field in the file, and the model that has the field."""
     place: list[int | str] = []
     model: Any = root
     holder: Any = root

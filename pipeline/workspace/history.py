@@ -247,31 +247,31 @@ class LedgerHistory:
 
 
 def references(
-    accepted: Sequence[Champion], as_of: datetime, fits: Callable[[Champion], bool]
+    accepted: Sequence[Champion], as_of: datetime, precedes: Callable[[Champion], bool]
 ) -> dict[str, Champion]:
-    """Return the accepted runs that a refresh is compared with.
+    """Select up to two accepted runs whose scorers tonight's fit is compared with.
 
     Parameters
     ----------
     accepted
-        Oldest first.
+        Accepted runs, oldest first.
     as_of
-        As-of of the run.
-    fits
-        True if a run's evaluation scorer was trained before this holdout. After the holdout grew,
-        this is false for the newest runs.
+        As-of of tonight's run.
+    precedes
+        Returns True if the training window of a run ends before tonight's holdout starts. Only
+        such runs can be selected. If the holdout has become longer, the newest runs do not precede.
 
     Returns
     -------
-    ``last``: the newest run that fits; ``month``: the one nearest to 30 days before `as_of`, of
-    those 21 to 45 days before. Either may be absent.
+    ``last``: the newest of these runs. ``month``: of these runs 21 to 45 days before `as_of`, the
+    one nearest to 30 days. Either may be absent.
     """
 
     def age(champion: Champion) -> float:
         return (as_of - champion.as_of) / timedelta(days=1)
 
-    # `fits` reads files: it is called for as few runs as possible.
-    last = next((champion for champion in reversed(accepted) if fits(champion)), None)
-    near = [champion for champion in accepted if 21 <= age(champion) <= 45 and fits(champion)]
+    # `precedes` reads files: it is called for as few runs as possible.
+    last = next((champion for champion in reversed(accepted) if precedes(champion)), None)
+    near = [champion for champion in accepted if 21 <= age(champion) <= 45 and precedes(champion)]
     month = min(near, key=lambda champion: abs(age(champion) - 30), default=None)
     return {name: run for name, run in (("last", last), ("month", month)) if run is not None}

@@ -1,8 +1,8 @@
 """Memory limit of a training, and the error for a training that would exceed it.
 
-The limit is `train.memory_gb` where it is set. Otherwise it is the memory that is free now: the
-minimum over the machine and every control group of this process (such as a container's). Cache
-that the kernel would release counts as free, swap does not.
+The limit is `train.memory_gb` if that is set. Otherwise it is the free memory of the machine, or of
+the control group of this process (such as its container) that has the least. Cache that the kernel
+would release counts as free, swap does not.
 
 Guarantees: a training that does not fit raises before it starts; the sentence has the estimate,
 the limit and the remedy.
@@ -26,8 +26,9 @@ _MB: Final = 1 << 20
 _GB: Final = 1 << 30
 _SYSTEM: Final = Path("/")
 
-# Controller -> folder below /sys/fs/cgroup, files of limit and usage, and the key in memory.stat of
-# the cache that the kernel releases first. Version 2 has one hierarchy without controllers.
+# Controller -> folder below /sys/fs/cgroup, files of the limit and of the usage, and the key in
+# memory.stat of the cache that the kernel releases first. Control groups of version 2 are the entry
+# with an empty name.
 _GROUPS: Final = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -105,7 +106,7 @@ def _left_in_groups(system: Path) -> Iterator[int]:
         _, controllers, place = line.split(":", 2)
         for controller in _GROUPS.keys() & controllers.split(","):
             folder, *files = _GROUPS[controller]
-            # A container's own group may be mounted as the root: then only that one exists.
+            # In a container the root of the mount may be its own group; other paths do not exist.
             for group in (Path(place), *Path(place).parents):
                 left = _left(mounted / folder / group.relative_to("/"), *files)
                 if left is not None:

@@ -1,7 +1,7 @@
-"""Provenance of a run's bytes beside its data: code, libraries, and BLAS kernels.
+"""Software that a run was computed with: commit of the code, libraries, and BLAS kernels.
 
-Guarantees: it is recorded but never an input, neither of a run id nor of a decision; parts that
-cannot be determined are left out.
+Guarantees: it is recorded only, and changes neither a run id nor a decision; a library that is not
+installed is left out, and a commit that cannot be determined is ``unknown``.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def _blas() -> dict[str, str]:
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     if not pools:
         return {}
-    # Other pools depend on the libraries that were imported before: numpy's own comes first.
+    # Several libraries may have loaded a BLAS of their own; numpy's is the one that counts.
     numpy = min(pools, key=lambda pool: ("numpy" not in pool["filepath"], pool["filepath"]))
-    # The architecture counts: OpenBLAS picks kernels by processor, which add in another order.
+    # OpenBLAS selects kernels by the processor's architecture, and kernels differ in the order of
+    # their sums.
     parts = (numpy.get(key) for key in ("internal_api", "version", "architecture"))
     return {"blas": " ".join(str(part) for part in parts if part)}

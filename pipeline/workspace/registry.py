@@ -1,4 +1,8 @@
-"""Client of the workspace's MLflow, and the aliases that follow the ledger."""
+"""Client of the workspace's MLflow, and the aliases that follow the ledger.
+
+Guarantees: without a publication no alias moves; `champion` is the version of the newest
+publication of the ledger, `previous` that of the one before.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Typed access to the files that steps write into a run: scorers, windows, splits, evaluations."""
+"""Typed access to the files that steps write into a run: scorers, windows, splits, evaluations.
+
+Guarantees: each recipe of a run has either a scorer (`trained`) or a reason (`absences`), in the
+order of the run; `promoted` raises for a run that promotes no recipe.
+"""
 
 from __future__ import annotations
 

@@ -109,9 +109,10 @@ class Workspace:
         return lake
 
     def pinning(self) -> AbstractContextManager[None]:
-        """Keep upkeep from deleting a version between its look-up and the write of its pin.
+        """Return a lock for the look-up of a version and the write of its pin.
 
-        The lock waits while upkeep deletes versions.
+        While it is held, `gc` deletes no version. It waits until a `gc` in progress has ended its
+        deletions.
         """
         return self.lake.lock(PINS, wait=True, shared=True)
 

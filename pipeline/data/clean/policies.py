@@ -1,4 +1,8 @@
-"""Policies for the columns of a table, and the check that a column fits its policy."""
+"""Policies for the columns of a table, and the check that a column fits its policy.
+
+Guarantees: a bound or constant that the policy would not use is rejected; no policy applies to the
+id, user, item or time of an event.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ Fill = float | bool | str
 
 MISSING_SUFFIX: Final = "_missing"
 _IDENTITY: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.TIMESTAMP)
-"""Columns that no policy may change: the event, its user, item and time are never made up."""
+"""Columns that no policy may change, because they identify an event."""
 _CONSTANTS: Final[Mapping[pl.DataType, tuple[type, str]]] = {
     pl.Float64(): (float, "write a number"),
     pl.Boolean(): (bool, "write true or false"),
@@ -59,7 +63,10 @@ class ColumnTreatment(Frozen):
             "none": (not bounds and not quantiles, "no minimum, maximum, lower or upper"),
             "clip": (bounds and not quantiles, "minimum, maximum or both, and no quantile"),
             "winsorise": (quantiles and not bounds, "lower, upper or both, and no other bound"),
-            "quarantine": (bounds != quantiles, "either minimum or maximum, or lower or upper"),
+            "quarantine": (
+                bounds != quantiles,
+                "bounds (minimum, maximum) or quantiles (lower, upper), not both",
+            ),
         }[self.outliers]
         # Bounds that the policy does not use would be ignored silently.
         if not fits:

@@ -1,7 +1,11 @@
 """Statistics of the cleaning policies, and their application to a frame.
 
 In a column with a policy, a value that is not finite counts as missing, and integers become floats.
-Outliers are treated first: a fill value is computed from the values that remain, and is not cut.
+Outliers are treated before missing values: the fill value is computed from the values after that
+treatment, and is not clipped itself.
+
+Guarantees: rows in = rows out + quarantined; the remaining rows keep their order; a row is counted
+for each column in which it is an outlier, also if another column removes it.
 """
 
 from __future__ import annotations
@@ -51,7 +55,8 @@ class ColumnReport:
     missing, filled
         Rows without a finite value, and those of them that were filled with `fill`.
     below, above
-        Rows outside `low` and `high`: cut by clip and winsorise, removed by quarantine.
+        Rows below `low`, and above `high`: clip and winsorise move them to the bound, quarantine
+        removes them.
     quarantined
         Rows that this column removed.
     """

@@ -22,7 +22,7 @@ from pipeline.errors import UnsafeInputError
 
 _JSON = "broken_json"
 _SURROGATES: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-"""Halves of characters as escapes; `_careful` checks that each has its other half."""
+"""Escaped surrogates. A line with one of them is broken unless it has the other of the pair."""
 
 
 class _Doubled(ValueError):
@@ -53,7 +53,9 @@ def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[
     line = 1
     seen: set[str] = set()
     for block in blocks:
-        rows = _quick(block, line, limits) or _careful(block, line, limits)
+        rows = _parse_whole_block(block, line, limits)
+        if rows is None:
+            rows = _parse_line_by_line(block, line, limits)
         seen.update(rows.frame.columns)
         if len(seen) > limits.max_columns:
             raise UnsafeInputError(
@@ -66,8 +68,8 @@ def parse_jsonl(blocks: Iterator[bytes], name: str, limits: Limits) -> Iterator[
         line += block.count(b"\n")
 
 
-def _quick(block: bytes, line: int, limits: Limits) -> Block | None:
-    """Parse a block as a whole; ``None`` if any line needs `_careful`."""
+def _parse_whole_block(block: bytes, line: int, limits: Limits) -> Block | None:
+    """Parse all lines in one call; ``None`` if a line may be broken, blank or over a limit."""
     data = np.frombuffer(block, dtype=np.uint8)
     ends = np.flatnonzero(data == ord("\n"))
     starts = np.insert(ends[:-1] + 1, 0, 0)
@@ -92,7 +94,8 @@ def _quick(block: bytes, line: int, limits: Limits) -> Block | None:
     return Block(frame, pl.Series(range(line, line + len(ends)), dtype=pl.Int64))
 
 
-def _careful(block: bytes, line: int, limits: Limits) -> Block:
+def _parse_line_by_line(block: bytes, line: int, limits: Limits) -> Block:
+    """Parse each line by itself, and report the broken ones with their reasons."""
     good: list[tuple[int, bytes]] = []
     broken: list[Broken] = []
     keys: dict[str, None] = {}

@@ -1,4 +1,8 @@
-"""Mapping of a file's columns to those of the lake: names, constants, skipped rows."""
+"""Mapping of a file's columns to those of the lake: names, constants, skipped rows.
+
+Guarantees: rows keep their order and line numbers; an empty text becomes null; two columns with one
+name in the lake raise `mapping.ambiguous_column`.
+"""
 
 from __future__ import annotations
 

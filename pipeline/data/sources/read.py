@@ -1,4 +1,9 @@
-"""Reading of a stream as text rows with the column names of the lake."""
+"""Reading of a stream as text rows with the column names of the lake.
+
+Guarantees: rows of the file = rows yielded + skipped + broken; a block that exceeds a limit raises
+instead of being yielded; CSV and Parquet files that lack a needed column raise before the first row
+is yielded.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Result of one check of the data, with its figure, bound and sentence."""
+"""Result of one check of the data, with its figure, bound and sentence.
+
+Guarantees: a check blocks the nightly run unless its status is `passed` or `no_history`; a missing
+figure therefore blocks.
+"""
 
 from __future__ import annotations
 

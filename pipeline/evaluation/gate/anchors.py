@@ -1,4 +1,7 @@
-"""Baseline ratios per block, and the anchor of a champion: their mean when it was chosen."""
+"""Baseline ratios per block, and the anchor of a champion: their mean when it was chosen.
+
+Guarantees: an anchor is the mean of the newest blocks, at most `ANCHOR_BLOCKS` of them.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,10 @@
 
 Recipes are ranked popularity < decayed popularity < personal frequency < learned recipes. The
 highest one that beats every baseline below it, by the test of one block, becomes the champion.
+
+Guarantees: one recipe is always chosen, because the lowest baseline has none below it to beat; a
+recipe whose comparison with a lower baseline is underpowered is not chosen; the order of the
+recipes has no effect.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Check of the evidence for missing or unusable parts; each one blocks, by its name."""
+"""Check of the evidence for missing or unusable parts; each one blocks, by its name.
+
+Guarantees: complete evidence gives no rule; a recipe without an evaluation blocks only if it is the
+champion's or a baseline, or if no reason for its absence is known; the order of the recipes has no
+effect.
+"""
 
 from __future__ import annotations
 

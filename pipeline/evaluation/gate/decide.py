@@ -1,7 +1,12 @@
 """Order of the gate's rules, and the sentence of a decision.
 
-Without a champion, the first one is chosen among baselines and learned recipes. Otherwise a switch
-is sought first, then the champion's refresh is evaluated. Missing evidence blocks, by its name.
+Without a champion, the first one is chosen among baselines and learned recipes. With a champion,
+each other recipe is tested for a switch, and tonight's fit of the champion for a refresh; a switch
+has priority. Missing evidence blocks, and the sentence names it.
+
+Guarantees: the order of the recipes has no effect; a missing part or a failed data check blocks,
+whatever the figures are; no candidate replaces the champion if tonight's fit of the champion is
+significantly worse than the last accepted one; only a first champion or a switch gets a new anchor.
 """
 
 from __future__ import annotations
@@ -58,7 +63,7 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
     accepted = decision.recipe_hash if decision.promotes else None
     # Every recipe's ratio is kept: the anchor of a later switch is a mean over earlier blocks.
     ratios = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
-    # The other recipes were compared without these, which a reader of the decision must see.
+    # A reader of the decision must see which recipes the comparison lacks.
     left_out = tuple(f"degraded: {rule.subject} was left out" for rule in reports)
     return replace(
         decision,
@@ -110,7 +115,7 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     champion = next(r for r in evidence.judged if r.name == evidence.champion)
     candidacies = seek_switch(evidence, champion, config)
     refresh = judge_refresh(evidence, champion, config)
-    # A regression makes damaged data likely, on which the candidates trained as well.
+    # If the champion's recipe got worse, the data may be damaged, also for the candidates.
     counted = () if refresh.regressed else candidacies
     winner = leader(candidacy for candidacy in counted if candidacy.won)
     if winner is not None:
@@ -176,7 +181,7 @@ def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
 def _waiting(
     evidence: Evidence, champion: EvaluatedRecipe, refresh: Refresh, config: GateConfig
 ) -> Decision:
-    # More users may come, so the first such runs keep; then a user has to decide.
+    # Later holdouts may have more users, so `patience` such runs keep; then the operator decides.
     run, text = evidence.past.underpowered_nights + 1, refresh.rules[0].sentence
     kind: Kind
     if run <= config.patience:
@@ -197,7 +202,7 @@ def _accepted(
 ) -> Decision:
     if kind == "refresh":
         return _decision(kind, evidence, winner, rules, reasons)
-    # Only another recipe gets a new anchor.
+    # A refresh keeps the anchor; only a recipe that was not live before gets a new one.
     tonight = block_ratio(winner, evidence.judged, evidence.holdout)
     anchor = None
     if tonight is not None:

@@ -3,6 +3,9 @@
 Tonight's evaluation fit is compared with stored scorers on the same users and ground truth, because
 a stored figure is not comparable: weeks differ. The baseline ratio is only the last test, and
 blocks on proof alone: a baseline that is trained on the same damaged data falls with the recipe.
+
+Guarantees: without an accepted scorer the refresh fails; with too few users it is `underpowered`,
+not failed; the first rule is always the comparison with the last accepted scorer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""Rules of several questions: slices, baselines, the baseline ratio, and thresholds."""
+"""Rules and figures that several decisions of the gate share: slices, baselines, thresholds.
+
+Guarantees: a mean does not depend on the order of the users; a slice with too few users or
+differences is reported as `underpowered` and does not change the level of the others; the best
+baseline has a baseline ratio of 1 without error.
+"""
 
 from __future__ import annotations
 

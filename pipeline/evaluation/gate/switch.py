@@ -3,6 +3,10 @@
 The threshold corrects for M candidates, so that testing many does not promote a lucky one; the
 e-process is valid at every block, so that testing every night does not either. A proven candidate
 must also pass the rules on coverage, slices and baselines.
+
+Guarantees: each other recipe has one candidacy; a block that overlaps a counted one adds no
+evidence; a candidate wins, or is inconclusive, only if no rule but that of the threshold is missing
+or failed; no candidate is both.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Boosted trees on top of own decayed counts, by LightGBM; only their text is stored.
+"""Boosted trees (LightGBM) that correct a score by decayed purchase counts.
 
-Guarantees: equal rows, in any order, give the same text to the byte, on any number of cores. The
-trees are always read back from their text, also in the process that trained them. Without trees,
-rows are in the order of their counts; trees correct that order.
+Guarantees: equal rows, in any order, give trees of equal bytes, on any number of cores. Trees are
+stored as LightGBM's text, and always read back from it, also in the process that trained them.
+Without trees, pairs are ranked by their counts.
 
-The chance that a pair is taken again, with c its own count decayed by 90 days::
+The probability that a user takes an item again, with c the decayed count of the pair (`own_90`)::
 
     log odds = a + b · log(c) + sum over the trees of their leaf for the pair's features
 
@@ -24,7 +24,7 @@ from pipeline.errors import ResourceError
 from pipeline.models.repeat_purchase.features import FEATURES
 
 EXAMPLES_A_TREE = 50
-"""Pairs taken again that are needed per tree: with fewer, the trees overfit to single users."""
+"""Number of pairs taken again that each tree needs; with fewer, trees overfit to single users."""
 _COUNT = FEATURES.index("own_90")
 _LEAST_COUNT = 1e-6
 _STEPS = 25
@@ -80,9 +80,10 @@ def grow(
     again
         ``(n,)`` bool, both values among them.
     kept_share
-        Share of the pairs not taken again that `rows` holds; the chances are those of all pairs.
+        Of the pairs that were not taken again, the share that is in `rows`. The chances are
+        corrected for the pairs that are not.
     iterations, learning_rate, leaves
-        Number of trees, the part of each that counts, and the leaves of one.
+        Number of trees, factor on each tree, and maximum number of leaves of a tree.
 
     Raises
     ------
@@ -145,8 +146,8 @@ def _line(x: NDArray[np.float64], again: NDArray[np.bool_]) -> NDArray[np.float6
 def _by_content(rows: NDArray[np.float32], again: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Return an order of the rows that depends on their content alone.
 
-    Rounding, and so the last bits of the trees, follow the order of rows. They are sorted by a hash
-    of 64 bits: rows that differ and have the same hash are not to be expected below 2^30 rows.
+    The order of the rows changes rounding, and so the last bits of the trees. Rows are sorted by a
+    hash of 64 bits; two different rows with the same hash are unlikely below 2^30 rows.
     """
     key = again.astype(np.uint64)
     for column in np.ascontiguousarray(rows).view(np.uint32).T:

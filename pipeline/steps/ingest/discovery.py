@@ -59,7 +59,8 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside, troubles = _listed(path)
-            # A user who names a folder expects all of its files; in `landing/` the others go on.
+            # A user who names a folder expects all of its files to be read, so a folder that cannot
+            # be listed is an error here; in `landing/` it is only reported.
             for folder, reason in troubles:
                 raise DataError("ingest.folder_unreadable", reason, where=printable(str(folder)))
             if not inside:
@@ -69,7 +70,7 @@ def expand(paths: Sequence[Path]) -> list[Path]:
                     where=str(path),
                 )
             files.extend(map(Path, _by_age(inside)))
-        # A broken link does not exist, but the message must be that links are not followed.
+        # `exists` is False for a broken link, whose error must be that links are not followed.
         elif path.exists() or path.is_symlink():
             files.append(path)
         else:
@@ -91,8 +92,8 @@ def source_for(
     table
         Table that it fills.
     wanted
-        Name of the source; None selects by pattern: of several that match, the one with the most
-        characters besides wildcards.
+        Name of the source. None selects it by its pattern; if several match, the pattern with the
+        most characters besides wildcards wins.
     name
         Name that is matched, by default that of the file.
 
@@ -142,7 +143,7 @@ class Landed:
     troubles
         Folders inside that cannot be listed, and the reasons.
     younger
-        Number of files that were written later, and wait.
+        Number of files that were written too recently and wait for a later pass.
     """
 
     table: str
@@ -178,7 +179,7 @@ def landed(home: Path, until: datetime) -> list[Landed]:
     for table in TABLES:
         folder = home / "landing" / table
         for place in (folder.parent, folder):
-            # Ingested files are moved away, and nothing outside `landing/` may be.
+            # Ingested files are moved away; a link would move files from outside `landing/`.
             if place.is_symlink():
                 raise StorageError(
                     "ingest.link", f"the folder {place} is a link; make it a real folder"

@@ -1,9 +1,9 @@
 """Reading of one file in a bounded child process: from a path to text rows on disk.
 
-Guarantees: the path is opened without following links. The checksum and the rows are read through
-one file handle, so the rows are those of the checksum.
+Guarantees: links are not followed; rows are returned only if the file had the same checksum before
+and after they were read, and that is the expected one.
 
-A child process imports this module, so it imports little.
+The child process imports this module, so its imports are few.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ BROKEN: Final = {
 
 
 class CannotOpen(MappingError):
-    """This process cannot read the file now; it may be valid, so it waits."""
+    """This process cannot open the file. The file may be valid, so it stays for a later pass."""
 
 
 def _not_regular(name: str) -> UnsafeInputError:
@@ -213,7 +213,7 @@ def frames(out: Path, count: int) -> Iterator[pl.DataFrame]:
     """
     for number in range(1, count + 1):
         part = _kept(out / f"{number}.parquet")
-        yield part.head(_ROWS)  # also of an empty part: its columns are needed
+        yield part.head(_ROWS)  # even if the part is empty, because its columns are needed
         yield from part.slice(_ROWS).iter_slices(_ROWS)
 
 

@@ -1,4 +1,8 @@
-"""Results of ingest: status, counts and one sentence per file; ``--json`` writes them."""
+"""Results of ingest: status, counts and one sentence per file; ``--json`` writes them.
+
+Guarantees: the counts of a call are the sums of those of its files; `failed` is true exactly if a
+file was set aside or waits.
+"""
 
 from __future__ import annotations
 

@@ -7,6 +7,10 @@ Later steps read these large files of a decided run:
 * of a run that kept the champion, the same of each recipe that `accept` may still promote.
 
 All other large files are read by the run itself, before its gate.
+
+Guarantees: a run without a decision, or with one at or after the given instant, has no removable
+files; only arrays (``.npz``) are removable; of a promoted recipe, its first fit and the windows
+stay.
 """
 
 from __future__ import annotations

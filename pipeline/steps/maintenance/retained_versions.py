@@ -31,8 +31,8 @@ from pipeline.workspace.workspace import Workspace
 
 _DATA: Final = ("events", "items", "users")
 _REREAD: Final = (*_DATA, "batches")
-"""Tables that are read at their pinned version after the decision of a run; not quarantine, whose
-rows are deleted after some days."""
+"""Tables whose pinned versions are read even after the decision of a run. Quarantine is not among
+them, because its rows are deleted after some days."""
 
 
 def pinned(ws: Workspace, at: datetime) -> Mapping[str, frozenset[int]]:
@@ -63,7 +63,7 @@ _Pins = Iterator[tuple[Versions, Iterable[str]]]
 
 def _runs(ws: Workspace, at: datetime) -> _Pins:
     since = at - timedelta(days=ws.config.gc.nights_days)
-    # The runs of the last two bases and of the last decision keep their pins at any age.
+    # The runs of the last two bases, and the run that decided last, keep their pins at any age.
     kept = set(last_bases(ws.lake.read("publications"))[c.RUN_ID])
     if (last := LedgerHistory.of(ws.ledger).last_decision(at)) is not None:
         kept.add(last.run_id)
@@ -90,7 +90,7 @@ def _catalogues(ws: Workspace) -> _Pins:
 def _plans(ws: Workspace, at: datetime) -> _Pins:
     """Yield the pins of calibrations and backtests that may continue."""
     since = at - timedelta(days=ws.config.gc.nights_days)
-    # Both continue from their plan after a crash; a finished calibration reads nothing more.
+    # Both read their plan again when they resume. Only a finished calibration reads no table again.
     for run in Runs(ws.home / CALIBRATIONS).starting_with(""):
         plan = run.find(CalibrationPlanFile)
         if plan and not run.has(CalibrationFile) and last_activity(run, plan.STEP) >= since:

@@ -79,7 +79,7 @@ def cold_check(night: Night, progress: Progress) -> str:
         if churn is not None:
             draft.write(churn)
             parity = measure_parity(night, draft, progress)
-        # Without churn and fault the page of the gate has all there is to show.
+        # Without churn and fault, the page that the gate wrote is still complete.
         if churn is not None or result.fault is not None:
             page = build_page(night, decision, churn=churn, parity=parity)
             if result.fault is not None:
@@ -87,14 +87,14 @@ def cold_check(night: Night, progress: Progress) -> str:
                 page = page.blocked(
                     RuleResult("cold_check", "", result.overlap, bound, "fail", result.fault)
                 )
-            # Volatile: whether seed noise is measured depends on the seconds of the refit.
+            # Volatile, because the page has seed noise only if the refit was fast enough.
             draft_page(draft, page, volatile=True)
         draft.rows = result.canaries
     return result.fault or f"the lists of {result.canaries} users are the same in a new process"
 
 
 def _with_overlap(result: ColdCheckFile, churn: ChurnFile, *, judged: bool) -> ColdCheckFile:
-    """Add the overlap with the live lists; `judged`: too little of it is a fault."""
+    """Add the overlap with the live lists; if `judged`, an overlap that is too small is a fault."""
     overlap, idle, fault = churn.first.overlap, churn.users, None
     # Only a refresh: another recipe is expected to give other lists.
     if judged and overlap is not None and idle >= _MIN_IDLE_USERS and overlap < MIN_OVERLAP:

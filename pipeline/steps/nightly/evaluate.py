@@ -2,6 +2,9 @@
 
 The gate reads the values of each user that are written here; nothing is decided. Attribution, drift
 and retrain policy of the run are written as well, each into a folder of its own.
+
+Guarantees: the values of each user are written for every trained recipe; a stored scorer that was
+trained on events of this holdout is not compared.
 """
 
 from __future__ import annotations
@@ -115,17 +118,17 @@ def evaluate(night: Night, progress: Progress) -> str:
 
 def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progress) -> References:
     """Pair the champion's recipe with the evaluation scorers of accepted runs."""
-    # The champion's recipe is compared with itself on older data: other recipes have no reference.
+    # Only the champion's recipe has earlier fits that were live.
     if night.champion_name is None or night.champion_name not in trained(night):
         return References()
     runs, cutoff = night.ws.runs, holdout.split.cutoff
     accepted = night.history.accepted(night.as_of)
 
-    def fits(champion: Champion) -> bool:
-        """Return True if its evaluation scorers were trained on events before this holdout."""
+    def precedes(champion: Champion) -> bool:
+        """Return True if the training window of that run ends before this holdout starts."""
         return runs.open(champion.run_id).read(SplitFile).holdout.start <= cutoff
 
-    chosen = references(accepted, night.as_of, fits)
+    chosen = references(accepted, night.as_of, precedes)
     scorer = read_scorer(night.run, train_step(night.champion_name))
     paired = {}
     for label, champion in chosen.items():

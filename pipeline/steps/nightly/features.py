@@ -1,4 +1,8 @@
-"""Cleans, splits and weights the events: training window, holdout and full window."""
+"""Cleans, splits and weights the events: training window, holdout and full window.
+
+Guarantees: the training window ends at the cutoff, the full window at the as-of; both use the same
+event weights, which are selected only if no earlier run with this config has selected them.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 Airflow, the command line and the tests call these functions. Each task returns the result that an
 earlier attempt committed, so a run that was killed continues where it stopped.
+
+Guarantees: two calls of `nightly` never run at once in one workspace; a candidate that cannot be
+trained does not end the run; lists are published only after a promotion.
 """
 
 from __future__ import annotations

@@ -1,10 +1,15 @@
 """Publishes the lists: one commit of the table `publications` makes them live.
 
 The same commit holds a patch for users with events after the as-of. Ledger entries and MLflow
-aliases follow from it; if a process dies in between, the next command completes them.
+aliases are written after the commit; if the process dies before that, the next command writes them.
 
-Guarantees: nothing goes live unless decision, refit, cold check and lists are those of the ledger,
-and every listed item is in the pinned catalogue or the pinned events.
+Guarantees:
+
+* Nothing goes live unless decision, refit, cold check and lists are those of the ledger, and every
+  listed item is in the catalogue or the events of the run.
+* Staged lists are read back and compared with their checksums before they go live.
+* A replay changes nothing that is live. A repeated attempt publishes nothing twice and keeps the
+  catalogue and the instant of the first one.
 """
 
 from __future__ import annotations
@@ -75,7 +80,7 @@ def publication_id(run_id: str) -> str:
 
 
 def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
-    """Make the lists live unless they are; return the row of `publications`."""
+    """Make the lists live unless an earlier attempt did; return their row of `publications`."""
     ws, run, name = night.ws, night.run, publication_id(night.run_id)
     decided = verify_outputs(night)
     pin = _pin(night)
@@ -108,7 +113,7 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
             failpoint("swapped")
             publications = pl.concat([publications, rows])
         chain = swap.chain(publications, name)
-        # An earlier attempt may have died before this: an entry with the same key is written once.
+        # An earlier attempt may have died before or after this; an entry is never written twice.
         for published in chain.iter_rows(named=True):
             append_ledger_entry(ws, published)
         failpoint("ledger")
@@ -134,13 +139,13 @@ def _with_patch(
 ) -> pl.DataFrame:
     """Return the rows of the commit: that of the run, and that of the patch.
 
-    The live lists may contain events after the as-of. The patch folds these into the new champion,
-    so that no list loses events that it contained.
+    The live lists may already take events after the as-of into account. The patch has lists of the
+    new champion that do so, too.
     """
     base = row.row(0, named=True)
     before, at = swap.live(publications), base[c.LIVE_FROM]
     if before is not None:
-        # At least as far as the live lists, which a pass may have refreshed up to a later instant.
+        # A feedback pass may have refreshed live lists up to an instant after `live_from`.
         at = max(at, *swap.chain(publications, before[c.PUBLICATION_ID])[c.AS_OF])
     patch = make_patch(night, base, at, catalogue=base[c.CATALOGUE_VERSION], progress=progress)
     if isinstance(patch, str):
@@ -151,7 +156,7 @@ def _with_patch(
 
 
 def _pin(night: Night) -> PinFile:
-    """Fix for all attempts the catalogue that the lists obey and the instant they go live."""
+    """Read the catalogue version and the instant of going live; the first attempt writes them."""
     if night.run.committed(PinFile.STEP) is None:
         by_clock = night.config.publish.live_from == "clock"
         live_from = datetime.now(UTC) if by_clock else night.as_of

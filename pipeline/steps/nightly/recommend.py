@@ -1,4 +1,8 @@
-"""Computes the list of every user, and one for users without events."""
+"""Computes the list of every user, and one for users without events.
+
+Guarantees: without a promotion it raises before anything is written; each user of the full window
+and of the table of users gets at most one list; no entry is unavailable.
+"""
 
 from __future__ import annotations
 

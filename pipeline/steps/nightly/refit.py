@@ -1,4 +1,8 @@
-"""Trains the promoted recipe and the fallback again, on all events before the as-of."""
+"""Trains the promoted recipe and the fallback again, on all events before the as-of.
+
+Guarantees: without a promotion it raises before anything is trained; the stored history has the
+catalogue of the scorer; the canaries' lists are computed before the scorer is stored.
+"""
 
 from __future__ import annotations
 

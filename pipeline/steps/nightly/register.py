@@ -1,6 +1,9 @@
 """Copies the committed results of a run to MLflow, as plain records.
 
 A run that kept or blocked is copied like a promoted one; only a promotion becomes a version.
+
+Guarantees: one process at a time copies a run of a workspace; the files of a version are compared
+with their checksums before an alias points to it.
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _started(
     configured = _configured(ws.config, names)
     settings = _settings_sum(ws.config, configured, publish)
     versions = {table: ws.lake.version(table) for table in TABLES}
-    if (earlier := _earlier(ws, as_of, settings, versions)) is not None:
+    if (earlier := _run_to_continue(ws, as_of, settings, versions)) is not None:
         return _started_before(ws, earlier)
     silence = _silence(ws, as_of)
     if silence:
@@ -163,16 +163,17 @@ def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def _earlier(
+def _run_to_continue(
     ws: Workspace, as_of: AsOf, settings: str, versions: Mapping[str, int | None]
 ) -> Run | None:
-    """Return the run that this start continues, or None.
+    """Return the run of an earlier start that this start continues; None to begin a new run.
 
-    An undecided run, which was killed or whose data failed the checks, continues only while the
-    lake holds the rows that it pinned: a file that was delivered since makes another run.
+    It has the same as-of and settings. If it has not decided yet (it was killed, or its data failed
+    the checks), the lake must also hold the same rows as when it began: once another file was
+    ingested, a new run begins.
     """
     data = ("events", "items", "users")
-    # Runs of one instant differ in settings or data; the newest match continues.
+    # Several runs may have this as-of, with other settings or data: the newest match continues.
     for run in reversed(ws.runs.starting_with(compact_instant(as_of))):
         if run.committed("snapshot") is None:
             continue

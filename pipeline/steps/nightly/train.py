@@ -2,6 +2,9 @@
 
 A recipe that fails is left out and the others are compared; a failure of the champion's own recipe
 stops the run.
+
+Guarantees: a recipe that does not fit into memory fails before it is trained; a failed recipe
+commits nothing; one that does not apply to the task commits the reason.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Validates the pinned data; a failed check stops the run."""
+"""Validates the pinned data; a failed check stops the run.
+
+Guarantees: the checks are committed before a failed one raises, and a repeated call raises again.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +94,7 @@ def _baseline(night: Night) -> Baseline | None:
 
 
 def _rows_ingested(batches: pl.DataFrame, since: datetime) -> tuple[int, int]:
-    """Return the accepted and the quarantined rows of event files since an instant."""
+    """Count the accepted and the quarantined rows of event files ingested since an instant."""
     done = batches.filter(
         (batches[c.STATUS] == c.BatchStatus.DONE.value)
         & (batches[c.TABLE] == "events")

@@ -1,4 +1,8 @@
-"""Content of the page of a nightly run, read from its artefacts."""
+"""Content of the page of a nightly run, read from its artefacts.
+
+Guarantees: a page that is built after the gate has the quarantine counts of the gate's page,
+whatever was deleted since.
+"""
 
 from __future__ import annotations
 

@@ -52,9 +52,10 @@ class Checksums:
         return next(reversed(self.since(None)), None)
 
     def since(self, version: int | None) -> list[Line]:
-        """Return the complete lines from a version on; for None at least the last one.
+        """Return the complete lines of a version and of all later ones, oldest first.
 
-        The file is read backwards, because it grows with every commit.
+        The file grows with every commit, so it is read from its end, only as far as needed. For
+        None that is the last line; earlier lines of the same read are returned as well.
 
         Raises
         ------

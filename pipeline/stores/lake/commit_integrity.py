@@ -87,14 +87,15 @@ class CommitIntegrity:
         self.sums.append(Line(version, sums))
 
     def acknowledge_last_commit(self, version: int) -> None:
-        """Acknowledge the last commit if its writer crashed before it could.
+        """Write the checksums of the last commit if its writer crashed before it wrote them.
+
+        Each writer calls this first, so a crash leaves at most one version without checksums.
 
         Raises
         ------
         LakeError
-            ``lake.sums_lost``: several versions have no checksums. Each writer starts with this
-            method, so one version at most can lack them; new checksums of older versions would
-            certify files that may have changed.
+            ``lake.sums_lost``: more than one version has no checksums. They are not written now,
+            because the files may have changed since their commit.
         """
         for missing in self._unacknowledged(version):
             self.acknowledge(missing)

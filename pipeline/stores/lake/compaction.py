@@ -93,7 +93,7 @@ class Compaction:
 
     def compact(self) -> tuple[int, int]:
         """Merge small files of each partition; return the number of files before and after."""
-        handle = self._lake.acknowledge_last_commit(self._table)
+        handle = self._lake.open_for_writing(self._table)
         if handle is None:
             return 0, 0
         with lake_errors(self._table):
@@ -105,22 +105,24 @@ class Compaction:
         return before, len(self._lake.files(self._table))
 
     def clear(self, pinned: Collection[int], before: datetime) -> Cleared:
-        """Remove the files and log entries that only old versions need.
+        """Remove the data files and log entries that no readable version needs.
+
+        The pinned versions stay readable. So do the newest checkpoint that is older than `before`
+        and all versions after it.
 
         Parameters
         ----------
         pinned
-            Versions that stay readable.
+            Versions that stay readable at any age.
         before
-            In UTC; all versions from the newest checkpoint on that is older than this instant
-            stay readable, too.
+            In UTC. Data files that were written at or after this instant stay.
 
         Raises
         ------
         LakeError
             The log of a pinned version, or of the newest one, is damaged; nothing is removed.
         """
-        handle = self._lake.acknowledge_last_commit(self._table)
+        handle = self._lake.open_for_writing(self._table)
         if handle is None:
             return Cleared()
         with lake_errors(self._table):
@@ -147,7 +149,7 @@ class Compaction:
         return Cleared(len(data), len(log), freed)
 
     def _drop(self, predicate: str) -> int:
-        handle = self._lake.acknowledge_last_commit(self._table)
+        handle = self._lake.open_for_writing(self._table)
         if handle is None:
             return 0
         with lake_errors(self._table):
@@ -170,7 +172,7 @@ class Compaction:
     def _acknowledge(self, handle: DeltaTable) -> None:
         version = handle.version()
         if version > self._tail.acknowledged():
-            # Commits of writers that came between the start of this call and its commit.
+            # Another writer may have committed after this call began, and then crashed.
             self._tail.acknowledge_last_commit(version - 1)
             self._tail.end_commit(version)
 

@@ -1,4 +1,8 @@
-"""Options of commits, and errors of the lake's libraries."""
+"""Options of commits, and errors of the lake's libraries.
+
+Guarantees: a Rust panic is raised as `LakeError`, and a conflict between writers as
+`ConcurrencyError`; a commit never expires the log of older versions.
+"""
 
 from __future__ import annotations
 

@@ -309,8 +309,11 @@ class Lake:
             return first == second
         return CommitIntegrity(self.root, table).is_compaction_only(*sorted((first, second)))
 
-    def acknowledge_last_commit(self, table: str) -> DeltaTable | None:
-        """Open a table for writing, after acknowledging the last commit of a crashed writer."""
+    def open_for_writing(self, table: str) -> DeltaTable | None:
+        """Return the newest version of a table; None if the table does not exist.
+
+        The last commit is acknowledged first if its writer crashed before it did so.
+        """
         handle = self._open(table)
         if handle is not None:
             with lake_errors(table):

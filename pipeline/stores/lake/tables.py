@@ -1,4 +1,8 @@
-"""The lake's tables: schemas, partition columns, and columns with statistics in the log."""
+"""The lake's tables: schemas, partition columns, and columns with statistics in the log.
+
+Guarantees: a missing column, a wrong dtype or a null partition raises; an unknown column raises
+except in `OPEN_ENDED` tables; the log holds no minimum or maximum of an id.
+"""
 
 from __future__ import annotations
 

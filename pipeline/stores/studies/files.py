@@ -1,6 +1,7 @@
-"""Result files of a study: one folder, written again as the study grows.
+"""Result files of a study: one folder, whose files are replaced when the study has more trials.
 
-Guarantees: a file exists completely or not at all; reading checks it; Optuna is not needed.
+Guarantees: a crash leaves the old or the new content of a file, never a part; a file that differs
+from its checksum is not returned; Optuna is not needed.
 """
 
 from __future__ import annotations

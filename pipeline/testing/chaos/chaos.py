@@ -1,10 +1,10 @@
 """Kills the pipeline at random failpoints in a sandbox and counts violated invariants.
 
 An episode starts from a workspace with one nightly run. Files land; feedback passes over them are
-killed at random failpoints and started again. Then the lake is compared with the expected state,
-which is computed independently, and the lists with those of a pass without faults. The nightly run
-follows: once without faults, then killed and started again from the same state while a reader polls
-the lists. Both must end with the same content.
+killed at random failpoints and started again. Then the lake is compared with an expected state that
+is computed independently of it, and the lists with those of a pass without faults. The next nightly
+run is made twice from the same state: first without faults, then killed and started again while a
+reader polls the lists. Both must end with the same content.
 
 Guarantees: nothing outside the sandbox is changed, and the sandbox is removed at the end (after a
 killed process, by the next start). Equal seeds give equal episodes.
@@ -39,9 +39,9 @@ HITS: Final = {
     **dict.fromkeys(("step_tmp", "step_renamed", "manifest"), 12),
     **dict.fromkeys(("compacted", "checkpointed", "sums_written", "log_cleared"), 5),
 }
-"""Least number of times that a pass over three files, or a nightly run, reaches a failpoint.
+"""Failpoint -> number of times that every feedback pass or nightly run reaches it, at least.
 
-Failpoints that are not listed are reached at least once.
+A pass has three files or more. Failpoints that are not listed are reached at least once.
 """
 _ROWS_PER_COMMIT: Final = (1, 25, 200_000)
 """Commits of one file each, of two or three files, and of all files of a pass."""
@@ -166,9 +166,9 @@ def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
     box
         Sandbox with the state ``started``.
     tally
-        Counts of the episodes before; they choose the failpoints.
+        Counts of earlier episodes; failpoints with the fewest kills come first.
     kills
-        Number of kills in all episodes together, at most.
+        Number of kills after which no process is killed any more, counted over all episodes.
     """
     # Seeded by the number of the episode, so that one episode can be repeated by itself.
     random = np.random.default_rng([tally.seed, tally.episodes])
@@ -188,7 +188,8 @@ def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
     expected = box.faultless_end(tally, "nightly")
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
-        # In the order in which a run reaches them: it does not repeat tasks that it has committed.
+        # In the order in which a run reaches them: a restarted run skips the tasks that it has
+        # committed, so an earlier failpoint would not be reached again.
         for point in sorted(due(places, 6, tally, random), key=places.index):
             if tally.kills < kills:
                 kill(box, tally, "nightly", point, draw_hit(point, random))
@@ -253,8 +254,8 @@ def kill(box: ChaosSandbox, tally: Tally, work: str, point: str, hit: int) -> Ex
 
     Returns
     -------
-    How the process ended. A command that only completes the work of a killed one may not reach the
-    failpoint; it then ends normally.
+    Exit status of the process. A command that only completes the work of a killed one may end
+    without reaching the failpoint.
     """
     ended = box.server.run(work, box.home, NIGHT, f"{point}:kill:{hit}")
     if ended.killed:

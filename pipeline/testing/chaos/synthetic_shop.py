@@ -68,7 +68,7 @@ Entry = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a file, and its status independent of other lines."""
+    """A line of a file, and its status if it were the only line."""
 
     fields: tuple[str, ...]
     fate: str = _GOOD
@@ -172,7 +172,7 @@ class Shop:
         fresh = int(self._random.integers(3, 6))
         week = self._days(FIRST_NIGHT, NIGHT)
         for part in np.array_split(self._random.permutation(len(week)), fresh):
-            # Each file has a row of its own: equal files would count as one.
+            # Each file gets rows that no other file has, because files of equal bytes count as one.
             rows = [week[n] for n in part[: int(self._random.integers(1, 15))]]
             rows += [self._nasty(rows) for _ in range(int(self._random.integers(1, 4)))]
             self._land(home, f"shop-{len(self._past)}", rows, self._suffix())
@@ -222,7 +222,7 @@ class Shop:
             text = "".join(
                 json.dumps(dict(zip(_FIELDS, row.fields, strict=True))) + "\n" for row in rows
             )
-        # Without a time stamp in the header, equal content gives equal bytes.
+        # gzip writes the time into its header, with which equal content would give other bytes.
         data = gzip.compress(text.encode(), mtime=0) if suffix.endswith(".gz") else text.encode()
         self._past.append(rows)
         _put(home / "landing" / "events" / (name + suffix), data, len(self._past))

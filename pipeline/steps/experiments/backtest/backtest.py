@@ -1,8 +1,9 @@
 """Backtest: past days replayed once for each retrain schedule, to compare the schedules.
 
-At each as-of the day before is delivered and scored against the lists that were live. Then the
-schedule decides: a nightly run, or the fold-in of the users with new events, which also follows a
-run that publishes nothing. Before the first publication every schedule runs nightly.
+At each as-of, the events since the last one are ingested and compared with the lists that were
+live. Then the schedule decides whether a nightly run starts. If none starts, or it publishes
+nothing, users with new events get new lists by fold-in. Before its first publication, each schedule
+starts a nightly run at every as-of.
 
 Guarantees:
 
@@ -130,12 +131,12 @@ class _Course:
     @property
     def instants(self) -> list[AsOf]:
         """All as-ofs, in order."""
-        # `end` is an as-of only if it is a whole number of steps from `begin`.
+        # The last as-of lies before `end` unless `end` is a whole number of steps after `begin`.
         count = (self.end - self.begin) // self.every
         return [AsOf(self.begin + step * self.every) for step in range(count + 1)]
 
     def folder(self, ws: Workspace) -> str:
-        """Name the backtest; the same call finds it again, whatever was ingested since."""
+        """Name the folder after the arguments, so that an equal call resumes the backtest."""
         # Schedules are not part of the name: a later call may add one to the same backtest.
         facts = [
             dump(sandbox_config(ws.config)),
@@ -178,7 +179,7 @@ def backtest(
     """
     course = _Course(begin, end, every, plant)
     folder = ws.home / FOLDER / course.folder(ws)
-    # Two calls would write the days of the same sandboxes.
+    # A second call at the same time would write to the same sandboxes.
     with ws.lake.lock("backtest"), task_log("backtest", end, progress=progress) as log:
         run = Runs(folder).open(BacktestPlanFile.STEP)
         if run.has(BacktestPlanFile):
@@ -198,7 +199,7 @@ def backtest(
 def _plan(ws: Workspace, run: Run, course: _Course) -> BacktestPlanFile:
     """Return the plan; the first call pins the data of all schedules."""
     if not run.has(BacktestPlanFile):
-        # Looked up and stored under one lock: upkeep deletes no version in between.
+        # Looked up and stored under one lock: `gc` deletes no version in between.
         with ws.pinning(), run.draft(BacktestPlanFile.STEP) as draft:
             draft.write(
                 BacktestPlanFile(

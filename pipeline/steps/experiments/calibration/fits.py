@@ -55,7 +55,7 @@ def pinned(ws: Workspace, run: Run, as_of: AsOf, history: LedgerHistory) -> Cali
     """
     if not run.has(CalibrationPlanFile):
         with ws.pinning():
-            # Looked up and stored under one lock: upkeep deletes no version in between.
+            # Looked up and stored under one lock: `gc` deletes no version in between.
             plan = _plan(ws, as_of, history)
             with run.draft(CalibrationPlanFile.STEP) as draft:
                 draft.write(plan)
@@ -153,7 +153,7 @@ class ReplicateFits:
                 seconds = round((elapsed() - began) / max(done, 1) * (total - count + 1))
                 left = f", about {timedelta(seconds=seconds)} left" if done else ""
                 progress(f"calibrate: fit {count} of {total}{left}")
-                if self._stays_equal(number, replicate):
+                if self._copies_first_fit(number, replicate):
                     values = self._values(number, 0)
                 else:
                     scorer = recipe.train(history, replicate=replicate)
@@ -166,10 +166,11 @@ class ReplicateFits:
                 done += 1
         return [self._block(number, holdout) for number, holdout in enumerate(self.plan.holdouts)]
 
-    def _stays_equal(self, number: int, replicate: int) -> bool:
-        """Return whether seeds change no list: of the oldest cutoff none did, nor the second here.
+    def _copies_first_fit(self, number: int, replicate: int) -> bool:
+        """Return True if the seed has no effect, so that this fit need not be trained.
 
-        A recipe without randomness is then not trained for each replicate.
+        The evidence: on the oldest cutoff all replicates have equal values, and on this one the
+        first two.
         """
         if number == 0 or replicate < 2:
             return False

@@ -7,6 +7,9 @@ trained again on everything, the holdout included, so no past day can evaluate i
     other holdouts   ---[training window, older]---|             both on the newer holdout, by
                      ---[training window, newer]-------|[holdout)  `evaluate_stored`
     another recipe   the newer run trained the older's recipe, too: recipe against recipe
+
+Guarantees: at least one comparison is returned, with rows or the reason for their absence; lifts
+are those of the right version over the left one, whichever is older.
 """
 
 from __future__ import annotations

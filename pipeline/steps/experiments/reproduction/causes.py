@@ -102,7 +102,7 @@ def _data(then: Provenance, now: Provenance, window: tuple[str, ...]) -> Iterato
             yield Cause(CauseKind.ROWS, f"{change}: {missing}")
         elif rows > before:
             yield Cause(CauseKind.DATA, change)
-    # Other rows explain another window by themselves.
+    # If rows were added or removed, that alone explains the difference in the window.
     if window and all(now.rows.get(table, 0) == rows for table, rows in then.rows.items()):
         yield Cause(CauseKind.DATA, f"the full window differs in {', '.join(window)}")
 
@@ -117,7 +117,7 @@ def _training(then: Provenance, now: Provenance, deterministic: bool) -> Iterato
         sentence = f"it was trained on {then.trained_on} and now on {now.trained_on}"
         yield Cause(CauseKind.DEVICE, sentence)
     elif now.trained_on != "cpu":
-        # Both on a GPU: its sums have no fixed order, so the device alone explains other bytes.
+        # Both trained on a GPU, where sums have no fixed order, so two trainings may differ.
         sentence = f"it was trained on {now.trained_on}, which adds in no fixed order"
         yield Cause(CauseKind.DEVICE, sentence)
 
@@ -152,7 +152,7 @@ def differing(committed: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> tuple
         if name not in committed or name not in rebuilt:
             return False
         one, other = committed[name], rebuilt[name]
-        floating = one.dtype.kind == "f"  # `array_equal` fails on NaN tests of texts
+        floating = one.dtype.kind == "f"  # `array_equal` cannot test texts for NaN
         return one.dtype == other.dtype and np.array_equal(one, other, equal_nan=floating)
 
     return tuple(name for name in dict.fromkeys([*committed, *rebuilt]) if not same(name))

@@ -127,9 +127,9 @@ def tune(
         study = studies.find(study_id)
         if study is None:
             with ws.pinning():
-                # Looked up and stored under one lock: upkeep deletes no version in between.
+                # Looked up and stored under one lock: `gc` deletes no version in between.
                 data = LearningData(ws, ws.current_versions())
-                span = Interval(_latest_truth(ws.config, history, as_of), as_of)
+                span = Interval(_end_of_windows(ws.config, history, as_of), as_of)
                 ground = _ground(data, history, span, None, log.progress)
                 facts = _facts(ground, name, first, log.progress)
                 study = _begin(studies, study_id, facts, log.progress)
@@ -184,10 +184,11 @@ def _study_id(config: Config, as_of: AsOf, recipe: Recipe) -> str:
     return f"{compact_instant(as_of)}-{recipe.family}-{short_digest(facts)}"
 
 
-def _latest_truth(config: Config, history: LedgerHistory, as_of: AsOf) -> AsOf:
-    """Return the end of all windows: the start of the longest holdout that a run may take.
+def _end_of_windows(config: Config, history: LedgerHistory, as_of: AsOf) -> AsOf:
+    """Return the instant by which all windows must end.
 
-    The holdout of a later run may grow, and must not meet a window.
+    That is the start of the longest holdout that a run may choose for this as-of: the holdout may
+    become longer, and must not overlap a window on which hyperparameters were tuned.
     """
     longest = max(
         config.split.holdout_days,

@@ -300,15 +300,15 @@ def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
 def test_a_writer_who_comes_in_between_is_not_undone(lake, monkeypatch):
     """Its lock was taken away while it slept; it wakes while files are put together."""
     other = Lake(lake.root)
-    settled = Lake.acknowledge_last_commit
+    opened = Lake.open_for_writing
 
     def meanwhile(self: Lake, table: str) -> object:
-        handle = settled(self, table)
+        handle = opened(self, table)
         monkeypatch.undo()
         other.append("events", events("late"))
         return handle
 
-    monkeypatch.setattr(Lake, "acknowledge_last_commit", meanwhile)
+    monkeypatch.setattr(Lake, "open_for_writing", meanwhile)
     assert Compaction(lake, "events").compact() == (7, 3)
     assert ids(lake.read("events")) == [*(f"e{n}" for n in range(6)), "late"]
     assert Compaction(lake, "events").compact() == (3, 2)
