@@ -142,7 +142,7 @@ def _healthy(shop: World, taus: Mapping[str, float], progress: Progress) -> list
 
 def _damaged(shop: World, taus: Mapping[str, float], progress: Progress) -> list[Figure]:
     newest = shop.end - HOLDOUT * DAY
-    found: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+    by_damage: dict[tuple[str, str], list[tuple[bool, float]]] = {}
     for number in range(DAMAGED):
         progress(f"{shop.name}: night {number + 1} of {DAMAGED} with half of its events")
         cut = newest - APART * DAY * number
@@ -161,8 +161,8 @@ def _damaged(shop: World, taus: Mapping[str, float], progress: Progress) -> list
         for lost, part in parts.items():
             for name, tau in taus.items():
                 failed, change = Paired(name, tau, part).found(tonight, last)
-                found.setdefault((name, lost), []).append(("last" in failed, change))
-    return [_found(name, lost, nights) for (name, lost), nights in found.items()]
+                by_damage.setdefault((name, lost), []).append(("last" in failed, change))
+    return [_found(name, lost, nights) for (name, lost), nights in by_damage.items()]
 
 
 def _found(name: str, lost: str, nights: Sequence[tuple[bool, float]]) -> Figure:
@@ -257,10 +257,12 @@ def _by_hand(decision: Decision) -> Decision:
 
 
 def _judged(name: str, scorer: Scorer, history: History, part: Split) -> EvaluatedRecipe:
-    found = evaluate(scorer, history, part, k=K)
+    evaluation = evaluate(scorer, history, part, k=K)
     recipe = UNCHANGED[name]
     baseline_rank = recipe.capabilities.baseline
-    return EvaluatedRecipe(name, recipe.hash, baseline_rank, found.users, found.coverage, K)
+    return EvaluatedRecipe(
+        name, recipe.hash, baseline_rank, evaluation.users, evaluation.coverage, K
+    )
 
 
 def _references(
@@ -274,8 +276,8 @@ def _references(
     month = [n for n in fits if timedelta(days=21) <= as_of - n.as_of <= timedelta(days=45)]
     if month:
         chosen["month"] = min(month, key=lambda n: abs((as_of - n.as_of) - timedelta(days=30)))
-    found = {}
+    references = {}
     for label, night in chosen.items():
         pair = evaluate_stored(night.scorer, night.history, tonight, history, part, k=K)
-        found[label] = Reference(f"{night.as_of:%Y-%m-%d}", pair.tonight, pair.stored)
-    return found
+        references[label] = Reference(f"{night.as_of:%Y-%m-%d}", pair.tonight, pair.stored)
+    return references

@@ -71,14 +71,14 @@ def calm(started, tmp_path_factory):
 
 
 def test_a_calm_pass_is_complete(calm):
-    found, passed = calm
-    assert len(found["events"]) == 4
-    assert len(found["quarantine"]) == 3
-    assert len(found["items"]) == 2
-    assert len(found["users"]) == 2
-    assert [row for row in found["batches"] if "void" in row] == []
-    assert len(found["files"]["archive"]) == 4
-    assert found["files"]["landing"] == found["files"]["lake/_spool"] == []
+    result, passed = calm
+    assert len(result["events"]) == 4
+    assert len(result["quarantine"]) == 3
+    assert len(result["items"]) == 2
+    assert len(result["users"]) == 2
+    assert [row for row in result["batches"] if "void" in row] == []
+    assert len(result["files"]["archive"]) == 4
+    assert result["files"]["landing"] == result["files"]["lake/_spool"] == []
     assert len(passed) > 40
 
 

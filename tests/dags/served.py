@@ -74,10 +74,10 @@ class Served:
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
         """Return the state of each task of a run; a mapped one has its index behind it."""
-        found = self.get(f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]
+        instances = self.get(f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]
         return {
             one["task_id"] + (f"_{one['map_index']}" if one["map_index"] >= 0 else ""): one["state"]
-            for one in found
+            for one in instances
         }
 
     def events(self, dag_id: str, run_id: str) -> list[Any]:
@@ -128,11 +128,11 @@ class Served:
     ) -> Found:
         """Poll until there is a value; `what` names it in an error."""
         until = time.monotonic() + within_s
-        while (found := look()) is None:
+        while (seen := look()) is None:
             assert self.process.poll() is None, "the servers have stopped"
             assert time.monotonic() < until, f"no {what()}; logs: {self.logs}"
             time.sleep(0.5)
-        return found
+        return seen
 
     def database(self) -> sqlite3.Connection:
         return sqlite3.connect(environment.database(self.home), timeout=30)

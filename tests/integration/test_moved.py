@@ -62,10 +62,10 @@ def test_a_copy_writes_into_itself_alone(two_nights, tmp_path):
     shutil.copytree(home, tmp_path / "copy")
     assert "runs.artifact_uri" in mentions(tmp_path / "copy", f"{home}/")
     ws = Workspace.open(tmp_path / "copy")
-    found = compare(ws, 1, 2)
-    assert (found.fault, found.path) == (None, ws.home / "reports" / "compare-1-2.html")
+    comparison = compare(ws, 1, 2)
+    assert (comparison.fault, comparison.path) == (None, ws.home / "reports" / "compare-1-2.html")
     pages = list(ws.home.glob("mlflow/artifacts/**/compare-1-2.html"))
-    assert [page.read_bytes() for page in pages] == [found.path.read_bytes()] * 2
+    assert [page.read_bytes() for page in pages] == [comparison.path.read_bytes()] * 2
     land(ws.home, purchases(), NIGHTS[2], NIGHTS[1])
     feedback(ws, NIGHTS[2])
     assert nightly(ws, NIGHTS[2]).model_version == "3"

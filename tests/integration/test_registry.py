@@ -165,10 +165,10 @@ def client_of(uri: str) -> Any:
 def runs_of(uri: str, run_id: str) -> dict[str, Any]:
     client = client_of(uri)
     experiment = client.get_experiment_by_name("nights").experiment_id
-    found = client.search_runs([experiment], f"tags.`nightjar.run_id` = '{run_id}'")
-    names = Counter(run.data.tags["nightjar.recipe"] for run in found)
+    mirrored = client.search_runs([experiment], f"tags.`nightjar.run_id` = '{run_id}'")
+    names = Counter(run.data.tags["nightjar.recipe"] for run in mirrored)
     assert set(names.values()) <= {1}, names
-    return {run.data.tags["nightjar.recipe"]: run for run in found}
+    return {run.data.tags["nightjar.recipe"]: run for run in mirrored}
 
 
 def versions_of(uri: str, run_id: str) -> list[Any]:
@@ -432,10 +432,10 @@ def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
             (f"sqlite:///{empty}", r"empty\.db is empty"),
             (f"http://user:secret@127.0.0.1:{port}", rf"MLflow at http://127\.0\.0\.1:{port} does"),
         ):
-            with pytest.raises(RegistryError, match=words) as told:
+            with pytest.raises(RegistryError, match=words) as caught:
                 Registry(uri, "nights", "nightjar").aliases()
-            assert "secret" not in told.value.sentence
-            assert told.value.exit_code == 6
+            assert "secret" not in caught.value.sentence
+            assert caught.value.exit_code == 6
         assert time.monotonic() - started < 10
     assert not missing.exists()
 
@@ -451,9 +451,9 @@ def test_a_registry_goes_away_in_the_middle(home: Path, trained: Trained) -> Non
             raise MlflowException(f"no answer from {uri_of(home)}\nand a traceback")
 
         patch.setattr(MlflowClient, "log_model_artifacts", gone)
-        with pytest.raises(RegistryError) as told:
+        with pytest.raises(RegistryError) as caught:
             registry_at(home).mirror_night(night)
-    assert told.value.sentence == (
+    assert caught.value.sentence == (
         f"MLflow at {uri_of(home)} failed: no answer from {uri_of(home)}"
     )
     registry_at(home).mirror_night(night)
@@ -464,9 +464,9 @@ def test_no_failure_tells_the_password() -> None:
     from mlflow.exceptions import MlflowException
 
     uri = "https://user:secret@mlflow.example/"
-    with pytest.raises(RegistryError) as told, registry_errors(uri):
+    with pytest.raises(RegistryError) as caught, registry_errors(uri):
         raise MlflowException("API request to https://user:secret@mlflow.example/api failed")
-    assert told.value.sentence == (
+    assert caught.value.sentence == (
         "MLflow at https://mlflow.example/ failed: API request to https://mlflow.example/api failed"
     )
 
@@ -486,9 +486,9 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["postgresql://u:secret@h/db", "sqlite:///", "./mlruns", "http://"])
 def test_only_sqlite_and_servers_are_registries(uri: str) -> None:
-    with raises("registry.invalid_uri") as told:
+    with raises("registry.invalid_uri") as caught:
         Registry(uri, "nights", "nightjar")
-    assert "secret" not in told.value.sentence
+    assert "secret" not in caught.value.sentence
 
 
 def test_a_night_must_make_sense(home: Path, trained: Trained) -> None:
@@ -502,7 +502,7 @@ def test_a_night_must_make_sense(home: Path, trained: Trained) -> None:
 
 
 def test_importing_the_client_does_not_import_mlflow() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -513,7 +513,7 @@ def test_importing_the_client_does_not_import_mlflow() -> None:
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == "False"
+    assert result.stdout.strip() == "False"
 
 
 def free_port() -> int:
@@ -585,11 +585,11 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
         registry = Registry(address, "nights", "nightjar")
         registry.prepare()
         mirrored = [registry.mirror_night(night) for night in nights]
-        for night, found in zip(nights, mirrored, strict=True):
+        for night, shown_night in zip(nights, mirrored, strict=True):
             assert_whole(address, night)
-            assert found.version is not None
-            registry.verify(found.version, trained.sums)
-            assert registry.mirror_night(night) == found
+            assert shown_night.version is not None
+            registry.verify(shown_night.version, trained.sums)
+            assert registry.mirror_night(night) == shown_night
         registry.move_aliases(2, 1)
         assert registry.aliases() == {"champion": 2, "previous": 1}
         versions = ask(address, "model-versions/search?max_results=10")["model_versions"]

@@ -135,13 +135,13 @@ class Ingesting(RuleBasedStateMachine):
         ws = Workspace.open(self.ws.home)
         events = ws.lake.read("events")
         raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
-        found = Counter(
+        actual = Counter(
             ("" if name.startswith("d") else name, raw[user], item, f"{value:g}", str(day))
             for name, user, item, value, day in events.select(
                 c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.VALUE, c.EVENT_DAY
             ).iter_rows()
         )
-        assert found == Counter(self.named.values()) + self.nameless
+        assert actual == Counter(self.named.values()) + self.nameless
         done = ws.lake.read("batches").filter(pl.col(c.STATUS) == c.BatchStatus.DONE)
         counts = {name: done[name].sum() for name in (c.ACCEPTED, c.QUARANTINED, c.DUPLICATES)}
         assert counts == {name: self.ends[name] for name in counts}

@@ -311,9 +311,9 @@ def test_the_best_score_heads_the_list(factors, led, monkeypatch):
     rng = np.random.default_rng(3)
 
     def cells(rows, columns, share):
-        found = rng.random((rows, columns)) * (rng.random((rows, columns)) < share)
-        found[:2] = 0  # the first two rows are empty
-        return sp.csr_matrix(found.astype(np.float32))
+        drawn_scores = rng.random((rows, columns)) * (rng.random((rows, columns)) < share)
+        drawn_scores[:2] = 0  # the first two rows are empty
+        return sp.csr_matrix(drawn_scores.astype(np.float32))
 
     scores = Scores(
         users=rng.normal(size=(40, 5)).astype(np.float32) if factors else None,

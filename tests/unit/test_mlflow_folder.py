@@ -46,10 +46,10 @@ def told(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
 def library() -> Path:
     """Return where `import mlflow` leads from the repository's root, as a fresh process sees it."""
     asked = "import importlib.util as u; print(u.find_spec('mlflow').origin)"
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return Path(found.stdout.strip())
+    return Path(process.stdout.strip())
 
 
 def test_the_folder_does_not_shadow_the_library() -> None:

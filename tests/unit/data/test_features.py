@@ -141,9 +141,9 @@ def test_what_is_known_of_users_and_items_ends_with_the_window() -> None:
     assert activity(history).tolist() == [2, 1]
     assert recency_days(history).tolist() == [6.0, 9.0]
     assert item_age_days(history).tolist() == [10.0, 9.0]
-    nobody = history.take(np.array([], np.int64))
-    assert recency_days(nobody).tolist() == []
-    assert item_age_days(nobody).tolist() == [-np.inf, -np.inf]
+    no_users = history.take(np.array([], np.int64))
+    assert recency_days(no_users).tolist() == []
+    assert item_age_days(no_users).tolist() == [-np.inf, -np.inf]
 
 
 def test_a_matrix_leaves_the_events_as_they_were() -> None:

@@ -138,8 +138,8 @@ def test_quarantine_shows_no_person():
 
 def identified(*rows: dict[str, str | None]) -> pl.DataFrame:
     good = judge(*rows).good
-    people = {user: f"u{user}" for user in good[c.USER_ID]}
-    return derive_ids(with_pseudonyms(good, people))
+    pseudonyms = {user: f"u{user}" for user in good[c.USER_ID]}
+    return derive_ids(with_pseudonyms(good, pseudonyms))
 
 
 def test_an_id_that_is_there_stays():

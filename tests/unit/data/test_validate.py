@@ -83,8 +83,8 @@ def judged(events: pl.DataFrame | None = None, **changed: Any) -> Validation:
 
 
 def check(validation: Validation, name: str) -> DataCheck:
-    (found,) = [one for one in validation.checks if one.name == name]
-    return found
+    (matching,) = [one for one in validation.checks if one.name == name]
+    return matching
 
 
 def blocking(validation: Validation) -> list[str]:

@@ -23,14 +23,14 @@ def test_without_dice_it_is_the_paired_t_test() -> None:
     random = np.random.default_rng(3)
     b = random.uniform(0.1, 0.5, 300)
     cand = b + random.normal(0.004, 0.03, 300)
-    found = difference(cand, b, tau_candidate=0.0, tau_champion=0.0)
+    compared = difference(cand, b, tau_candidate=0.0, tau_champion=0.0)
     plain = stats.ttest_rel(cand, b, alternative="greater")
-    assert found.t == pytest.approx(plain.statistic)
-    assert found.p_better == pytest.approx(plain.pvalue)
-    assert found.p_better + found.p_worse == pytest.approx(1.0)
-    assert found.x == pytest.approx(cand.mean() / b.mean() - 1)
-    assert found.smallest_effect == pytest.approx(3.17 * found.se)
-    assert found.underpowered is None
+    assert compared.t == pytest.approx(plain.statistic)
+    assert compared.p_better == pytest.approx(plain.pvalue)
+    assert compared.p_better + compared.p_worse == pytest.approx(1.0)
+    assert compared.x == pytest.approx(cand.mean() / b.mean() - 1)
+    assert compared.smallest_effect == pytest.approx(3.17 * compared.se)
+    assert compared.underpowered is None
 
 
 def test_the_luck_of_the_seed_is_what_a_bootstrap_over_users_misses() -> None:

@@ -32,10 +32,10 @@ def scored(rows, did, past=(), task="discovery"):
 
 
 def test_lists_are_scored_as_if_they_had_been_live():
-    found = scored(lists(ann="ab", bob="bc"), [("ann", "a", 0.5), ("bob", "a", 0.5)])
-    assert (found.users, found.events) == (2, 2)
-    assert found.ndcg.mean == pytest.approx(0.5)  # the one first, the other not at all
-    assert found.hit_rate.mean == pytest.approx(0.5)
+    scores = scored(lists(ann="ab", bob="bc"), [("ann", "a", 0.5), ("bob", "a", 0.5)])
+    assert (scores.users, scores.events) == (2, 2)
+    assert scores.ndcg.mean == pytest.approx(0.5)  # the one first, the other not at all
+    assert scores.hit_rate.mean == pytest.approx(0.5)
 
 
 def test_what_somebody_had_before_can_be_in_no_list_of_new_things():

@@ -67,9 +67,9 @@ def test_both_equal_a_plain_loop_whatever_the_block(monkeypatch, at_once):
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
     scorer = BiasedMf(factors=3).train(history)
-    found = rating_errors(scorer, history, parts.ratings)
+    errors = rating_errors(scorer, history, parts.ratings)
     rmse, mae, count = slow(scorer, history, events, parts.cutoff)
-    assert found == {
+    assert errors == {
         "rmse": pytest.approx(rmse),
         "mae": pytest.approx(mae),
         "ratings": count,
@@ -99,10 +99,10 @@ def test_of_whom_nothing_is_known_nothing_is_judged():
     )
     history = build_history(weigh(looked, FeaturesConfig()), parts.cutoff)
     scorer = BiasedMf().train(history)
-    found = rating_errors(scorer, history, parts.ratings)
+    errors = rating_errors(scorer, history, parts.ratings)
     others = parts.ratings.filter(pl.col(c.USER_ID) != "u3")
-    assert found == rating_errors(scorer, history, others)
-    assert found["ratings"] < parts.ratings.height
+    assert errors == rating_errors(scorer, history, others)
+    assert errors["ratings"] < parts.ratings.height
 
 
 def test_only_who_predicts_ratings_is_judged_by_them():

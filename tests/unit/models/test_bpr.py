@@ -32,9 +32,9 @@ def test_popularity_is_given_back():
     # No user has a taste: a score is the log of the number of users with the item, plus a constant.
     history = random_history(n_users=400, n_items=60, events=5000)
     scorer = SMALL.train(history)
-    people = np.bincount(history.confidence(None).indices, minlength=history.n_items)
+    user_counts = np.bincount(history.confidence(None).indices, minlength=history.n_items)
     scores = (scorer.score(history).users @ scorer.item_factors.T).mean(axis=0)
-    slope, _ = np.polyfit(np.log(people), scores, 1)
+    slope, _ = np.polyfit(np.log(user_counts), scores, 1)
     assert 0.8 < slope < 1.3
 
 

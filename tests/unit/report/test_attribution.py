@@ -65,8 +65,8 @@ def test_notes_name_only_what_there_was():
 
 
 def test_on_a_page_intervals_stand_behind_their_figures():
-    told = attribution_section(FOUND).replace("\xa0", " ")
-    first, few = (re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in told.split("<tr")[2:])
+    section = attribution_section(FOUND).replace("\xa0", " ")
+    first, few = (re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in section.split("<tr")[2:])
     assert first == [
         "all",
         "all",
@@ -80,7 +80,7 @@ def test_on_a_page_intervals_stand_behind_their_figures():
         "–",
     ]
     assert few == ["segment", "few", "3", *["–"] * 7]
-    assert len(re.findall(r"<th[ >]", told)) == len(first)
+    assert len(re.findall(r"<th[ >]", section)) == len(first)
 
 
 def test_drifting_signals_are_first_and_stable_ones_last():
@@ -90,8 +90,8 @@ def test_drifting_signals_are_first_and_stable_ones_last():
         Signal("taste.items", 7.0, 4.0, DriftStatus.DRIFT, "far"),
         Signal("taste.categories", 9.0, 4.0, DriftStatus.DRIFT, "further"),
     )
-    found = replace(DRIFT, signals=signals)
-    lines = [line.split() for line in drift_table(found).splitlines()[2:]]
+    drift = replace(DRIFT, signals=signals)
+    lines = [line.split() for line in drift_table(drift).splitlines()[2:]]
     assert [line[1] for line in lines] == [
         "taste.categories",
         "taste.items",

@@ -62,8 +62,8 @@ def test_a_shift_is_answered_by_the_first_night_after_it(days):
     late = {"adaptive": lived(0.3, {3, 8})}
     assert summary(late, PLANT)[0].answered_days == 3.5
     assert [row.answered_cause for row in (nightly, never)] == ["drift", None]
-    told = text(days, PLANT).splitlines()
-    (row,) = [line for line in told if line.startswith("never")]
+    lines = text(days, PLANT).splitlines()
+    (row,) = [line for line in lines if line.startswith("never")]
     assert row.endswith("never")
 
 
@@ -90,11 +90,11 @@ def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
 
 def test_every_day_is_told_with_a_star_for_a_night(days):
     table, _, nights = text(days, None).rpartition("\n\n")
-    told = table.splitlines()
-    assert told[-1] == "* a nightly run followed   – no user-day was scored"
+    lines = table.splitlines()
+    assert lines[-1] == "* a nightly run followed   – no user-day was scored"
     assert "adaptive, 2024-01-06 00:00: because" in nights
-    assert told[-11].split() == ["2024-01-01", "00:00", "–*", "–*", "–*"]
-    assert told[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
+    assert lines[-11].split() == ["2024-01-01", "00:00", "–*", "–*", "–*"]
+    assert lines[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
 
 
 def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
@@ -105,8 +105,8 @@ def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
         update={"promoted": False, "decision": "block", "sentence": "too many"}
     )
     nightly = [*days["nightly"][:4], blocked, days["nightly"][5], again, *days["nightly"][7:]]
-    told = text(days | {"nightly": tuple(nightly)}, None)
-    assert "nightly: 2 nightly runs ended as block, first on 2024-01-05 00:00: too few" in told
+    printed = text(days | {"nightly": tuple(nightly)}, None)
+    assert "nightly: 2 nightly runs ended as block, first on 2024-01-05 00:00: too few" in printed
 
 
 def test_the_title_states_what_the_policy_is_worth(days):

@@ -28,12 +28,12 @@ def test_the_title_states_the_finding(found):
 
 
 def test_sentence_and_text_hold_every_figure(found):
-    told = sentence(found)
-    upper = float(re.search(r"at most ([\d.]+) %", told)[1])
+    line = sentence(found)
+    upper = float(re.search(r"at most ([\d.]+) %", line)[1])
     assert 100 * found.rate_upper <= upper < 100 * found.rate_upper + 0.01
     sure = sentence(replace(found, rate=1e-9, rate_upper=1e-7))
     assert "in under 0.01 % of cases, at most 0.01 %" in sure
-    assert f"in {100 * found.power:.0f} % of replays" in told
+    assert f"in {100 * found.power:.0f} % of replays" in line
     lines = text(
         found, "blend", 20, [datetime(2024, month, 1, tzinfo=UTC) for month in (1, 2, 3, 4)]
     )

@@ -44,13 +44,13 @@ def nights(n=3):
 def test_the_table_has_a_line_a_night_and_version():
     lines = live_table(nights()).splitlines()
     assert "NDCG@20" in lines[0] and "hit rate@20" in lines[0]
-    told = [line.split() for line in lines[2:]]
-    assert [line[0] for line in told[:4]] == [f"2026-05-0{n}" for n in (1, 2, 3, 4)]
-    assert told[0][1:5] == ["1", "1,234", "4,000", "0.2500"]
+    rows = [line.split() for line in lines[2:]]
+    assert [line[0] for line in rows[:4]] == [f"2026-05-0{n}" for n in (1, 2, 3, 4)]
+    assert rows[0][1:5] == ["1", "1,234", "4,000", "0.2500"]
     assert "0.0900 to 0.1100" in lines[2]
-    assert told[3][1] == "–" and told[3][-1] == "5"
-    assert told[4][-2] == "0.1500"
-    assert told[5][0] == "10" and "to" not in told[5]
+    assert rows[3][1] == "–" and rows[3][-1] == "5"
+    assert rows[4][-2] == "0.1500"
+    assert rows[5][0] == "10" and "to" not in rows[5]
     assert live_table(()).startswith("no nightly run has scored")
 
 
@@ -63,8 +63,8 @@ def test_the_figure_is_the_same_bytes_for_the_same_rows():
 def test_the_drawing_says_what_it_shows():
     drawn = live_chart(nights(), "svg").decode()
     assert drawn == live_chart(nights(), "svg").decode()
-    for told in ("version 1", "version 10", "1 May", "without patches", "NDCG@20"):
-        assert told in drawn, told
+    for label in ("version 1", "version 10", "1 May", "without patches", "NDCG@20"):
+        assert label in drawn, label
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])

@@ -216,13 +216,13 @@ def test_the_page_needs_nothing_but_itself() -> None:
 def test_every_figure_says_what_it_shows_and_shares_no_id() -> None:
     _, page = written(NIGHT)
     assert len(page.pictures) == len(DRAWN)
-    told = {str(picture["aria-label"]) for picture in page.pictures}
-    assert len(told) == len(DRAWN)
+    labels = {str(picture["aria-label"]) for picture in page.pictures}
+    assert len(labels) == len(DRAWN)
     assert all(picture["role"] == "img" for picture in page.pictures)
-    assert "als has the highest e-value: 512 (500 needed)" in told
+    assert "als has the highest e-value: 512 (500 needed)" in labels
     assert (
         "93 % of the entries stayed for users without new events; main cause of the changes: data"
-        in told
+        in labels
     )
     assert len(page.ids) == len(set(page.ids)) > 10
     assert set(page.used) == set(page.ids)
@@ -371,8 +371,8 @@ def test_one_row_of_each_kind_stands_alone() -> None:
         evaluations={"a": pages.evaluation(0.0, 0.0, 0.0, coverage=0.0)},
     )
     _, page = drawn(alone)
-    told = {str(picture["aria-label"]) for picture in page.pictures}
-    assert told == {
+    labels = {str(picture["aria-label"]) for picture in page.pictures}
+    assert labels == {
         "a has the highest e-value: under 0.1 (500 needed)",
         "a reaches 0.0000 NDCG@20",
         "100 % of the entries stayed for users without new events",

@@ -110,14 +110,14 @@ def test_what_a_person_may_accept_is_named_as_a_command() -> None:
     thin = RuleResult("refresh.last", "als", 120, 200, "underpowered", "120 people")
     command = "`nightjar gate accept RUN --by NAME --reason TEXT`"
     for kind in ("block", "keep"):
-        [told] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
-        assert told == (
+        [advice] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
+        assert advice == (
             f"To override the gate, run {command}, which publishes als; then start the nightly "
             "run again."
         )
         assert not [x for x in wording.advice(kind, [thin], "RUN") if "accept" in x]
-    [told] = wording.acceptance("RUN", ("new", "als"))
-    assert f"{command}, which publishes new, with `--recipe als` als; then start" in told
+    [advice] = wording.acceptance("RUN", ("new", "als"))
+    assert f"{command}, which publishes new, with `--recipe als` als; then start" in advice
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:

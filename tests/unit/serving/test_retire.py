@@ -16,7 +16,7 @@ def day(n: int) -> datetime:
 
 def published(*rows: tuple[str, str | None, int]) -> pl.DataFrame:
     """Rows of (name, base, day of going live), one generation after the other."""
-    told = [
+    publications = [
         {
             c.PUBLICATION_ID: name,
             c.GENERATION: number,
@@ -32,7 +32,9 @@ def published(*rows: tuple[str, str | None, int]) -> pl.DataFrame:
         }
         for number, (name, base, when) in enumerate(rows, start=1)
     ]
-    return pl.DataFrame(told, schema=c.PUBLICATIONS).sample(fraction=1.0, shuffle=True, seed=1)
+    return pl.DataFrame(publications, schema=c.PUBLICATIONS).sample(
+        fraction=1.0, shuffle=True, seed=1
+    )
 
 
 ALL = published(

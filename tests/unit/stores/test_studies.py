@@ -108,19 +108,21 @@ def test_what_was_begun_is_found_with_its_facts_and_notes(tmp_path):
         go_on(study, 2)
         study.note("mixture", {"of": "abc"})
     with Studies(tmp_path) as studies:
-        found = studies.find("one")
-        assert found is not None
-        assert found.facts["as_of"] == FACTS["as_of"]
-        assert found.noted("mixture") == {"of": "abc"}
-        assert found.noted("nothing") is None
-        assert [t.number for t in found.trials()] == [0, 1]
+        result = studies.find("one")
+        assert result is not None
+        assert result.facts["as_of"] == FACTS["as_of"]
+        assert result.noted("mixture") == {"of": "abc"}
+        assert result.noted("nothing") is None
+        assert [t.number for t in result.trials()] == [0, 1]
 
 
 def test_a_study_that_was_only_half_begun_is_begun_again(studies, monkeypatch):
-    from optuna.study import Study as Theirs
+    from optuna.study import Study as OptunaStudy
 
     with monkeypatch.context() as patch:
-        patch.setattr(Theirs, "set_user_attr", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            OptunaStudy, "set_user_attr", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             studies.begin("one", FACTS, AXES, START, [{"alpha": 7.0, "factors": 16}])
     assert studies.find("one") is None

@@ -38,10 +38,10 @@ def test_pseudonyms_tell_nothing(tmp_path):
 def test_two_spellings_are_one_person(vault):
     spelled = [unicodedata.normalize(form, "josé") for form in ("NFC", "NFD")]
     assert spelled[0] != spelled[1]
-    found = vault.pseudonyms(spelled)
-    assert found[spelled[0]] == found[spelled[1]]
-    assert vault.lookup([spelled[1]]) == {spelled[1]: found[spelled[0]]}
-    assert vault.reveal([found[spelled[0]]]) == {found[spelled[0]]: spelled[0]}
+    pseudonyms = vault.pseudonyms(spelled)
+    assert pseudonyms[spelled[0]] == pseudonyms[spelled[1]]
+    assert vault.lookup([spelled[1]]) == {spelled[1]: pseudonyms[spelled[0]]}
+    assert vault.reveal([pseudonyms[spelled[0]]]) == {pseudonyms[spelled[0]]: spelled[0]}
 
 
 def test_lookup_makes_nobody(vault):

@@ -92,11 +92,11 @@ def test_a_baseline_keeps_its_family(file):
 
 
 def test_the_environment_is_blamed_for_what_it_says(file):
-    for name, value, told in (
+    for name, value, sentence in (
         ("NIGHTJAR__GATE__ALPHA", "2", "environment NIGHTJAR__GATE__ALPHA: gate.alpha = 2: "),
         ("NIGHTJAR__FOO__BAR", "1", "environment NIGHTJAR__FOO__BAR: unknown setting foo"),
     ):
-        assert refused(file, "", {name: value}).startswith(told)
+        assert refused(file, "", {name: value}).startswith(sentence)
 
 
 def test_the_environment_changes_one_field_of_a_default_recipe(file):
@@ -140,9 +140,9 @@ def test_the_environment_wins_and_says_so(file):
     file.write_text("[gate]\nalpha = 0.02\n")
     composed = compose(file, {"NIGHTJAR__GATE__ALPHA": "0.03", "NIGHTJAR_HOME": "/elsewhere"})
     assert composed.config.gate.alpha == 0.03
-    found = {s.path: s for s in settings(composed)}
-    assert found["gate.alpha"].origin == "environment NIGHTJAR__GATE__ALPHA"
-    assert found["gate.min_lift"].origin == "default"
+    by_path = {s.path: s for s in settings(composed)}
+    assert by_path["gate.alpha"].origin == "environment NIGHTJAR__GATE__ALPHA"
+    assert by_path["gate.min_lift"].origin == "default"
 
 
 def test_text_from_the_environment_needs_no_quotes(file):
@@ -156,10 +156,10 @@ def test_an_environment_variable_without_a_field(file, name):
 
 def test_every_setting_is_described(file):
     file.write_text(demo.TEMPLATE)
-    found = list(settings(compose(file, {})))
-    assert len(found) > 60
-    assert [s.path for s in found if not s.description] == []
-    assert {s.path: s.origin for s in found}["sources.purchases.columns"] == "nightjar.toml"
+    described = list(settings(compose(file, {})))
+    assert len(described) > 60
+    assert [s.path for s in described if not s.description] == []
+    assert {s.path: s.origin for s in described}["sources.purchases.columns"] == "nightjar.toml"
 
 
 def test_naming_recipes_keeps_the_baselines(file):

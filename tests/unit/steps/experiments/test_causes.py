@@ -14,8 +14,8 @@ THEN = Provenance(
 
 
 def found(now, *, then=THEN, deterministic=True, window=(), damage=None):
-    told = causes(then, now, deterministic=deterministic, window=window, damage=damage)
-    return [(cause.kind, cause.sentence) for cause in told]
+    named = causes(then, now, deterministic=deterministic, window=window, damage=damage)
+    return [(cause.kind, cause.sentence) for cause in named]
 
 
 def test_nothing_that_is_the_same_is_a_cause():

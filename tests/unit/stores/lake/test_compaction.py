@@ -300,10 +300,10 @@ def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
 def test_a_writer_who_comes_in_between_is_not_undone(lake, monkeypatch):
     """Its lock was taken away while it slept; it wakes while files are put together."""
     other = Lake(lake.root)
-    settled = Lake.acknowledge_last_commit
+    acknowledge = Lake.acknowledge_last_commit
 
     def meanwhile(self: Lake, table: str) -> object:
-        handle = settled(self, table)
+        handle = acknowledge(self, table)
         monkeypatch.undo()
         other.append("events", events("late"))
         return handle

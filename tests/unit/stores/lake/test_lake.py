@@ -98,10 +98,10 @@ def test_an_older_version_can_be_read(lake):
 
 def test_columns_and_conditions(lake):
     lake.append("events", pl.concat([events("e1"), events("e2", day=1)]))
-    found = lake.read(
+    rows = lake.read(
         "events", columns=[c.EVENT_DAY, c.EVENT_ID], where=pl.col(c.EVENT_DAY) > START.date()
     )
-    assert found.rows() == [(date(2024, 3, 2), "e2")]
+    assert rows.rows() == [(date(2024, 3, 2), "e2")]
 
 
 def test_a_transaction_is_written_once(lake):
@@ -125,17 +125,17 @@ def test_replace_puts_a_whole_table(lake):
 def test_items_may_gain_columns(lake):
     lake.append("items", items("bread"))
     lake.append("items", items("milk", brand="x"))
-    found = lake.read("items").sort(c.ITEM_ID)
-    assert found["brand"].to_list() == [None, "x"]
-    assert found.drop("brand").equals(items("bread", "milk"))
+    rows = lake.read("items").sort(c.ITEM_ID)
+    assert rows["brand"].to_list() == [None, "x"]
+    assert rows.drop("brand").equals(items("bread", "milk"))
 
 
 def test_replacing_a_partition_is_idempotent(lake):
     lake.append("recommendations", pl.concat([lists("p1", "a"), lists("p2", "b", "c")]))
     for _ in range(2):
         lake.replace_where("recommendations", lists("p2", "d"), "p2")
-        found = lake.read("recommendations").sort(c.PUBLICATION_ID)
-        assert found.equals(pl.concat([lists("p1", "a"), lists("p2", "d")]))
+        rows = lake.read("recommendations").sort(c.PUBLICATION_ID)
+        assert rows.equals(pl.concat([lists("p1", "a"), lists("p2", "d")]))
 
 
 @pytest.mark.parametrize(
