@@ -164,7 +164,7 @@ def test_equal_data_and_recipe_give_equal_bytes(recipe):
 
 
 @every_drawing_family
-def test_another_salt_and_another_seed_are_other_draws(recipe):
+def test_another_replicate_and_another_seed_are_other_draws(recipe):
     history = random_window()
     draws = [
         recipe.train(history),
@@ -345,7 +345,7 @@ def test_quiet_nights(recipe):
     assert np.mean(shared) > 9
 
 
-def test_recipes_survive_json_and_tell_their_families_apart():
+def test_recipes_survive_json_with_their_families():
     for name, recipe in families.default_recipes().items():
         again = families.recipe_from(json.loads(recipe.model_dump_json()))
         assert (again, again.hash) == (recipe, recipe.hash)

@@ -372,7 +372,7 @@ def test_what_a_killed_one_left_behind_goes_and_what_is_in_use_stays(tmp_path, m
     assert list(tmp_path.iterdir()) == [other]
 
 
-def test_what_differs_is_counted_and_the_seed_is_told():
+def test_differences_are_counted_and_the_seed_is_printed():
     tally = Tally(seed=7)
     assert tally.sound
     tally.compare(

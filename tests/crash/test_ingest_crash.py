@@ -70,7 +70,7 @@ def calm(started, tmp_path_factory):
     return outcome(ws), list(passed)
 
 
-def test_a_calm_pass_is_complete(calm):
+def test_an_undisturbed_pass_is_complete(calm):
     result, passed = calm
     assert len(result["events"]) == 4
     assert len(result["quarantine"]) == 3

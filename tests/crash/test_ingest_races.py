@@ -367,7 +367,7 @@ def test_a_lake_that_is_gone_is_no_empty_one(ws):
     assert names(ws, "landing/events") == ["orders-2.csv"]
 
 
-def test_a_mark_tells_files_apart(tmp_path):
+def test_a_mark_distinguishes_files(tmp_path):
     path = tmp_path / "a"
     assert mark(path) is None
     path.write_text("1")

@@ -10,7 +10,7 @@ from pipeline.errors import StorageError
 from tests.dags.conftest import Python
 
 
-def test_servers_bind_loopback_and_report_to_nobody(tmp_path: Path) -> None:
+def test_servers_bind_loopback_and_send_no_usage_data(tmp_path: Path) -> None:
     settings = environment.settings(tmp_path, port=8099)
 
     assert settings["AIRFLOW__API__HOST"] == "127.0.0.1"

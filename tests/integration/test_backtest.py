@@ -94,7 +94,7 @@ def test_every_policy_begins_with_a_night_and_goes_on_as_it_is_called(found):
     assert found.days["nightly"][0].decision == "first"
 
 
-def test_days_are_scored_by_what_was_live_and_folding_in_is_told_apart(found):
+def test_days_are_scored_by_what_was_live_with_and_without_folding_in(found):
     never = found.days["never"]
     assert never[0].ndcg is None
     assert all(day.user_days > 0 and day.ndcg > 0 for day in never[1:])
@@ -104,7 +104,7 @@ def test_days_are_scored_by_what_was_live_and_folding_in_is_told_apart(found):
     assert {days[1].ndcg for days in found.days.values()} == {never[1].ndcg}
 
 
-def test_the_table_says_nights_seconds_and_shares(found):
+def test_the_table_has_nights_seconds_and_shares(found):
     rows = {row["schedule"]: row for row in found.plain()["rows"]}
     assert rows["nightly"]["nights"] == 3
     assert rows["nightly"]["of_nightly"] == 1.0
@@ -166,7 +166,7 @@ def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
     assert [decided(day) for day in again.days["adaptive"]] == [decided(day) for day in days]
 
 
-def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, found, monkeypatch):
+def test_a_second_call_trains_nothing_and_reports_that_its_days_are_kept(shop, found, monkeypatch):
     monkeypatch.setattr(days, "nightly", None)
     messages = []
     again = backtest(
@@ -176,7 +176,7 @@ def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, foun
     assert messages == [f"resuming the backtest in {found.folder}"]
 
 
-def test_a_planted_shift_hurts_who_never_learns(shop, found):
+def test_a_planted_shift_hurts_the_policy_that_never_retrains(shop, found):
     shifted = backtest(
         shop,
         BEGIN,
@@ -191,7 +191,7 @@ def test_a_planted_shift_hurts_who_never_learns(shop, found):
     assert row["answered_days"] is None
 
 
-def test_a_gap_in_the_data_is_lived_through(shop):
+def test_a_backtest_runs_through_a_gap_in_the_data(shop):
     end = worlds.NIGHTS[2] + 10 * DAY
     result = backtest(
         shop, worlds.NIGHTS[2], end, every=5 * DAY, schedules=(RetrainSchedule.NIGHTLY,)
@@ -245,7 +245,7 @@ def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
     assert rows["nightly"]["nights"] == 2
 
 
-def test_a_policy_says_what_asked_for_a_night(shop):
+def test_a_policy_names_what_asked_for_a_night(shop):
     config = shop.config.policy.model_copy(update={"min_new_share": 1e-4, "min_hours": 0})
     eager = Workspace(shop.home, Composed(shop.config.model_copy(update={"policy": config}), {}))
     result = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, schedules=(RetrainSchedule.ADAPTIVE,))

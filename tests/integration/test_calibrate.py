@@ -93,7 +93,7 @@ def copy(home, tmp_path):
     return Workspace.open(tmp_path / "home")
 
 
-def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
+def test_it_reports_how_often_the_gate_is_wrong_and_its_power(whole):
     _, result = whole
     calibration = result.calibration
     assert (calibration.replicates, len(calibration.users), calibration.df) == (8, 4, 28)
@@ -182,7 +182,7 @@ def test_holdouts_touch_where_there_are_no_weeks_between_them(copy):
     assert result.line.cutoffs == tuple(AS_OF - 21 * n * DAY for n in (4, 3, 2, 1))
 
 
-def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
+def test_a_recipe_without_randomness_is_reported_as_such(tmp_path):
     config = CONFIG[: CONFIG.index("[recipes.als]")]
     ws = Workspace.init(tmp_path / "home", config + '[recipes.knn]\nfamily = "item_knn"\n')
     land(ws.home, EVENTS, AS_OF)

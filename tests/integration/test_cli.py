@@ -314,7 +314,7 @@ def test_a_workspace_that_cannot_be_written(home):
         home.chmod(0o700)
 
 
-def test_a_lock_left_by_a_killed_run_holds_nobody_up(home):
+def test_a_lock_left_by_a_killed_run_blocks_no_other(home):
     for lock in (home / "lake" / ".locks").glob("*.lock"):
         lock.write_text("999999\n")
     done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), home=home)

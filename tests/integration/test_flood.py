@@ -34,7 +34,7 @@ def flood():
 
 
 @pytest.mark.slow
-def test_a_flood_and_a_day_without_anybody_stop_no_night(workspace, tmp_path):
+def test_a_flood_and_a_day_without_events_stop_no_night(workspace, tmp_path):
     ws = workspace(tmp_path / "home", CONFIG)
     catalogue(ws.home)
     closed = (NIGHT - timedelta(days=5)).strftime("%Y-%m-%d")

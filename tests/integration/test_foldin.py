@@ -184,7 +184,7 @@ def test_new_users_get_a_list_unless_the_model_has_none_of_their_items(ws):
     assert "1 user are for items unknown to the live model" in alone.sentence
 
 
-def test_a_user_who_gave_everything_back_gets_the_fallback(ws):
+def test_a_user_without_net_purchases_gets_the_fallback(ws):
     did(ws, ("u900", "i3", LATER))
     feedback(ws, now())
     assert set(lists(ws, ["u900"])[c.SLOT]) == {"model"}

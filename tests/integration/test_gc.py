@@ -137,7 +137,7 @@ def test_a_night_that_has_decided_goes_on_when_quarantine_is_empty(shop, tmp_pat
     assert page.quarantined == 1
 
 
-def test_a_night_whose_data_are_gone_says_so_and_the_last_two_stay(shop, tmp_path):
+def test_a_night_whose_data_are_gone_is_reported_and_the_last_two_stay(shop, tmp_path):
     ws = copied(shop, tmp_path)
     nightly(ws, NIGHTS[2])
     gc(ws, MONTHS_LATER)

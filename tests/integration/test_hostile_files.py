@@ -166,7 +166,7 @@ def test_the_other_files_of_a_pass_over_big_ones_are_taken_in(big):
     check_the_rest(big, 3)
 
 
-def test_people_are_told_apart_by_what_their_ids_say(taken):
+def test_users_are_distinguished_by_what_their_ids_hold(taken):
     users = taken.ws.lake.read("events").select(c.EVENT_ID, c.USER_ID)
     raw = taken.ws.vault.reveal(users[c.USER_ID].unique().to_list())
     named = {name: raw[user] for name, user in users.iter_rows()}
@@ -175,7 +175,7 @@ def test_people_are_told_apart_by_what_their_ids_say(taken):
     assert named["u2"] == "😀"
 
 
-def test_the_docs_tell_the_same():
+def test_the_docs_list_the_same():
     text = (ROOT / "docs" / "INGEST.md").read_text("utf-8")
     part = text.split("## Hostile files")[1].split("\n## ")[0]
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in part.splitlines() if "|" in line]

@@ -103,7 +103,7 @@ def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(two_nights, tmp_path
     assert mentions(copy, elsewhere) == {"experiments.artifact_location"}
 
 
-def test_what_is_no_database_of_mlflow_says_so(tmp_path):
+def test_what_is_no_database_of_mlflow_is_reported(tmp_path):
     relocate_artifact_uris(tmp_path / "missing.db")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty.db").touch()
@@ -113,7 +113,7 @@ def test_what_is_no_database_of_mlflow_says_so(tmp_path):
         relocate_artifact_uris(tmp_path / "text.db")
 
 
-def test_a_copy_that_cannot_be_written_says_so(two_nights, tmp_path, monkeypatch):
+def test_a_copy_that_cannot_be_written_is_reported(two_nights, tmp_path, monkeypatch):
     copy = shutil.copytree(two_nights[0], tmp_path / "copy")
     monkeypatch.setattr("pipeline.stores.registry.connection._PROBE_SECONDS", 0.1)
     with closing(sqlite3.connect(copy / "mlflow" / "mlflow.db")) as other:

@@ -55,7 +55,7 @@ def test_it_wins_where_tastes_differ_and_goes_live(night):
     assert run.read(MetaFile).family == "biased_mf"
 
 
-def test_its_errors_are_measured_on_the_holdout_and_told(night):
+def test_its_errors_are_measured_on_the_holdout_and_reported(night):
     ws, ended = night
     run = ws.run(ended.run_id)
     by_recipe = {name: r.metrics for name, r in run.read(EvaluationFile).recipes.items()}
@@ -86,7 +86,7 @@ def test_mlflow_shows_its_errors(night):
     assert {"mae", "ratings", "fit_seconds", "refit.parameters"} <= set(shown)
 
 
-def test_where_nobody_rates_it_is_left_out_in_one_sentence(tmp_path):
+def test_without_ratings_it_is_left_out_in_one_sentence(tmp_path):
     ws = Workspace.init(tmp_path / "home", CONFIG.replace('"rating"', '"purchase"'))
     land(ws.home, purchases(users=220, items=60), NIGHTS[0])
     feedback(ws, NIGHTS[0])

@@ -223,7 +223,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     assert {metric.key for metric in logged.metrics} == {"ndcg_at_20", "ndcg_at_20_lo"}
 
 
-def test_a_night_is_shown_once_however_often_it_is_told(
+def test_a_night_is_shown_once_however_often_it_is_mirrored(
     registry: Registry, home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
 ) -> None:
     night = night_of(home, trained, "one")
@@ -244,7 +244,7 @@ def test_a_night_without_a_winner_makes_no_version(
     assert registry.mirror_night(night) == mirrored
 
 
-def test_a_night_that_a_person_decided_otherwise_says_so(
+def test_a_night_that_a_person_decided_otherwise_is_marked(
     registry: Registry, home: Path, trained: Trained
 ) -> None:
     accepted = night_of(home, trained, "accepted")
@@ -331,7 +331,7 @@ def test_killed_after_what_is_not_idempotent_by_itself(home: Path, trained: Trai
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_killed_at_any_call_and_told_again(home: Path, trained: Trained, after: bool) -> None:
+def test_killed_at_any_call_and_mirrored_again(home: Path, trained: Trained, after: bool) -> None:
     made = calls_of_a_night(home, trained, f"calm-{after}")
     assert len(made) > 30
     for call in range(1, len(made) + 1):
@@ -418,7 +418,7 @@ def test_the_pages_find_their_way(home: Path, shown: tuple[Mirrored, Mirrored]) 
     assert json.loads(noted) == [{"name": "nightjar", "version": str(one.version)}]
 
 
-def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
+def test_a_registry_that_is_away_is_an_error_within_seconds(tmp_path: Path) -> None:
     missing, text, empty = (tmp_path / name for name in ("no.db", "text.db", "empty.db"))
     text.write_text("this is no database, whatever its name may say")
     empty.write_bytes(b"")
@@ -460,7 +460,7 @@ def test_a_registry_goes_away_in_the_middle(home: Path, trained: Trained) -> Non
     assert_whole(uri_of(home), night)
 
 
-def test_no_failure_tells_the_password() -> None:
+def test_no_failure_reveals_the_password() -> None:
     from mlflow.exceptions import MlflowException
 
     uri = "https://user:secret@mlflow.example/"
@@ -471,7 +471,7 @@ def test_no_failure_tells_the_password() -> None:
     )
 
 
-def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "mlflow"
     folder.write_text("a file stands where the folder should be")
     with raises("registry.failed"):

@@ -116,7 +116,7 @@ def tuned(home, tmp_path_factory):
     return ws, result, lines
 
 
-def test_a_bad_start_is_found_out_and_becomes_a_candidate(tuned):
+def test_a_bad_start_is_detected_and_becomes_a_candidate(tuned):
     ws, result, lines = tuned
     assert (result.status, result.candidate, result.name) == ("candidate", True, "als")
     assert result.best > 1.05 * result.start > 0
@@ -141,7 +141,7 @@ def test_its_windows_end_before_the_longest_holdout_begins(tuned):
     assert result.windows == tuple(UNTIL - timedelta(days=7 * n) for n in (1, 2, 3))
 
 
-def test_its_files_tell_every_trial(tuned):
+def test_its_files_hold_every_trial(tuned):
     ws, result, _ = tuned
     files = StudyFiles(ws.home / "studies", result.study)
     assert files.names == ("coordinates.png", "history.png", "importance.png", "study.json")
@@ -207,7 +207,7 @@ def test_a_good_start_is_left_alone(copy):
     assert history(ws) == ()
 
 
-def test_a_budget_that_ends_within_the_first_trial_says_so_and_goes_on(copy):
+def test_a_budget_that_ends_within_the_first_trial_is_reported_and_goes_on(copy):
     first = tune(copy, AS_OF, budget=3, elapsed=ticking(), recipe="als")
     assert (first.status, first.start, first.candidate) == ("unfinished", None, False)
     assert "run the same command again" in first.sentence
@@ -316,7 +316,7 @@ def test_the_command_line_prints_one_object(copy):
 
 
 @pytest.mark.slow
-def test_the_next_night_judges_what_was_found_and_the_gate_decides(judged):
+def test_the_next_night_judges_the_tuned_recipe_and_the_gate_decides(judged):
     ws, first, result, second = judged
     assert (first.decision, first.recipe) == ("first", "als")
     assert (result.status, result.candidate, result.name) == ("candidate", True, "als")
@@ -342,7 +342,7 @@ def test_a_champion_that_was_tuned_competes_under_one_name(judged, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_is_shown_in_mlflow_once_however_often_it_is_told(judged):
+def test_a_study_is_shown_in_mlflow_once_however_often_it_is_mirrored(judged):
     from mlflow import MlflowClient
 
     ws, _, result, _ = judged

@@ -112,7 +112,7 @@ def files(home):
 # --- which versions there are --------------------------------------------------------------------
 
 
-def test_versions_are_found_without_mlflow(copy):
+def test_versions_are_listed_without_mlflow(copy):
     shutil.rmtree(copy.home / "mlflow")
     assert list(runs_by_version(copy, LedgerHistory.of(copy.ledger))) == [1, 2]
     assert find(copy, 2).name == "als"
@@ -129,7 +129,7 @@ def test_an_unknown_version_is_answered_with_those_there_are(copy):
         compare(copy, 2, 2)
 
 
-def test_a_version_whose_run_is_gone_says_so(copy):
+def test_a_version_whose_run_is_gone_is_reported(copy):
     run = find(copy, 1).night.run
     shutil.rmtree(run.folder)
     with pytest.raises(StorageError, match=f"version 1 was made by run {run.run_id}, whose files"):
@@ -138,7 +138,7 @@ def test_a_version_whose_run_is_gone_says_so(copy):
     assert done.returncode == 6 and done.stdout == ""
 
 
-def test_a_version_that_nobody_saw_is_a_version(workspace, tmp_path):
+def test_a_version_that_no_user_saw_is_a_version(workspace, tmp_path):
     ws = workspace(tmp_path / "quiet", ALS)
     assert runs_by_version(ws, LedgerHistory.of(ws.ledger)) == {}
     with raises("version.unknown"):
@@ -194,7 +194,7 @@ def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
     assert mine.lift == pytest.approx(reverse.left / reverse.right - 1)
 
 
-def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
+def test_lists_are_what_users_saw_and_no_user_is_named(shop, compared):
     ws, samples = Workspace.open(shop), compared.page.samples
     assert [sample.person for sample in samples] == ["User A", "User B", "User C"]
     whole = [find(ws, number).publication.publication_id for number in (1, 2)]
@@ -245,7 +245,7 @@ def test_the_page_lies_at_both_versions_once_however_often(copy):
         assert fetched.read_bytes() == (copy.home / "mine.html").read_bytes()
 
 
-def test_mlflow_tells_the_sentence_and_lines_recipes_up(shop):
+def test_mlflow_shows_the_sentence_and_lines_recipes_up(shop):
     from mlflow import MlflowClient
 
     ws = Workspace.open(shop)
@@ -281,7 +281,7 @@ def test_without_mlflow_the_page_is_written_all_the_same(copy):
     )
 
 
-def test_a_version_that_mlflow_has_lost_is_told(copy):
+def test_a_version_that_mlflow_has_lost_is_reported(copy):
     from mlflow import MlflowClient
 
     MlflowClient(copy.tracking_uri, copy.tracking_uri).delete_model_version("nightjar", "2")
@@ -318,7 +318,7 @@ def test_a_version_comes_out_the_same_and_nothing_changes(copy):
     assert reproduction.text().startswith("same bytes: version 1 (als, as-of 2024-03-11T09:00:00Z)")
 
 
-def test_a_number_that_was_altered_is_found_by_its_array(copy):
+def test_a_number_that_was_altered_is_located_by_its_array(copy):
     tamper(find(copy, 2).night.run, "item_factors")
     reproduction = reproduce(copy, 2)
     assert (reproduction.outcome, reproduction.exit_code, reproduction.causes) == ("differs", 1, ())
@@ -345,7 +345,7 @@ def test_a_version_that_is_the_same_needs_no_same_libraries(copy):
     assert reproduce(copy, 2).outcome == "same"
 
 
-def test_a_family_that_declares_its_dice_explains_them(copy, monkeypatch):
+def test_a_family_that_declares_its_randomness_explains_it(copy, monkeypatch):
     """ALS draws other random numbers (another replicate) and declares itself not deterministic."""
     train = Als.train
     loose = replace(Als().capabilities, deterministic=False)

@@ -132,7 +132,7 @@ def test_what_was_kept_back_names_the_command_while_it_works(copy):
     assert advice(run_id) == ((), False)
 
 
-def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
+def test_what_was_never_judged_cannot_be_accepted(copy, monkeypatch):
     ws, _, run_id = copy
     from pipeline.steps.nightly import accept
 
@@ -210,7 +210,7 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 
-def test_nobody_accepts_what_the_night_does_not_offer(grey):
+def test_what_the_night_does_not_offer_cannot_be_accepted(grey):
     ws, run_id = grey
     with raises("accept.unknown_recipe"):
         accept_run(ws, run_id, **WORD, recipe="mad")

@@ -132,7 +132,7 @@ def test_each_metric_is_its_ten_lines(users: list[User], depths: list[int]) -> N
         np.testing.assert_allclose(values, expected, atol=1e-12, err_msg=f"{name}@{k}")
 
 
-def test_nobody_is_judged_by_what_others_want() -> None:
+def test_no_user_is_judged_by_what_others_want() -> None:
     random = np.random.default_rng(3)
     users: list[User] = [
         (
@@ -193,7 +193,7 @@ def test_truth_within_some_items_is_truth_without_the_others(
     np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
-def test_a_perfect_list_is_worth_one_and_a_missing_item_costs() -> None:
+def test_a_perfect_list_scores_one_and_a_missing_item_costs() -> None:
     lists, truth = written([([3, 1], {1, 3}, 0), ([3, 1], {1, 3}, 1), ([], {1}, 0)])
     assert ndcg(lists, truth, 5).tolist() == pytest.approx([1.0, 0.7653606, 0.0])
     assert measure(lists, truth, 5)[RECALL, 5].tolist() == pytest.approx([1.0, 2 / 3, 0.0])

@@ -135,7 +135,7 @@ def test_rounding_of_the_fast_product_changes_nothing(seed):
     assert_agrees(top_k(scores, 10), reference(scores, 10))
 
 
-def test_lists_do_not_depend_on_who_stands_beside_a_user():
+def test_lists_do_not_depend_on_the_other_users():
     rng = np.random.default_rng(0)
     users = rng.standard_normal((64, 48)).astype(np.float32)
     # Every item three times: equal scores to the last bit, in any kernel.

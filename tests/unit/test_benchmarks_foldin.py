@@ -27,7 +27,7 @@ def events():
     return frame.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT))
 
 
-def test_three_kinds_of_lists_are_of_those_who_did_something(events):
+def test_three_kinds_of_lists_are_of_users_with_events(events):
     gap = timedelta(days=3)
     made = foldin._three(Als(factors=4, iterations=3, device="cpu"), events, NIGHT, gap)
     at = pl.col(c.TIMESTAMP)

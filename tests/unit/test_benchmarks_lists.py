@@ -65,7 +65,7 @@ def test_a_planted_difference_is_caught(scores: Scores, seen: sp.csr_matrix) -> 
         lists.alike(short, expected, scores, seen)
 
 
-def test_a_difference_that_rounding_explains_is_told_and_no_error(seen: sp.csr_matrix) -> None:
+def test_a_difference_that_rounding_explains_is_reported_and_no_error(seen: sp.csr_matrix) -> None:
     rng = np.random.default_rng(0)
     users = rng.uniform(1, 2, (USERS, 16)).astype(np.float32)
     # All items alike but for the last bit of one factor, which a float32 product may not see.

@@ -41,7 +41,7 @@ def test_ports_are_bound_to_loopback() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_what_runs_on_tells_its_health() -> None:
+def test_what_runs_on_reports_its_health() -> None:
     running = {name: service for name, service in SERVICES.items() if name != ENDS}
     assert running
     for name, service in running.items():
@@ -83,7 +83,7 @@ def test_one_scheduler_a_profile() -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_images_install_by_hash_and_run_as_nobody_special(dockerfile: Path) -> None:
+def test_images_install_by_hash_and_run_without_privileges(dockerfile: Path) -> None:
     steps = instructions(dockerfile)
     installs = [rest for word, rest in steps if word == "RUN" and "pip" in rest]
     assert installs

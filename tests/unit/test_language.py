@@ -222,7 +222,7 @@ def test_no_name_holds_a_private_word() -> None:
     assert private_names() == []
 
 
-def test_words_in_prose_are_found_where_they_count() -> None:
+def test_words_in_prose_are_detected_where_they_count() -> None:
     code = '"""Whether it is."""\nmessage = "nobody is `told` so"  # in dice\nkey = "told"\n'
     assert [text for _, text in docstrings(ast.parse(code))] == ["Whether it is."]
     assert QUESTION_WORDS.match("Whether it is.")

@@ -370,7 +370,7 @@ def test_documents_name_files_that_exist() -> None:
     assert not missing
 
 
-def test_every_store_says_where_it_lies_how_long_and_how_erasure_reaches_it() -> None:
+def test_every_store_is_documented_with_place_retention_and_erasure() -> None:
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in (ROOT / "docs/STORES.md").read_text(encoding="utf-8").splitlines()

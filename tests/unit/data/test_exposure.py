@@ -35,7 +35,7 @@ def visible_lists(events, table, shown):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_it_is_what_the_rule_says(seed):
+def test_it_follows_the_rule(seed):
     rng = np.random.default_rng(seed)
     hours = rng.integers(0, 12, 9)  # clocks disagree, and some instants are equal
     rows, bases = [], []

@@ -78,7 +78,7 @@ def test_a_low_rating_weighs_nothing_and_still_counts_as_seen() -> None:
     assert history.confidence(None).toarray().tolist() == [[0.0, 1.0]]
 
 
-def test_what_people_thought_of_an_item_is_kept_beside_what_it_weighs() -> None:
+def test_ratings_of_an_item_are_kept_beside_what_it_weighs() -> None:
     log = events(
         ("u", "b", "rating", 2.5, 2),
         ("u", "a", "purchase", 9.0, 0),

@@ -186,7 +186,7 @@ def test_parts_cannot_run_into_each_other():
     assert one != two
 
 
-def test_duplicates_are_told_by_id_and_day():
+def test_duplicates_are_recognised_by_id_and_day():
     rows = identified(
         {c.EVENT_ID: "e1"},
         {c.EVENT_ID: "e1", c.VALUE: "9"},
@@ -214,7 +214,7 @@ def test_duplicates_are_told_by_id_and_day():
     assert days.filter(on_days(rows)).height == 2
 
 
-def test_a_repeat_that_says_something_else_is_no_duplicate():
+def test_a_repeat_with_other_content_is_no_duplicate():
     rows = identified(
         {c.EVENT_ID: "e1"},
         {c.EVENT_ID: "e1"},

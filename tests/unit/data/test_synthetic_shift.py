@@ -52,6 +52,6 @@ def test_a_day_alone_is_planted_as_it_is_among_the_others(events):
     assert alone.equals(plant_shift(events, pairs, SINCE).filter(day).sort(c.EVENT_ID))
 
 
-def test_nobody_had_anything_before(events):
+def test_no_user_had_anything_before(events):
     assert exchanged(events, START) == {}
     assert plant_shift(events, {}, START).equals(events)

@@ -133,7 +133,7 @@ def test_a_declared_form_may_be_a_day():
         (["01.03.2024 11:00"], {"timestamp_format": "%d.%m.%Y %H:%M"}, 1, (2,)),
     ],
 )
-def test_times_that_only_the_config_can_tell_refuse_the_file(texts, source, count, lines):
+def test_times_that_only_the_config_can_resolve_refuse_the_file(texts, source, count, lines):
     with raises("ingest.naive_times") as caught:
         read(*texts, **source)
     assert caught.value.count == count

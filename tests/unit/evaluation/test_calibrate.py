@@ -154,7 +154,7 @@ def test_a_replay_is_an_account_that_switches_with_points_and_lift():
     assert replay([None, *blocks], 500.0, MARGIN).switched == replayed.switched + 1
 
 
-def test_equal_fits_do_not_switch_and_a_planted_change_is_found():
+def test_equal_fits_do_not_switch_and_a_planted_change_is_detected():
     calibration = calibrate(shop(), CONFIG)
     assert (calibration.pairs, calibration.disjoint_pairs, calibration.df) == (224, 16, 28)
     assert (len(calibration.equal), len(calibration.better)) == (56, 56)
@@ -196,7 +196,7 @@ def test_a_cutoff_is_tested_with_the_seeds_of_the_others():
 # Bad and odd input --------------------------------------------------------------------------------
 
 
-def test_a_recipe_without_dice_has_no_rate_and_still_a_power():
+def test_a_recipe_without_randomness_has_no_rate_and_still_a_power():
     same = [
         replace(block, ndcg=np.tile(block.ndcg[0], (REPLICATES, 1)),
                 ndcg_reversed=np.tile(block.ndcg_reversed[0], (REPLICATES, 1)))
@@ -215,7 +215,7 @@ def test_a_recipe_without_dice_has_no_rate_and_still_a_power():
     assert 0 < calibration.tossed_upper < 0.006
 
 
-def test_a_coin_errs_as_often_as_the_test_says():
+def test_a_coin_errs_as_often_as_the_level_of_the_test():
     blocks = shop(tau=0.0, better=0.2)
     loose = GateConfig(alpha=0.05, candidates=1, min_lift=0.0)
     calibration = calibrate(blocks, loose)
@@ -226,7 +226,7 @@ def test_a_coin_errs_as_often_as_the_test_says():
     assert strict.tossed_upper == clopper_pearson_upper(strict.tossed_passed, 4000)
 
 
-def test_a_test_that_errs_on_people_is_seen(monkeypatch):
+def test_a_test_that_errs_on_users_is_seen(monkeypatch):
     def sure(*sides, **options):
         compared = difference(*sides, **options)
         t = 2 * compared.t  # half of the standard error

@@ -10,7 +10,7 @@ from tests import worlds
 from tests.worlds import START
 
 
-def test_the_windows_that_choose_know_nobody_by_name():
+def test_the_windows_that_choose_do_not_depend_on_user_ids():
     events = worlds.events(days=60)
     rng = np.random.default_rng(1)
     names = {u: f"{n:04}" for u, n in zip(
@@ -38,7 +38,7 @@ def same(mine, yours):
     assert all(np.array_equal(mine[name], yours[name]) for name in mine)
 
 
-def test_a_window_of_less_than_a_day_has_no_eve():
+def test_a_window_of_less_than_a_day_has_no_previous_day():
     until = START + timedelta(days=60)
     events = worlds.events(days=60).filter(
         pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=23)

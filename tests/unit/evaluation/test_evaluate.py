@@ -129,7 +129,7 @@ def test_discovery_neither_lists_nor_asks_for_what_was_had() -> None:
     assert evaluation.coverage == 0.75  # d for ann, b for bob, a for cat
 
 
-def test_a_planted_leak_scores_zero_for_whoever_lists_best() -> None:
+def test_a_planted_leak_scores_zero_for_the_best_lists() -> None:
     history, holdout = night()
     for item in history.item_ids.tolist():
         evaluation = evaluate(ranked(history, item), history, holdout, k=20)
@@ -137,7 +137,7 @@ def test_a_planted_leak_scores_zero_for_whoever_lists_best() -> None:
         assert values(evaluation.users, RECALL)["bob"] == 0.5
 
 
-def test_slices_say_who_is_inside() -> None:
+def test_slices_name_their_users() -> None:
     history, holdout = night()
     segments = pl.DataFrame({c.USER_ID: ["ann", "bob", "dan"], c.SEGMENT: ["Ü 1", "x", None]})
     evaluation = evaluate(ranked(history, "d", "c"), history, holdout, k=2, segments=segments)
@@ -229,7 +229,7 @@ def test_an_interval_holds_its_mean_and_comes_out_the_same_again() -> None:
 
 
 @pytest.mark.parametrize("late", ["scorer", "history"])
-def test_whoever_reaches_into_the_holdout_is_refused(late: str) -> None:
+def test_a_window_that_reaches_into_the_holdout_is_refused(late: str) -> None:
     history, holdout = night()
     until = CUTOFF + timedelta(microseconds=1)
     if late == "history":
@@ -269,7 +269,7 @@ def test_judged_users_must_have_a_row() -> None:
         evaluate(ranked(other, "a"), other, holdout, k=2)
 
 
-def test_an_empty_holdout_is_an_evaluation_of_nobody() -> None:
+def test_an_empty_holdout_is_an_evaluation_of_no_users() -> None:
     events = log(*PAST)
     holdout = split(events, AS_OF, SplitConfig(holdout_days_options=(7,)), first=False)
     history = window(*PAST)
@@ -332,7 +332,7 @@ def test_a_stored_scorer_that_saw_the_holdout_is_refused() -> None:
         evaluate_stored(late, history, ranked(history, "a"), history, holdout, k=2)
 
 
-def test_nobody_in_common_is_a_pair_of_empty_frames() -> None:
+def test_no_common_users_is_a_pair_of_empty_frames() -> None:
     history, holdout = night()
     past = window(("zoe", "a", 0), end=CUTOFF)
     pair = evaluate_stored(ranked(past, "a"), past, ranked(history, "a"), history, holdout, k=2)

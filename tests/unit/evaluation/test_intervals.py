@@ -14,7 +14,7 @@ def values(n: int = 400) -> np.ndarray:
     return drawn
 
 
-def test_means_count_who_has_a_value() -> None:
+def test_means_count_users_with_a_value() -> None:
     bounds = means(values())
     np.testing.assert_allclose(bounds.mean, np.nanmean(values(), axis=0))
     assert bounds.count.tolist() == (~np.isnan(values())).sum(axis=0).tolist()
@@ -42,7 +42,7 @@ def test_neither_the_order_of_users_nor_the_block_they_fall_in_matters(
     np.testing.assert_allclose(means(plain).low, bounds.low)
 
 
-def test_nobody_has_no_mean() -> None:
+def test_no_users_have_no_mean() -> None:
     for plain in (np.zeros((0, 2)), np.full((3, 2), np.nan)):
         bounds = means(plain)
         assert np.isnan([bounds.mean, bounds.low, bounds.high]).all()

@@ -137,7 +137,7 @@ def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
     assert active_publications(table, SPAN) == ["p1", "p1a", "p1b", "p2"]
 
 
-def test_who_has_no_list_is_shown_the_one_for_anyone():
+def test_users_without_a_list_are_shown_the_one_for_anyone():
     shown = lists({("p1", "ann"): "abc", ("p1", "~cat"): "xyz", ("p1", c.FALLBACK_USER): "xyz"})
     past = log(("ann", "z", at(-5)))
     events = log(("ann", "a", at(1)), ("cat", "q", at(1)), ("eve", "y", at(1)))
@@ -221,7 +221,7 @@ def test_it_is_plain_json():
     assert row.items() >= plain(PrequentialFigures.of(scores.rows[0]).summary).items()
 
 
-def test_of_fewer_than_ten_people_only_their_number_is_told():
+def test_of_fewer_than_ten_users_only_their_number_is_reported():
     events = [(f"u{n}", "x", at(n)) for n in range(9)]
     few = [plain(PrequentialFigures.of(row)) for row in run(log(*events)).rows]
     assert {row["slice"] for row in few} == {"all", "fallback", "new"}

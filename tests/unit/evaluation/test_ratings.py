@@ -77,7 +77,7 @@ def test_both_equal_a_plain_loop_whatever_the_block(monkeypatch, at_once):
     assert count > 100
 
 
-def test_strangers_and_new_items_are_left_out_and_the_count_says_so():
+def test_strangers_and_new_items_are_left_out_and_counted():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
@@ -105,7 +105,7 @@ def test_of_whom_nothing_is_known_nothing_is_judged():
     assert errors["ratings"] < parts.ratings.height
 
 
-def test_only_who_predicts_ratings_is_judged_by_them():
+def test_only_scorers_that_predict_ratings_are_judged_by_them():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
@@ -134,7 +134,7 @@ class Empty(Scorer):
         raise AssertionError("not needed here")
 
 
-def test_who_says_ratings_and_gives_none_is_refused():
+def test_a_scorer_that_declares_ratings_and_gives_none_is_refused():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)

@@ -61,7 +61,7 @@ def with_a_new_item(events) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
-def test_an_eve_is_of_those_who_did_nothing_since(events, policy):
+def test_the_previous_day_is_of_users_without_events_since(events, policy):
     tuning = window(events, policy)
     assert tuning.previous_day is not None
     since = tuning.history.end - DAY
@@ -77,7 +77,7 @@ def test_an_eve_is_of_those_who_did_nothing_since(events, policy):
     assert (tuning.previous_day.exclude is None) == (policy == "repeat")
 
 
-def test_an_event_at_the_very_end_of_the_eve_is_of_the_day_after(events):
+def test_an_event_at_the_very_end_of_the_previous_day_is_of_the_day_after(events):
     whole = window(events)
     assert whole.previous_day is not None
     one = whole.previous_day.judged.user_ids[0]
@@ -89,7 +89,7 @@ def test_an_event_at_the_very_end_of_the_eve_is_of_the_day_after(events):
     assert one not in again.previous_day.judged.user_ids
 
 
-def test_fewer_people_take_their_eve_along(events):
+def test_fewer_users_take_their_previous_day_along(events):
     whole = window(events)
     thin = whole.thinned(60)
     assert whole.previous_day is not None
@@ -129,7 +129,7 @@ def overlap(recipe, tuning, k):
 
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
 @pytest.mark.parametrize("recipe", [ALS, TREND], ids=["als", "recency_boost"])
-def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
+def test_stability_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
     monkeypatch.setattr(blend_pool, "CANDIDATES", 10)  # parts propose no more than their lists
     tuning = window(with_a_new_item(events), policy)
     assert tuning.history.n_items == tuning.previous_day.history.n_items + 1
@@ -144,7 +144,7 @@ def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy,
     assert kept == pytest.approx(wanted, abs=1e-9)
 
 
-def test_what_was_not_there_on_the_eve_is_not_in_its_lists(events):
+def test_what_was_not_there_on_the_previous_day_is_not_in_its_lists(events):
     tuning = window(with_a_new_item(events))
     (pool,) = EarlierWindows([tuning], 10).pools({"one": TREND})
     new = pool.stability.part_scores.item < 0
@@ -155,7 +155,7 @@ def test_what_was_not_there_on_the_eve_is_not_in_its_lists(events):
     assert kept == pytest.approx(1 - offered / (10 * len(tuning.previous_day.rows)))
 
 
-def test_nobody_asks_where_no_window_has_an_eve(events):
+def test_stability_is_not_computed_where_no_window_has_a_previous_day(events):
     tuning = replace(window(events), previous_day=None)
     trials = EarlierWindows([tuning], 10)
     assert trials.stability(TREND) == 1.0
@@ -176,7 +176,7 @@ def test_of_two_that_find_as_much_the_calmer_one_is_better(events):
     assert trials.better(restless, stable)
 
 
-def test_what_finds_nothing_is_worth_nothing_however_calm():
+def test_lists_without_hits_score_nothing_however_stable():
     assert utility(0.0, 1.0) == 0.0
     assert utility(0.1, 1.0) == 0.1
     assert utility(0.1, 0.81) == pytest.approx(0.1 * 0.81**STABILITY_WEIGHT)

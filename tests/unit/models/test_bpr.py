@@ -38,7 +38,7 @@ def test_popularity_is_given_back():
     assert 0.8 < slope < 1.3
 
 
-def test_who_was_not_there_is_refused_by_number():
+def test_users_who_were_not_there_are_refused_by_number():
     history = random_history()
     scorer = SMALL.train(history.take(np.arange(0, history.n_users, 2)))
     with pytest.raises(KeyError, match=f"{history.n_users // 2} users"):

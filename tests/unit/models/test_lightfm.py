@@ -111,7 +111,7 @@ def test_an_example_weighs_its_confidence():
     assert one.item_factors.tobytes() == scaled.item_factors.tobytes()
 
 
-def test_whoever_took_everything_back_gets_no_list():
+def test_a_user_without_net_purchases_gets_no_list():
     history = grouped()
     weight = history.weight.copy()
     weight[: history.indptr[1]] = 0.0
@@ -144,7 +144,7 @@ def test_it_can_be_the_base_of_ridge():
         scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
-def test_without_the_library_it_says_what_to_do(monkeypatch):
+def test_without_the_library_the_error_names_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
     with raises("extra.lightfm_missing"):
         RECIPE.train(grouped())

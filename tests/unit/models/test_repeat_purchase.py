@@ -177,7 +177,7 @@ def test_features_are_a_loop_over_pairs(seed):
         assert everything[at] == pytest.approx(list(expected.values()), rel=1e-4, nan_ok=True)
 
 
-def test_nothing_is_told_of_what_comes_after_and_no_answer_comes_from_before():
+def test_no_feature_holds_what_comes_after_and_no_answer_comes_from_before():
     rows = random_rows(0)
     cut = 30
     events, now = Events.of(window(rows)), NOW - cut * US_PER_DAY
@@ -327,7 +327,7 @@ def test_one_more_day_changes_little():
 
 
 @pytest.mark.parametrize("days", [3, 27])
-def test_in_a_short_window_own_counts_take_over_and_it_says_so(days):
+def test_in_a_short_window_own_counts_take_over_and_it_is_reported(days):
     history = window([row for row in shop() if row[2] < days])
     messages = []
     scorer = RepeatPurchase().train(history, progress=messages.append)
@@ -347,7 +347,7 @@ def test_few_examples_grow_few_trees():
     assert "trees on" in messages[0]
 
 
-def test_only_users_who_came_are_learnt_from():
+def test_only_users_with_events_are_learnt_from():
     rows = shop(n_users=40)
     gone = [("gone" + u[1:], i, days, w) for u, i, days, w in rows if days > 60]
     counts = []
@@ -361,7 +361,7 @@ def test_only_users_who_came_are_learnt_from():
 
 
 @pytest.mark.parametrize("missing", ["not installed", "libgomp.so.1"])
-def test_without_the_library_one_sentence_says_what_to_do(missing, monkeypatch):
+def test_without_the_library_one_sentence_names_what_to_do(missing, monkeypatch):
     if missing == "not installed":
         monkeypatch.setitem(sys.modules, "lightgbm", None)
     else:

@@ -48,7 +48,7 @@ def test_the_map_is_plain_ridge_regression(regularization):
     assert fitted.regularization == regularization
 
 
-def test_the_regularization_predicts_best_who_is_left_out():
+def test_the_regularization_predicts_best_what_is_left_out():
     known, factors = problem(noise=3.0)
     x, v = known.cells.toarray().astype(float), factors.astype(float)
     tries = (0.01, 1.0, 3.0, 10.0, 100.0, 1000.0)
@@ -110,7 +110,7 @@ def test_other_features_than_those_learnt_from_are_refused():
 # --- new items ----------------------------------------------------------------------------------
 
 
-def test_items_that_people_have_keep_the_scores_of_the_base():
+def test_items_with_users_keep_the_scores_of_the_base():
     history = with_groups(grouped(), users=False)
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
     expected, actual = base.score(history), scorer.score(history.reindex_items(scorer.item_ids))

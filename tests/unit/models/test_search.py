@@ -79,7 +79,7 @@ def test_a_recipe_that_builds_on_another_moves_its_fields_too():
     assert "regularization" not in current_values(ridge, fields)  # it is chosen in training
 
 
-def test_a_recipe_is_found_where_it_was_moved_to():
+def test_a_recipe_is_read_where_it_was_moved_to():
     among = axes(ALS)
     there = moved(ALS, {"alpha": 2.0, "half_life_days": 33.0}, among)
     assert current_values(there, among) == {

@@ -55,7 +55,7 @@ def test_few_rounds_come_near():
     assert far[0].mean() > far[1].mean() > far[2].mean()
 
 
-def test_who_else_joined_hardly_moves_a_list_and_dice_do():
+def test_other_users_hardly_move_a_list_and_another_seed_does():
     # No taste to be learnt: which directions are found is up to the projection.
     today = random_history(events=3000, n_items=200)
     tomorrow = random_history(events=3000, n_items=200)
@@ -97,7 +97,7 @@ def test_more_factors_than_the_window_has_directions():
     np.testing.assert_allclose(scored(scorer, history), plainly(history, recipe), atol=1e-5)
 
 
-def test_people_and_items_of_whom_nothing_is_left():
+def test_users_and_items_of_which_nothing_is_left():
     rows = [("a", "x"), ("a", "y"), ("b", "x"), ("c", "z", 1.0), ("c", "z", -1.0)]
     history = pairs(rows)
     scorer = SMALL.train(history)

@@ -94,7 +94,7 @@ def test_rates_by_hand():
     assert 0.0 < figures.ctr_lo < 2 / 36 < figures.ctr_hi < 1.0
 
 
-def test_an_answer_to_a_list_of_an_earlier_day_is_told_and_in_no_rate():
+def test_an_answer_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
     table = publications(
         ("p1", 1, None, "7", at(-9), at(-8)), ("p2", 2, None, "8", at(-1), at(0))
     ).with_columns(recipe=pl.lit("als"))
@@ -112,7 +112,7 @@ def test_an_answer_to_a_list_of_an_earlier_day_is_told_and_in_no_rate():
     assert the(whole).exposures == 60
 
 
-def test_groups_name_who_what_and_where():
+def test_groups_are_of_users_items_and_places():
     result = run(everybody(("u00", "a", 2), ("u11", "b", 2)))
     for by, name, exposures, clicks in (
         ("publication", "p1", 36, 2),
@@ -132,7 +132,7 @@ def test_groups_name_who_what_and_where():
     ]  # fmt: skip
 
 
-def test_of_a_group_of_fewer_than_ten_only_the_number_is_told():
+def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
     result = run(everybody(("u11", "a", 2)))
     row = the(result, "segment", "(none)")
     assert row.users == 1
@@ -190,7 +190,7 @@ def test_the_window_ends_after_its_days():
     assert run(late, table, shown, config=AttributionConfig(window_days=3)).joined == 1
 
 
-def test_who_has_no_list_answers_the_one_for_anyone():
+def test_users_without_a_list_answer_the_one_for_anyone():
     strangers = [f"s{n:02}" for n in range(10)]
     result = run(did(*((s, "x", 2) for s in strangers), ("s00", "a", 3), ("u00", "x", 3)))
     figures = the(result, "slot", "fallback")
@@ -274,7 +274,7 @@ def plain(events, table, shown, window):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_last_touch_is_what_a_plain_reading_says(seed):
+def test_last_touch_agrees_with_a_plain_loop(seed):
     rng = np.random.default_rng(seed)
     hours = sorted(rng.choice(np.arange(-60, 24), 7, replace=False).tolist())
     rows, base = [], None

@@ -42,7 +42,7 @@ def test_the_divergence_by_hand():
 
 
 @pytest.mark.parametrize("n", [15, 60, 240])
-def test_days_of_few_people_do_not_alarm_for_being_small(n):
+def test_days_of_few_users_do_not_alarm_for_being_small(n):
     """The reference has 60 users a day; no distribution changes, only the size of the latest."""
     rng = np.random.default_rng(n)
     results = []
@@ -82,7 +82,7 @@ def test_what_is_too_small_to_matter_is_none_however_sure():
     assert scores(counts, REFERENCE)[0] < 2
 
 
-def test_a_day_without_people_has_no_score():
+def test_a_day_without_users_has_no_score():
     rng = np.random.default_rng(4)
     days = [np.zeros((0, 40))] + [people(rng, LAW, 60) for _ in range(30)]
     z = scores(cells(days), REFERENCE)

@@ -29,7 +29,7 @@ def another_item(row, rng):
     return [row[0], f"i{39 - int(row[1][1:]):02}", *row[2:]]
 
 
-def test_a_calm_shop_is_calm(calm):
+def test_a_stable_shop_has_no_drift(calm):
     report = judged(calm)
     assert report.status == DriftStatus.STABLE
     assert report.alarms == ()
@@ -43,13 +43,13 @@ def test_a_calm_shop_is_calm(calm):
         assert len(signal.days) == CONFIG.scored_days
 
 
-def test_thirty_calm_nights_raise_one_alarm_at_most():
+def test_thirty_stable_nights_raise_one_alarm_at_most():
     long = shop(seed=1, days=62)
     nights = [judged(long, end=END - back * DAY) for back in range(30)]
     assert sum(night.status == DriftStatus.DRIFT for night in nights) <= 1
 
 
-def test_another_taste_is_found_in_its_first_night():
+def test_another_taste_is_detected_in_its_first_night():
     report = judged(shop(change=another_item, since=1))
     assert report.status == DriftStatus.DRIFT
     assert {"taste.popularity", "taste.items"} <= drifting(report)
@@ -146,7 +146,7 @@ def test_n_of_m_with_the_latest_among_them():
     assert back.status == DriftStatus.STABLE
 
 
-def test_a_reference_that_is_too_short_alarms_nobody_and_says_so():
+def test_a_reference_that_is_too_short_raises_no_alarm_and_is_reported():
     # Three days are judged; the first day of all began in the middle, and is not one.
     report = judged(shop(days=17, change=another_item, since=1))
     assert report.status == DriftStatus.TOO_SHORT
@@ -175,7 +175,7 @@ def test_days_on_which_a_shop_is_closed_are_no_reference():
         assert report.status in (DriftStatus.STABLE, DriftStatus.NO_EVENT), report.sentence
 
 
-def test_what_was_told_begins_its_reference_anew():
+def test_what_was_reported_begins_its_reference_anew():
     changed = shop(change=another_item, since=3)
     report = judged(changed)
     since = {signal.name: signal.since for signal in report.signals if signal.since}
@@ -273,11 +273,11 @@ def quality_alarms(steady, n_users, hit=0.15, looks=200):
 
 
 @pytest.mark.parametrize("n_users", [10, 15])
-def test_a_few_people_without_a_hit_are_no_worse_lists(calm, n_users):
+def test_a_few_users_without_a_hit_are_no_worse_lists(calm, n_users):
     assert quality_alarms(calm, n_users) == 0
 
 
-def test_lists_that_are_worth_nothing_are_found_with_fifty_people_a_day(calm):
+def test_lists_without_hits_are_detected_with_fifty_users_a_day(calm):
     assert quality_alarms(calm, 50, hit=0.0) > 150
 
 

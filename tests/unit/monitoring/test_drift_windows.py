@@ -23,7 +23,7 @@ def test_windows_are_half_open_days_counted_back_from_the_end():
     assert WINDOWS.reference(END - 10 * DAY).nonzero()[0].tolist() == [3, 4, 5, 6, 7, 8, 9]
 
 
-def test_of_a_crowd_so_many_are_looked_at_by_no_choice_of_ours():
+def test_of_many_users_a_hashed_sample_is_compared():
     rows = cut(shop(days=31), WINDOWS, most=100)
     n_users = rows.group_by(WINDOW).agg(pl.col(USER_WINDOW).n_unique()).sort(WINDOW)
     assert n_users[USER_WINDOW].min() > 20

@@ -125,7 +125,7 @@ def test_drift_is_not_looked_for_where_it_could_change_nothing():
     assert nothing.startswith("no retrain: 0 new events")
 
 
-def test_who_asks_again_gets_the_same_answer():
+def test_asking_again_gets_the_same_answer():
     assert ask(50_000) == ask(50_000)
 
 
@@ -170,7 +170,7 @@ def test_a_flood_from_one_person_buys_no_retrain():
     assert ask(2_000, countable(crowd, since(JUDGED), AT, CONFIG)).wanted
 
 
-def test_in_a_small_shop_it_takes_ten_people():
+def test_in_a_small_shop_it_takes_ten_users():
     nights = since(AT - timedelta(days=3), learnt=12_900)  # 645 events are enough
     flood = [("eve", day) for day in (0.1, 1.1, 2.1) for _ in range(1_000)]
     assert countable(events(*flood), nights, AT, PolicyConfig()) == 645 // 10

@@ -40,7 +40,7 @@ def days():
     }
 
 
-def test_a_row_says_what_a_policy_came_to(days):
+def test_a_row_holds_what_a_policy_came_to(days):
     nightly, adaptive, never = summary(days, PLANT)
     assert (nightly.nights, adaptive.nights, never.nights) == (9, 2, 0)
     assert nightly.training_seconds == 18.0
@@ -78,7 +78,7 @@ def test_a_night_that_put_nothing_live_is_run_and_answers_nothing(days):
     assert (row.answered_days, row.answered_cause) == (None, None)
 
 
-def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
+def test_the_time_until_something_is_live_counts_against_no_policy(days):
     vain = days["never"][0].model_copy(update={"decision": "block", "promoted": False})
     late = days["never"][1].model_copy(
         update={"retrained": True, "promoted": True, "training_seconds": 9.0}
@@ -88,7 +88,7 @@ def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
     assert row.answered_days is None
 
 
-def test_every_day_is_told_with_a_star_for_a_night(days):
+def test_every_day_is_printed_with_a_star_for_a_night(days):
     table, _, nights = text(days, None).rpartition("\n\n")
     lines = table.splitlines()
     assert lines[-1] == "* a nightly run followed   – no user-day was scored"
@@ -97,7 +97,7 @@ def test_every_day_is_told_with_a_star_for_a_night(days):
     assert lines[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
 
 
-def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
+def test_nights_that_came_to_nothing_are_printed_with_the_first_reason(days):
     blocked = days["nightly"][4].model_copy(
         update={"promoted": False, "decision": "block", "sentence": "too few"}
     )
@@ -109,14 +109,14 @@ def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
     assert "nightly: 2 nightly runs ended as block, first on 2024-01-05 00:00: too few" in printed
 
 
-def test_the_title_states_what_the_policy_is_worth(days):
+def test_the_title_states_the_value_of_the_policy(days):
     assert title(days) == (
         "adaptive reaches 99.0% of the NDCG of nightly retraining, with 22% of its training time"
     )
     assert title({"never": days["never"]}) == "never reaches an NDCG of 0.2054"
 
 
-def test_days_without_anybody_count_for_nothing(days):
+def test_days_without_users_count_for_nothing(days):
     empty = {
         "adaptive": tuple(
             DayFile(as_of=START + timedelta(days=n), retrained=n == 0, reason="because")

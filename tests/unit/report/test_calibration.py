@@ -58,7 +58,7 @@ def test_sentence_and_text_hold_every_figure(found):
     assert f"false switches in {found.tossed_passed} of 4,000 random splits" in lines
 
 
-def test_the_figure_is_an_svg_that_says_what_it_shows_and_repeats(found):
+def test_the_figure_is_an_svg_with_a_description_and_repeats(found):
     drawn = figure(found)
     assert drawn == figure(found)
     root = Xml.fromstring(drawn)

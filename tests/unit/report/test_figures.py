@@ -77,7 +77,7 @@ def size(svg: bytes) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_equal_rows_give_equal_bytes_on_a_card_that_says_what_it_shows(name: str) -> None:
+def test_equal_rows_give_equal_bytes_on_a_card_with_a_description(name: str) -> None:
     drawn = DRAW[name]()
     assert drawn == DRAW[name]()
     root = read(drawn)

@@ -60,7 +60,7 @@ def test_the_figure_is_the_same_bytes_for_the_same_rows():
     assert live_chart(nights(2), "png") != once
 
 
-def test_the_drawing_says_what_it_shows():
+def test_the_drawing_has_a_description():
     drawn = live_chart(nights(), "svg").decode()
     assert drawn == live_chart(nights(), "svg").decode()
     for label in ("version 1", "version 10", "1 May", "without patches", "NDCG@20"):
@@ -73,7 +73,7 @@ def test_there_may_be_nothing_to_draw(kind):
     assert live_chart(nights(60), kind)
 
 
-def test_a_version_that_too_few_people_met_is_named_without_figures():
+def test_a_version_that_too_few_users_met_is_named_without_figures():
     shown = (*nights(1), night(1, scored("7", "all", 3, 9)))
     line = live_table(shown).splitlines()[-1].split()
     assert line == ["2026-05-02", "7", "3", "9", "–", "–", "–", "–", "0"]

@@ -102,7 +102,7 @@ def test_a_sentence_does_not_repeat_the_id_of_its_row() -> None:
         ((None, None, None), "–"),
     ],
 )
-def test_an_interval_has_decimals_to_tell_its_ends_apart(estimate, text: str) -> None:
+def test_an_interval_has_decimals_that_distinguish_its_ends(estimate, text: str) -> None:
     assert wording.estimate(*estimate, least=2) == text
 
 

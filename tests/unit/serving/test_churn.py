@@ -81,14 +81,14 @@ def test_shares_add_up_to_what_was_lost():
         assert set(loss.lost) == {STOCK, "rule", DATA} and min(loss.lost.values()) > 0
 
 
-def test_nobody_to_compare():
+def test_no_users_to_compare():
     loss = churn(lists({}), lists({}), [], k=10)
     assert (loss.overlap, loss.lost, loss.users) == (None, {}, 0)
     gone = churn(lists({"ann": "ab"}), lists({}), ["ann"], k=10)
     assert (gone.overlap, gone.lost) == (0.0, {DATA: 1})
 
 
-def test_idle_is_who_has_a_model_list_and_did_nothing_since():
+def test_idle_users_have_a_model_list_and_no_events_since():
     live = pl.DataFrame(
         {
             c.USER_ID: ["ann", "bob", "cat", "dan", c.FALLBACK_USER],

@@ -63,7 +63,7 @@ def lists(score, history, *, repeat=False, gone=()):
 @pytest.mark.parametrize(
     "recipe", [Als(factors=4, iterations=5, device="cpu"), BLEND], ids=["als", "blend"]
 )
-def test_who_did_nothing_would_get_the_list_they_have(recipe, repeat):
+def test_users_without_new_events_would_get_the_list_they_have(recipe, repeat):
     window = build_history(before_the_night(), NIGHT)
     champion = recipe.train(window)
     live = lists(champion.score, window, repeat=repeat)
@@ -92,7 +92,7 @@ def test_a_list_follows_what_its_person_did_and_a_new_person_has_one():
     assert set(mine) <= {f"i{item:02}" for item in range(8, 16)}
 
 
-def test_whoever_took_everything_back_gets_the_fallback():
+def test_a_user_without_net_purchases_gets_the_fallback():
     window = build_history(before_the_night(), NIGHT)
     champion = Als(factors=4, iterations=5, device="cpu").train(window)
     did = weighed([("u00", "i00", -2.0), ("u00", "i00", 0.1, -1.0)])
@@ -113,7 +113,7 @@ def test_items_that_are_new_since_the_training_are_left_out():
     assert histories(did.clear(), window, NIGHT) is None
 
 
-def test_what_is_known_of_people_is_what_the_window_knew():
+def test_what_is_known_of_users_is_what_the_window_knew():
     window = build_history(before_the_night(), NIGHT)
     cells = sp.csr_matrix(np.arange(1, window.n_users + 1, dtype=np.float32)[:, None])
     known = FeatureMatrix(np.array(["segment=x"]), cells)
@@ -149,7 +149,7 @@ def test_what_arrived_since_or_happened_since_is_new():
     assert at.filter(new_since([], NIGHT)).height == 4  # half-open: the instant itself is new
 
 
-def test_people_are_selected_by_their_ids():
+def test_users_are_selected_by_their_ids():
     did = weighed([("a", "i1", 0), ("b", "i1", 0), ("c", "i1", 0)])
     assert did.filter(of_users(["c", "a"]))[c.USER_ID].to_list() == ["a", "c"]
     assert did.filter(of_users([])).is_empty()

@@ -58,7 +58,7 @@ def test_the_last_two_bases_and_their_patches_always_stay():
     assert last_bases(ALL)[c.PUBLICATION_ID].to_list() == ["c", "d"]
 
 
-def test_lists_that_were_written_lately_stay_however_old_what_they_are_about():
+def test_lists_that_were_written_recently_stay_however_old_what_they_are_about():
     assert retired(ALL, {**WRITTEN, "a1": day(40)}, day(30)) == ["a", "b", "b1"]
 
 

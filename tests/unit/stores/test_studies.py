@@ -101,7 +101,7 @@ def test_a_study_that_goes_on_proposes_what_an_unbroken_one_would(tmp_path):
     assert asked == unbroken
 
 
-def test_what_was_begun_is_found_with_its_facts_and_notes(tmp_path):
+def test_what_was_begun_is_read_with_its_facts_and_notes(tmp_path):
     with Studies(tmp_path) as studies:
         assert studies.find("one") is None
         study = studies.begin("one", FACTS, AXES, START)
@@ -152,7 +152,7 @@ def test_a_failed_trial_is_not_proposed_again(studies):
     assert [t.notes.get("failure") for t in study.trials()][1:] == ["too large"] * 3
 
 
-def test_importance_tells_the_field_that_matters(studies):
+def test_importance_names_the_field_that_matters(studies):
     study = studies.begin("one", FACTS, AXES, START)
     go_on(study, 5)
     assert study.importance({t.number: worth(t.values) for t in study.trials()}) == {}
@@ -220,7 +220,7 @@ def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
         Studies(tmp_path).__enter__()
 
 
-def test_without_optuna_it_is_said_in_one_sentence(tmp_path, monkeypatch):
+def test_without_optuna_it_is_refused_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with raises("extra.optuna_missing"):
         Studies(tmp_path)

@@ -26,7 +26,7 @@ def test_a_person_has_one_pseudonym(vault, tmp_path):
     assert len(vault) == 3
 
 
-def test_pseudonyms_tell_nothing(tmp_path):
+def test_pseudonyms_reveal_nothing(tmp_path):
     one = Vault(tmp_path / "one.db", KEY).pseudonyms(["anna"])["anna"]
     two = Vault(tmp_path / "two.db", KEY).pseudonyms(["anna"])["anna"]
     assert one != two  # random, not derived: the key alone does not lead to it
@@ -44,7 +44,7 @@ def test_two_spellings_are_one_person(vault):
     assert vault.reveal([pseudonyms[spelled[0]]]) == {pseudonyms[spelled[0]]: spelled[0]}
 
 
-def test_lookup_makes_nobody(vault):
+def test_lookup_makes_no_pseudonym(vault):
     vault.pseudonyms(["anna"])
     assert list(vault.lookup(["anna", "bert"])) == ["anna"]
     assert len(vault) == 1
@@ -93,7 +93,7 @@ def test_a_file_that_is_no_vault_is_an_error(tmp_path):
         Vault(path, KEY)
 
 
-def test_a_vault_that_cannot_be_made_says_so(tmp_path):
+def test_a_vault_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with raises("vault.cannot_create"):
         Vault(tmp_path / "file" / "vault.db", KEY)

@@ -79,7 +79,7 @@ def test_a_wrong_field_of_a_nested_recipe_names_its_place_and_those_of_its_famil
         assert "item_limit" not in sentence and "spread" not in sentence
 
 
-def test_what_is_wrong_with_a_whole_recipe_is_said_of_it(file):
+def test_errors_of_a_whole_recipe_name_the_recipe(file):
     part = '[recipes.x.parts.als]\nfamily = "als"\n'
     sentence = refused(file, f'[recipes.x]\nfamily = "blend"\nweights = {{ alss = 1 }}\n{part}')
     assert sentence == "nightjar.toml: recipes.x: weights: unknown part 'alss'. Allowed: als"
@@ -91,7 +91,7 @@ def test_a_baseline_keeps_its_family(file):
     assert "another name" in sentence
 
 
-def test_the_environment_is_blamed_for_what_it_says(file):
+def test_a_bad_variable_is_named_in_the_error(file):
     for name, value, sentence in (
         ("NIGHTJAR__GATE__ALPHA", "2", "environment NIGHTJAR__GATE__ALPHA: gate.alpha = 2: "),
         ("NIGHTJAR__FOO__BAR", "1", "environment NIGHTJAR__FOO__BAR: unknown setting foo"),
@@ -130,13 +130,13 @@ def test_several_faults_are_counted(file):
 
 
 @pytest.mark.parametrize("text", ["[gate", b"\xff\xfe"])
-def test_what_is_no_toml_is_said_so(file, text):
+def test_what_is_no_toml_is_an_error(file, text):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with raises("config.not_toml"):
         compose(file, {})
 
 
-def test_the_environment_wins_and_says_so(file):
+def test_the_environment_wins_and_is_named_as_source(file):
     file.write_text("[gate]\nalpha = 0.02\n")
     composed = compose(file, {"NIGHTJAR__GATE__ALPHA": "0.03", "NIGHTJAR_HOME": "/elsewhere"})
     assert composed.config.gate.alpha == 0.03

@@ -120,7 +120,7 @@ def test_what_is_no_evidence_is_refused(bad: tuple[float, float]) -> None:
         EProcess(KEY).add(*bad, BLOCK)
 
 
-def test_people_are_not_counted_twice() -> None:
+def test_users_are_not_counted_twice() -> None:
     account = EProcess(KEY).add(0.01, 1e-4, BLOCK)
     for days in (0, 1, 6):
         later = Interval(BLOCK.start + days * DAY, BLOCK.end + days * DAY)
@@ -307,7 +307,7 @@ def test_damaged_data_switch_nothing_and_move_no_account() -> None:
     assert aged.kind == "switch"
 
 
-def test_the_grey_zone_names_who_a_person_may_switch_to() -> None:
+def test_the_grey_zone_names_recipes_a_person_may_switch_to() -> None:
     decisions: list[Decision] = []
     while len(decisions) < 12 and (not decisions or decisions[-1].kind != "switch"):
         slow = (judged("als", noise=0.001), judged("new", 0.02, noise=0.05, seed=2))

@@ -162,7 +162,7 @@ def test_when_learning_does_not_pay_the_best_baseline_is_first() -> None:
     assert decision.anchor == Anchor("hash-decayed_popularity", 1.0, 1)
 
 
-def test_a_rung_must_beat_each_below_it() -> None:
+def test_a_baseline_must_beat_each_below_it() -> None:
     # als is above decayed popularity, but not above own counts, which are above everything.
     own = judged("personal_frequency", 0.1, baseline=2, seed=4)
     assert (
@@ -174,7 +174,7 @@ def test_a_rung_must_beat_each_below_it() -> None:
     assert tie.recipe == "decayed_popularity"
 
 
-def test_too_few_users_for_a_first_model_is_decayed_popularity_and_said() -> None:
+def test_too_few_users_for_a_first_model_is_decayed_popularity_and_reported() -> None:
     decision = decide(evidence(judged("als", 1.0, n=199), champion=None), CONFIG)
     assert (decision.kind, decision.recipe) == ("first", "decayed_popularity")
     assert "underpowered: 199 users can be evaluated (200 needed)" in decision.sentence
@@ -186,7 +186,7 @@ def test_too_few_users_for_a_first_model_is_decayed_popularity_and_said() -> Non
     assert "something_else is missing; nothing goes live" in no_fallback.sentence
 
 
-def test_nobody_to_judge_is_underpowered_and_no_error() -> None:
+def test_no_users_to_judge_is_underpowered_and_no_error() -> None:
     night = evidence(judged("als", n=0), champion=None, last=None, month=None)
     assert decide(night, CONFIG).recipe == "decayed_popularity"
     waiting = decide(evidence(judged("als", n=0)), CONFIG)
@@ -283,7 +283,7 @@ def test_small_slices_are_reported_and_not_judged() -> None:
 # A refresh ---------------------------------------------------------------------------------------
 
 
-def test_a_healthy_night_refreshes_and_says_with_what() -> None:
+def test_a_healthy_night_refreshes_and_names_the_recipe() -> None:
     decision = decide(evidence(judged("als"), judged("wild", -0.4, seed=2)), CONFIG)
     assert (decision.kind, decision.recipe, decision.anchor) == (
         "refresh",
@@ -369,7 +369,7 @@ def test_no_difference_passes() -> None:
     assert "too few differences" in rule(decision, "refresh.last").sentence
 
 
-def test_a_stored_scorer_that_hits_nobody_is_no_hurdle() -> None:
+def test_a_stored_scorer_without_hits_is_no_hurdle() -> None:
     nothing = users(np.zeros(1200))
     tonight = judged("t").users
     decision = decide(evidence(judged("als"), last=Reference("last", tonight, nothing)), CONFIG)
@@ -699,5 +699,5 @@ def test_equal_candidates_are_hardly_ever_switched_to() -> None:
     assert _switches(0.0, 300, seed=7) <= 3
 
 
-def test_a_fifth_better_is_found() -> None:
+def test_a_fifth_better_is_detected() -> None:
     assert _switches(0.2, 20, seed=8) == 20

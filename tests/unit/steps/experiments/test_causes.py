@@ -61,7 +61,7 @@ def test_fewer_rows_explain_the_window_by_themselves():
     assert [kind for kind, _ in found(fewer, window=("timestamp_us",))] == [CauseKind.ROWS]
 
 
-def test_what_the_lake_says_of_its_files_is_passed_on():
+def test_errors_of_the_lake_on_its_files_are_passed_on():
     assert found(THEN, damage="lake table events: x differs") == [
         (CauseKind.DATA, "lake table events: x differs")
     ]

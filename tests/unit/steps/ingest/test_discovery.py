@@ -126,7 +126,7 @@ def test_a_folder_inside_that_may_not_be_read_hides_no_other_file(open_place):
         inner.chmod(0o700)
 
 
-def test_a_folder_that_cannot_be_listed_is_told_and_the_pass_goes_on(ws, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_reported_and_the_pass_goes_on(ws, monkeypatch):
     inner = ws.home / "landing" / "events" / "inn\ner"
     inner.mkdir()
     land(ws, "orders.csv", orders("1,anna,bread,1,2024-03-01"))

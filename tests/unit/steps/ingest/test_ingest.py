@@ -261,7 +261,7 @@ def test_two_ingests_at_once_are_refused(ws):
         feedback(ws, AT)
 
 
-def test_a_lake_without_its_vault_is_no_place_for_new_people(ws):
+def test_a_lake_without_its_vault_takes_no_new_users(ws):
     land(ws, "orders.csv", orders(ROW))
     feedback(ws, AT)
     (ws.home / "vault.db").unlink()

@@ -140,7 +140,7 @@ def test_files_leave_after_they_lay_there_for_days(ws):
     assert "MB freed" in result.text()
 
 
-def test_a_version_goes_after_a_week_unless_somebody_pinned_it(ws):
+def test_a_version_goes_after_a_week_unless_it_is_pinned(ws):
     night(ws, "young")
     gc(ws, NOW)
     was = ws.lake.read("events", version=3)
@@ -372,7 +372,7 @@ def test_damage_is_named_and_stops_it(ws):
         gc(Workspace(ws.home, ws.composed), NOW)
 
 
-def test_the_command_prints_one_object_and_says_what_is_left(ws, monkeypatch, capsys):
+def test_the_command_prints_one_object_and_what_is_left(ws, monkeypatch, capsys):
     arguments = ["nightjar", "gc", "--at", days(8).isoformat(), "--json", "--home", str(ws.home)]
     monkeypatch.setattr("sys.argv", arguments)
     with ws.lake.lock("publish"), pytest.raises(SystemExit) as ended:

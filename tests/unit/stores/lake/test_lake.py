@@ -283,7 +283,7 @@ def test_lost_sums_are_not_made_anew(lake):
     assert lake.version("events") == 1
 
 
-def test_who_slept_before_he_could_acknowledge_finds_it_done(lake):
+def test_a_writer_that_slept_before_it_acknowledged_finds_it_done(lake):
     for day in range(3):
         lake.append("events", events(f"e{day}", day=day))
     CommitIntegrity(lake.root, "events").acknowledge(1)
@@ -394,7 +394,7 @@ def test_a_cut_commit_before_the_last_one_is_an_error(checkpointed, tmp_path):
         lake.check_tail()
 
 
-def test_a_writer_who_was_overtaken_writes_nothing(lake):
+def test_a_writer_that_was_overtaken_writes_nothing(lake):
     assert lake.append("events", events("e1"), after=-1) == 0
     assert lake.append("events", events("e2", day=1), after=0) == 1
     for stale in (-1, 0, 2):
@@ -403,7 +403,7 @@ def test_a_writer_who_was_overtaken_writes_nothing(lake):
     assert ids(lake.read("events")) == ["e1", "e2"]
 
 
-def test_a_lake_that_cannot_be_written_says_so(tmp_path):
+def test_a_lake_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     lake = Lake(tmp_path / "file" / "lake")
     with raises("lake.unavailable"):
