@@ -19,7 +19,7 @@ class Figure:
     """A measured figure, the expected one, and whether they agree."""
 
     what: str
-    ours: str
+    measured: str
     asked: str
     ok: bool
 
@@ -68,7 +68,7 @@ def shown(what: str, measured: str) -> Figure:
 def table(title: str, figures: Sequence[Figure]) -> str:
     """Write one line for each figure."""
     width = max(len(f.what) for f in figures)
-    measured = max(len(f.ours) for f in figures)
+    measured = max(len(f.measured) for f in figures)
     lines = [f"== {title}"]
     lines += [
         f"{'ok ' if f.ok else 'OFF'}  {f.what:<{width}}  {f.ours:>{measured}}  expected: {f.asked}"

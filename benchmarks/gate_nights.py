@@ -75,7 +75,9 @@ class Paired:
     tau: float
     part: Split
 
-    def found(self, tonight: Fit, last: Fit, month: Fit | None = None) -> tuple[set[str], float]:
+    def failed_rules(
+        self, tonight: Fit, last: Fit, month: Fit | None = None
+    ) -> tuple[set[str], float]:
         """Return the paired rules that block a refresh, and the lift over the last fit."""
         newest = self._reference(tonight, last)
         judged = (
@@ -128,7 +130,7 @@ def _healthy(shop: World, taus: Mapping[str, float], progress: Progress) -> list
         part = shop.split(cut + HOLDOUT * DAY, HOLDOUT)
         for name, tau in taus.items() if fits else ():
             month = fits[-MONTH] if len(fits) >= MONTH else None
-            failed, _ = Paired(name, tau, part).found(tonight, fits[-1], month)
+            failed, _ = Paired(name, tau, part).failed_rules(tonight, fits[-1], month)
             causes.update(failed)
             pairs, months = pairs + 1, months + (month is not None)
         fits = [*fits, tonight][-MONTH:]
@@ -160,12 +162,12 @@ def _damaged(shop: World, taus: Mapping[str, float], progress: Progress) -> list
         }
         for lost, part in parts.items():
             for name, tau in taus.items():
-                failed, change = Paired(name, tau, part).found(tonight, last)
+                failed, change = Paired(name, tau, part).failed_rules(tonight, last)
                 by_damage.setdefault((name, lost), []).append(("last" in failed, change))
-    return [_found(name, lost, nights) for (name, lost), nights in by_damage.items()]
+    return [_share_detected(name, lost, nights) for (name, lost), nights in by_damage.items()]
 
 
-def _found(name: str, lost: str, nights: Sequence[tuple[bool, float]]) -> Figure:
+def _share_detected(name: str, lost: str, nights: Sequence[tuple[bool, float]]) -> Figure:
     seen, changes = sum(blocked for blocked, _ in nights), [change for _, change in nights]
     span = f"{min(changes):+.1%} to {max(changes):+.1%}"
     what = f"{name}, half of the events {lost} lost ({span}): found"

@@ -25,7 +25,7 @@ import psutil
 from dags.local import environment
 from tests.dags.conftest import ROOT
 
-Found = TypeVar("Found")
+Seen = TypeVar("Seen")
 _SIGNAL_AT_PARENTS_DEATH = 1  # Linux's PR_SET_PDEATHSIG
 
 
@@ -124,8 +124,8 @@ class Served:
         return self.wait(over, lambda: f"end of a run; {self.states(dag_id, run_id)}")
 
     def wait(
-        self, look: Callable[[], Found | None], what: Callable[[], str], within_s: float = 240
-    ) -> Found:
+        self, look: Callable[[], Seen | None], what: Callable[[], str], within_s: float = 240
+    ) -> Seen:
         """Poll until there is a value; `what` names it in an error."""
         until = time.monotonic() + within_s
         while (seen := look()) is None:

@@ -46,7 +46,7 @@ def shop(tmp_path_factory, workspace):
 
 
 @pytest.fixture(scope="module")
-def found(shop):
+def result(shop):
     return backtest(shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule))
 
 
@@ -85,34 +85,34 @@ def live_state(ws):
     )
 
 
-def test_every_policy_begins_with_a_night_and_goes_on_as_it_is_called(found):
-    nights = {name: [day.retrained for day in days] for name, days in found.days.items()}
+def test_every_policy_begins_with_a_night_and_goes_on_as_it_is_called(result):
+    nights = {name: [day.retrained for day in days] for name, days in result.days.items()}
     assert nights["nightly"] == [True] * 4
     assert nights["weekly"] == nights["never"] == [True, False, False, False]
     assert nights["adaptive"][0]
-    assert all(day.reason for days in found.days.values() for day in days)
-    assert found.days["nightly"][0].decision == "first"
+    assert all(day.reason for days in result.days.values() for day in days)
+    assert result.days["nightly"][0].decision == "first"
 
 
-def test_days_are_scored_by_what_was_live_with_and_without_folding_in(found):
-    never = found.days["never"]
+def test_days_are_scored_by_what_was_live_with_and_without_folding_in(result):
+    never = result.days["never"]
     assert never[0].ndcg is None
     assert all(day.user_days > 0 and day.ndcg > 0 for day in never[1:])
     assert never[1].ndcg == never[1].base_ndcg  # nothing was folded in before
     assert any(day.ndcg != day.base_ndcg for day in never[2:])
     # Until the second as-of all have lived the same.
-    assert {days[1].ndcg for days in found.days.values()} == {never[1].ndcg}
+    assert {days[1].ndcg for days in result.days.values()} == {never[1].ndcg}
 
 
-def test_the_table_has_nights_seconds_and_shares(found):
-    rows = {row["schedule"]: row for row in found.plain()["rows"]}
+def test_the_table_has_nights_seconds_and_shares(result):
+    rows = {row["schedule"]: row for row in result.plain()["rows"]}
     assert rows["nightly"]["nights"] == 3
     assert rows["nightly"]["of_nightly"] == 1.0
     assert rows["never"]["training_seconds"] == 0
     assert rows["nightly"]["training_seconds"] > 0
-    assert "of nightly" in found.text()
-    json.dumps(found.plain())
-    assert (found.folder / "backtest.svg").stat().st_size > 0
+    assert "of nightly" in result.text()
+    json.dumps(result.plain())
+    assert (result.folder / "backtest.svg").stat().st_size > 0
 
 
 def test_nothing_live_moves(shop):
@@ -121,13 +121,13 @@ def test_nothing_live_moves(shop):
     assert live_state(shop) == before
 
 
-def test_the_night_of_a_sandbox_decides_as_the_live_one_did(shop, found):
+def test_the_night_of_a_sandbox_decides_as_the_live_one_did(shop, result):
     live = shop.runs.starting_with("")[0]
     sentence_live = live.read(DecisionFile).root.sentence
-    assert found.days["nightly"][0].sentence == sentence_live
+    assert result.days["nightly"][0].sentence == sentence_live
 
 
-def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkeypatch):
+def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, result, monkeypatch):
     span = {"every": DAY, "schedules": (RetrainSchedule.ADAPTIVE, RetrainSchedule.NIGHTLY)}
     end = BEGIN + 2 * DAY
     for name in ("nightly", "score_span", "foldin"):
@@ -145,12 +145,12 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
         monkeypatch.setattr(days, name, real)
     again = backtest(shop, BEGIN, end, **span)
     for policy in ("adaptive", "nightly"):
-        undisturbed = [decided(day) for day in found.days[policy][:3]]
+        undisturbed = [decided(day) for day in result.days[policy][:3]]
         assert [decided(day) for day in again.days[policy]] == undisturbed
 
 
 @pytest.mark.parametrize("at", ["gate", "foldin"])
-def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
+def test_killed_it_goes_on_with_the_same_decisions(shop, result, tmp_path, at):
     ws = Workspace.open(copy_of(shop.home, tmp_path / "copy"))
     shutil.rmtree(ws.home / "backtests", ignore_errors=True)
     died = subprocess.run(
@@ -162,21 +162,21 @@ def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     again = backtest(ws, BEGIN, END, every=DAY, schedules=[RetrainSchedule.ADAPTIVE])
-    days = found.days["adaptive"]
+    days = result.days["adaptive"]
     assert [decided(day) for day in again.days["adaptive"]] == [decided(day) for day in days]
 
 
-def test_a_second_call_trains_nothing_and_reports_that_its_days_are_kept(shop, found, monkeypatch):
+def test_a_second_call_trains_nothing_and_reports_that_its_days_are_kept(shop, result, monkeypatch):
     monkeypatch.setattr(days, "nightly", None)
     messages = []
     again = backtest(
         shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule), progress=messages.append
     )
-    assert again.plain() == found.plain()
-    assert messages == [f"resuming the backtest in {found.folder}"]
+    assert again.plain() == result.plain()
+    assert messages == [f"resuming the backtest in {result.folder}"]
 
 
-def test_a_planted_shift_hurts_the_policy_that_never_retrains(shop, found):
+def test_a_planted_shift_hurts_the_policy_that_never_retrains(shop, result):
     shifted = backtest(
         shop,
         BEGIN,
@@ -186,7 +186,7 @@ def test_a_planted_shift_hurts_the_policy_that_never_retrains(shop, found):
         plant=BEGIN + timedelta(hours=1),
     )
     (row,) = shifted.plain()["rows"]
-    unshifted = {row["schedule"]: row for row in found.plain()["rows"]}["never"]
+    unshifted = {row["schedule"]: row for row in result.plain()["rows"]}["never"]
     assert row["ndcg"] < 0.9 * unshifted["ndcg"]
     assert row["answered_days"] is None
 

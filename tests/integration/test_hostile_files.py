@@ -39,13 +39,13 @@ class Passed:
 
     ws: Workspace
     code: int
-    told: dict[str, Any]
+    printed: dict[str, Any]
     peak_mb: int
     kept: dict[str, bytes]
 
     def of(self, one: Hostile) -> dict[str, Any]:
         shown = one.shown or one.file
-        [result] = [outcome for outcome in self.told["outcomes"] if outcome["file"] == shown]
+        [result] = [outcome for outcome in self.printed["outcomes"] if outcome["file"] == shown]
         return result
 
 
@@ -98,7 +98,7 @@ def check_the_rest(passed: Passed, code: int) -> None:
     good = events.filter(pl.col(c.EVENT_ID).str.contains(r"^(first|last)\.csv-[12]$"))
     assert good.height == 4
     assert 50 < passed.peak_mb <= MOST_MB
-    assert passed.told["files"] == len(passed.told["outcomes"])
+    assert passed.printed["files"] == len(passed.printed["outcomes"])
     assert not (passed.ws.home / "scratch").exists()
 
 
@@ -106,7 +106,7 @@ def check_set_aside(passed: Passed, one: Hostile) -> None:
     """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake."""
     result = passed.of(one)
     assert (result["status"], result["rows"]) == (one.status, 0)
-    assert one.says in result["sentence"]
+    assert one.reported in result["sentence"]
     assert "\n" not in result["sentence"]
     if one.status == "waits":
         assert (passed.ws.home / "landing" / "events" / one.file).exists()
@@ -137,7 +137,7 @@ def test_of_a_file_with_hostile_rows_all_are_accounted_for(taken, one):
     assert result["status"] == "taken"
     assert {name: result[name] for name in COUNTS} == {name: getattr(one, name) for name in COUNTS}
     assert result["rows"] == sum(result[name] for name in COUNTS)
-    assert ", ".join(result["reasons"]) == one.says
+    assert ", ".join(result["reasons"]) == one.reported
     key = result["batch_id"]
     events, quarantine = taken.ws.lake.read("events"), taken.ws.lake.read("quarantine")
     assert events.filter(pl.col(c.BATCH_ID) == key).height == one.accepted
@@ -186,5 +186,5 @@ def test_the_docs_list_the_same():
         outcome, code = documented[one.title]
         assert code == ("0" if one.status == "taken" else "3")
         assert outcome.startswith("ingested" if one.status == "taken" else f"{one.status}: ")
-        for word in one.says.split(", ") if one.status == "taken" else [one.says]:
+        for word in one.reported.split(", ") if one.status == "taken" else [one.reported]:
             assert word in outcome

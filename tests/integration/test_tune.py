@@ -87,7 +87,7 @@ def ticking():
     return lambda: float(next(seconds))
 
 
-def told(ws, study):
+def stored_study(ws, study):
     return StudyFile.parse(StudyFiles(ws.home / "studies", study).read("study.json"), study)
 
 
@@ -136,7 +136,7 @@ def test_a_bad_start_is_detected_and_becomes_a_candidate(tuned):
 
 def test_its_windows_end_before_the_longest_holdout_begins(tuned):
     ws, result, _ = tuned
-    study = told(ws, result.study)
+    study = stored_study(ws, result.study)
     assert study.until == UNTIL
     assert result.windows == tuple(UNTIL - timedelta(days=7 * n) for n in (1, 2, 3))
 
@@ -145,7 +145,7 @@ def test_its_files_hold_every_trial(tuned):
     ws, result, _ = tuned
     files = StudyFiles(ws.home / "studies", result.study)
     assert files.names == ("coordinates.png", "history.png", "importance.png", "study.json")
-    study = told(ws, result.study)
+    study = stored_study(ws, result.study)
     assert len(study.trials) == sum(result.trials.values())
     start = study.trials[0]
     assert start.fields == {"alpha": 100.0, "regularization": 300.0, "half_life_days": 90.0}
@@ -161,7 +161,7 @@ def test_the_same_call_goes_on_and_measures_nothing_twice(tuned, tmp_path):
     result = tune(ws, AS_OF, budget=12, elapsed=ticking(), recipe="als")
     assert result.study == before.study
     assert result.best >= before.best
-    was, now = told(tuned[0], result.study).trials, told(ws, result.study).trials
+    was, now = stored_study(tuned[0], result.study).trials, stored_study(ws, result.study).trials
     assert now[: len(was)] == was
     assert len(now) > len(was)
     fields = [tuple(trial.fields.items()) for trial in now]
@@ -174,7 +174,7 @@ def test_the_next_study_begins_with_the_best_of_the_last(tuned, tmp_path):
     result = tune(ws, NIGHTS[1], budget=16, elapsed=ticking(), recipe="als", progress=lines.append)
     assert result.study != tuned[1].study
     assert f"begins with the best trials of {tuned[1].study}" in lines
-    trials = told(ws, result.study).trials
+    trials = stored_study(ws, result.study).trials
     best = {f: getattr(tuned[1].recipe, f) for f in ("alpha", "regularization", "half_life_days")}
     assert trials[1].fields == best
 
@@ -187,8 +187,8 @@ def test_what_only_the_holdout_knows_changes_nothing(tuned, copy):
     land(copy.home, planted, NIGHTS[2])
     assert feedback(copy, NIGHTS[2]).accepted > 1000
     result = tune(copy, AS_OF, budget=25, elapsed=ticking(), recipe="als")
-    unchanged = told(tuned[0], tuned[1].study).trials
-    trials = told(copy, result.study).trials
+    unchanged = stored_study(tuned[0], tuned[1].study).trials
+    trials = stored_study(copy, result.study).trials
     assert len(trials) > 2
     for actual, expected in zip(trials, unchanged, strict=False):
         assert (actual.fields, actual.windows) == (expected.fields, expected.windows)
@@ -353,7 +353,7 @@ def test_a_study_is_shown_in_mlflow_once_however_often_it_is_mirrored(judged):
     experiment = client.get_experiment_by_name("nightjar-tuning").experiment_id
     runs = client.search_runs([experiment], max_results=1000)
     trials = [run for run in runs if run.info.run_id != parent]
-    study = told(ws, result.study)
+    study = stored_study(ws, result.study)
     assert len(trials) == len(study.trials)
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent}
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -408,6 +408,6 @@ def test_a_search_that_was_killed_goes_on(copy):
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     result = tune(copy, AS_OF, budget=8, elapsed=ticking(), recipe="als")
-    numbers = [trial.number for trial in told(copy, result.study).trials]
+    numbers = [trial.number for trial in stored_study(copy, result.study).trials]
     assert numbers[:6] == list(range(6))
     assert len(numbers) > 6

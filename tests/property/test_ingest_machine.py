@@ -52,7 +52,7 @@ class Ingesting(RuleBasedStateMachine):
         self.waiting: list[tuple[bytes, list[Row]]] = []
         self.read: set[bytes] = set()
         self.named: dict[tuple[str, str], Row] = {}
-        self.nameless: Counter[Row] = Counter()
+        self.without_id: Counter[Row] = Counter()
         self.ends: Counter[str] = Counter()
 
     def teardown(self) -> None:
@@ -121,8 +121,8 @@ class Ingesting(RuleBasedStateMachine):
                 self.ends["quarantined"] += 1
             elif not name:
                 equal[row] += 1
-                known = equal[row] <= self.nameless[row]
-                self.nameless[row] += not known
+                known = equal[row] <= self.without_id[row]
+                self.without_id[row] += not known
                 self.ends["duplicates" if known else "accepted"] += 1
             elif (name, day) in self.named:
                 same = self.named[name, day] == row
@@ -141,7 +141,7 @@ class Ingesting(RuleBasedStateMachine):
                 c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.VALUE, c.EVENT_DAY
             ).iter_rows()
         )
-        assert actual == Counter(self.named.values()) + self.nameless
+        assert actual == Counter(self.named.values()) + self.without_id
         done = ws.lake.read("batches").filter(pl.col(c.STATUS) == c.BatchStatus.DONE)
         counts = {name: done[name].sum() for name in (c.ACCEPTED, c.QUARANTINED, c.DUPLICATES)}
         assert counts == {name: self.ends[name] for name in counts}

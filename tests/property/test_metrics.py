@@ -103,7 +103,7 @@ def written(users: list[User]) -> tuple[Lists, Truth]:
     return ragged([u[0] for u in users]), Truth(cells.tocsr(), size)
 
 
-NOBODY: list[User] = []
+NO_USERS: list[User] = []
 NO_TRUTH: list[User] = [([0, 1], set(), 0), ([2], {2}, 0), ([], set(), 0)]
 ONE_ITEM: list[User] = [([5], {5}, 0), ([5], {4}, 0)]
 EMPTY_LISTS: list[User] = [([], {1}, 0), ([], {1, 2}, 3)]
@@ -113,7 +113,7 @@ ALL_RIGHT: list[User] = [(list(range(N_ITEMS)), set(range(N_ITEMS)), 0)]
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(USER, max_size=6), st.lists(st.integers(1, 10), min_size=1, max_size=3))
-@example(NOBODY, [3])
+@example(NO_USERS, [3])
 @example(NO_TRUTH, [1, 3])
 @example(ONE_ITEM, [1, 20])
 @example(EMPTY_LISTS, [2])

@@ -53,7 +53,7 @@ def plain_truth(
 @settings(max_examples=60, deadline=None)
 @given(ROWS, st.sampled_from(["repeat", "discovery"]), st.integers(1, 6), st.randoms())
 def test_a_split_agrees_with_a_loop_and_with_any_order(
-    rows: list[Event], policy: str, enough: int, dice: object
+    rows: list[Event], policy: str, enough: int, randomness: object
 ) -> None:
     rows = [(0, 0, "purchase", 0), *rows]
     config = SplitConfig(
@@ -71,7 +71,7 @@ def test_a_split_agrees_with_a_loop_and_with_any_order(
     judged = len({user for user, _ in expected})
     assert judged >= config.min_users or "underpowered" in parts.flags
     shuffled = rows.copy()
-    dice.shuffle(shuffled)  # type: ignore[attr-defined]
+    randomness.shuffle(shuffled)  # type: ignore[attr-defined]
     again = split(frame(shuffled), AS_OF, config, first=False)
     assert again.truth.equals(parts.truth)
     assert SplitFile.of(again) == SplitFile.of(parts)

@@ -36,7 +36,7 @@ def serve(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complete
     )
 
 
-def told(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
+def settings_of(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     assert lines[-1] == "ARGUMENTS -m mlflow server"
@@ -77,8 +77,8 @@ def test_over_a_workspace(tmp_path: Path) -> None:
     home.mkdir()
     (home / "nightjar.toml").write_text("")
     for environment in (
-        told(serve("work space", cwd=tmp_path)),
-        told(serve(cwd=tmp_path, NIGHTJAR_HOME="work space")),
+        settings_of(serve("work space", cwd=tmp_path)),
+        settings_of(serve(cwd=tmp_path, NIGHTJAR_HOME="work space")),
     ):
         assert environment == {
             **SETTINGS,
@@ -95,7 +95,7 @@ def test_over_postgresql(tmp_path: Path) -> None:
         "MLFLOW_HOST": "0.0.0.0",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow:5000",
     }
-    assert told(serve(cwd=tmp_path, **given)) == {**SETTINGS, **given}
+    assert settings_of(serve(cwd=tmp_path, **given)) == {**SETTINGS, **given}
     del given["MLFLOW_ARTIFACTS_DESTINATION"]
     refused = serve(cwd=tmp_path, **given)
     assert refused.returncode != 0

@@ -39,11 +39,11 @@ class Ranked(Scorer):
     """Everybody gets the same ranking: a plain scorer whose lists can be read off."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
-    worth: NDArray[np.float32]
+    item_scores: NDArray[np.float32]
 
     def _fold_in(self, history: History) -> Scores:
         users = np.ones((history.n_users, 1), np.float32)
-        return Scores(users=users, items=self.worth[:, None])
+        return Scores(users=users, items=self.item_scores[:, None])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {}

@@ -18,11 +18,11 @@ from tests.published import DAY, at, lists, publications
 SPAN = Interval(DAY, DAY + timedelta(days=1))
 CONFIG = AttributionConfig(window_days=2)
 ONE = publications(("p1", 1, None, "7", at(-9), at(-1))).with_columns(recipe=pl.lit("als"))
-PEOPLE = [f"u{n:02}" for n in range(12)]
-SHOWN = {("p1", user): "abc" for user in PEOPLE} | {("p1", c.FALLBACK_USER): "xyz"}
+USERS = [f"u{n:02}" for n in range(12)]
+SHOWN = {("p1", user): "abc" for user in USERS} | {("p1", c.FALLBACK_USER): "xyz"}
 PRICES = pl.DataFrame({c.ITEM_ID: ["a", "b", "x"], c.PRICE: [2.1, 0.7, None]})
 SEGMENTS = pl.DataFrame(
-    {c.USER_ID: PEOPLE, c.SEGMENT: ["new"] * 11 + [None]},
+    {c.USER_ID: USERS, c.SEGMENT: ["new"] * 11 + [None]},
     schema_overrides={c.SEGMENT: pl.String},
 )
 
@@ -57,14 +57,14 @@ def the(attribution, by="all", name="all"):
     return rows[by, name]
 
 
-def everybody(*rows):
+def all_users(*rows):
     """Twelve active users without a response, and the named rows."""
-    return did(*((user, "q", 1) for user in PEOPLE), *rows)
+    return did(*((user, "q", 1) for user in USERS), *rows)
 
 
 def test_rates_by_hand():
     result = run(
-        everybody(
+        all_users(
             ("u00", "a", 2),  # a click
             ("u00", "a", 3),  # the same exposure again
             ("u00", "b", 3, "view"),
@@ -98,9 +98,9 @@ def test_an_answer_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
     table = publications(
         ("p1", 1, None, "7", at(-9), at(-8)), ("p2", 2, None, "8", at(-1), at(0))
     ).with_columns(recipe=pl.lit("als"))
-    shown = SHOWN | {("p2", user): "de" for user in PEOPLE}
-    seen = [(user, "q", -2) for user in PEOPLE]
-    late = [(user, item, 2) for user in PEOPLE for item in "abc"]
+    shown = SHOWN | {("p2", user): "de" for user in USERS}
+    seen = [(user, "q", -2) for user in USERS]
+    late = [(user, item, 2) for user in USERS for item in "abc"]
     result = run(did(*seen, *late, ("u00", "d", 3)), table, shown)
     assert (result.joined, result.late) == (37, 36)
     assert {row.name for row in result.rows if row.by == "version"} == {"8"}
@@ -113,7 +113,7 @@ def test_an_answer_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
 
 
 def test_groups_are_of_users_items_and_places():
-    result = run(everybody(("u00", "a", 2), ("u11", "b", 2)))
+    result = run(all_users(("u00", "a", 2), ("u11", "b", 2)))
     for by, name, exposures, clicks in (
         ("publication", "p1", 36, 2),
         ("version", "7", 36, 2),
@@ -133,7 +133,7 @@ def test_groups_are_of_users_items_and_places():
 
 
 def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
-    result = run(everybody(("u11", "a", 2)))
+    result = run(all_users(("u11", "a", 2)))
     row = the(result, "segment", "(none)")
     assert row.users == 1
     assert {v for n, v in plain_json(row).items() if n not in ("by", "name", "users")} == {None}
@@ -201,7 +201,7 @@ def test_users_without_a_list_answer_the_one_for_anyone():
 def test_answers_to_lists_that_were_never_shown_are_counted_and_not_believed():
     claimed = [("u00", item, 2, "click", 1.0, "p1", 1) for item in "klmno"]
     claimed += [("u01", "a", 2, "click", 1.0, "p99", 1), ("s00", "a", 2, "click", 1.0, "p1", 1)]
-    result = run(everybody(*claimed))
+    result = run(all_users(*claimed))
     assert (result.claims.agree, result.claims.contradict, result.claims.unmatched) == (0, 1, 6)
     assert result.joined == the(result).clicks == 1
     assert "p99" not in {row.name for row in result.rows}
@@ -211,9 +211,9 @@ def test_answers_to_lists_that_were_never_shown_are_counted_and_not_believed():
 
 
 def test_a_flood_from_one_person_answers_no_more_than_that_person_was_shown():
-    without_flood = run(everybody(("u01", "a", 2)))
+    without_flood = run(all_users(("u01", "a", 2)))
     flood = [("u00", "abcxyz"[n % 6], 2 + n / 1000, "click") for n in range(3000)]
-    with_flood = run(everybody(("u01", "a", 2), *flood))
+    with_flood = run(all_users(("u01", "a", 2), *flood))
     figures = the(with_flood)
     assert figures.exposures == the(without_flood).exposures
     assert figures.clicks == the(without_flood).clicks + 3
@@ -223,7 +223,7 @@ def test_a_flood_from_one_person_answers_no_more_than_that_person_was_shown():
 
 def test_each_day_of_the_span_is_an_exposure_of_its_own():
     week = Interval(DAY, DAY + timedelta(days=7))
-    events = did(*((user, "q", 24 * day) for user in PEOPLE for day in range(3)), ("u00", "a", 49))
+    events = did(*((user, "q", 24 * day) for user in USERS for day in range(3)), ("u00", "a", 49))
     figures = the(run(events, span=week))
     assert (figures.exposures, figures.answers) == (3 * 36, 1)
 
@@ -287,12 +287,12 @@ def test_last_touch_agrees_with_a_plain_loop(seed):
     shown = {
         (row[0], user): "".join(rng.permutation(items)[:3])
         for row in rows
-        for user in [*PEOPLE[:4], c.FALLBACK_USER]
+        for user in [*USERS[:4], c.FALLBACK_USER]
         if rng.random() < 0.6
     }
     events = did(
         *(
-            (PEOPLE[rng.integers(6)], items[rng.integers(8)], float(rng.uniform(-48, 24)))
+            (USERS[rng.integers(6)], items[rng.integers(8)], float(rng.uniform(-48, 24)))
             for _ in range(160)
         )
     )
@@ -317,11 +317,11 @@ def test_last_touch_agrees_with_a_plain_loop(seed):
 def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     rng = np.random.default_rng(3)
     rows = [
-        (PEOPLE[rng.integers(12)], "abcdxyz"[rng.integers(7)], float(rng.uniform(0, 24)), kind, 2.0)
+        (USERS[rng.integers(12)], "abcdxyz"[rng.integers(7)], float(rng.uniform(0, 24)), kind, 2.0)
         for kind in ("click", "purchase", "return", "rating")
         for _ in range(60)
     ]
-    names = dict(zip(PEOPLE, rng.permutation([f"q{n}" for n in range(12)]), strict=True))
+    names = dict(zip(USERS, rng.permutation([f"q{n}" for n in range(12)]), strict=True))
 
     def rates(name, order):
         events = did(*((name(row[0]), *row[1:]) for row in (rows[n] for n in order)))
@@ -338,7 +338,7 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
 
 
 def test_it_is_plain_json():
-    as_json = plain_json(run(everybody(("u00", "a", 2))))
+    as_json = plain_json(run(all_users(("u00", "a", 2))))
     assert json.loads(json.dumps(as_json, allow_nan=False)) == as_json
     assert as_json["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
     assert as_json["claims"] == {"agree": 0, "contradict": 0, "unmatched": 0}

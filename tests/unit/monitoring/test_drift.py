@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def calm():
+def stable():
     return shop()
 
 
@@ -29,8 +29,8 @@ def another_item(row, rng):
     return [row[0], f"i{39 - int(row[1][1:]):02}", *row[2:]]
 
 
-def test_a_stable_shop_has_no_drift(calm):
-    report = judged(calm)
+def test_a_stable_shop_has_no_drift(stable):
+    report = judged(stable)
     assert report.status == DriftStatus.STABLE
     assert report.alarms == ()
     assert set(named(report)) == {
@@ -91,38 +91,38 @@ def test_each_signal_finds_its_own_change(change, name, asks):
     assert (name in {alarm.name for alarm in report.alarms}) is asks
 
 
-def test_one_persons_flood_is_no_volume(calm):
-    few = calm.filter(pl.col(c.USER_ID) < "u040")
-    latest = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY)
+def test_one_persons_flood_is_no_volume(stable):
+    few = stable.filter(pl.col(c.USER_ID) < "u040")
+    latest = stable.filter(pl.col(c.TIMESTAMP) >= END - DAY)
     flood = latest.with_columns(pl.lit("eve").alias(c.USER_ID))
     volume = named(judged(pl.concat([few, flood])))["data.volume"]
     assert volume.status == DriftStatus.STABLE
 
 
-def test_volume_up_asks_for_a_retrain_and_volume_down_for_a_person(calm):
+def test_volume_up_asks_for_a_retrain_and_volume_down_for_a_person(stable):
     latest = pl.col(c.TIMESTAMP) >= END - DAY
-    up = calm.filter(latest).with_columns(pl.format("x{}", c.USER_ID).alias(c.USER_ID))
-    twice = named(judged(pl.concat([calm, up, up.with_columns(user_id=c.ITEM_ID)])))
+    up = stable.filter(latest).with_columns(pl.format("x{}", c.USER_ID).alias(c.USER_ID))
+    twice = named(judged(pl.concat([stable, up, up.with_columns(user_id=c.ITEM_ID)])))
     assert twice["data.volume"].status == DriftStatus.DRIFT and twice["data.volume"].retrain_helps
     assert twice["data.volume"].figure > 6
-    few = judged(calm.filter(~latest | (pl.col(c.USER_ID) < "u010")))
+    few = judged(stable.filter(~latest | (pl.col(c.USER_ID) < "u010")))
     down = named(few)["data.volume"]
     assert down.status == DriftStatus.DRIFT and not down.retrain_helps and down.figure < -6
     assert "events, usually" in down.sentence
     assert "data.volume" not in {alarm.name for alarm in few.alarms}
 
 
-def test_a_flood_from_one_person_is_no_drift(calm):
-    noise = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY).head(1)
+def test_a_flood_from_one_person_is_no_drift(stable):
+    noise = stable.filter(pl.col(c.TIMESTAMP) >= END - DAY).head(1)
     flood = pl.concat([noise] * 5000).with_columns(
         pl.lit("u000").alias(c.USER_ID),
         pl.lit("i39").alias(c.ITEM_ID),
         pl.Series(c.TIMESTAMP, [END - DAY + timedelta(seconds=n) for n in range(5000)]),
     )
-    report = judged(pl.concat([calm, flood.cast({c.TIMESTAMP: c.INSTANT})]))
+    report = judged(pl.concat([stable, flood.cast({c.TIMESTAMP: c.INSTANT})]))
     assert report.status == DriftStatus.STABLE
     crowd = flood.head(60).with_columns(pl.Series(c.USER_ID, [f"u{n:03}" for n in range(60)]))
-    many = pl.concat([calm, *[crowd.cast({c.TIMESTAMP: c.INSTANT})] * 4])
+    many = pl.concat([stable, *[crowd.cast({c.TIMESTAMP: c.INSTANT})] * 4])
     assert "taste.items" in drifting(judged(many))
 
 
@@ -157,13 +157,13 @@ def test_a_reference_that_is_too_short_raises_no_alarm_and_is_reported():
     assert enough.status == DriftStatus.DRIFT
 
 
-def test_a_window_with_no_event(calm):
+def test_a_window_with_no_event(stable):
     latest = pl.col(c.TIMESTAMP) >= END - DAY
-    report = judged(calm.filter(~latest))
+    report = judged(stable.filter(~latest))
     assert report.status == DriftStatus.NO_EVENT
     assert report.sentence == "no events on the day up to 2026-06-01T03:00:00Z"
     assert {signal.status for signal in report.signals} == {DriftStatus.NO_EVENT}
-    nothing = judged(calm.clear())
+    nothing = judged(stable.clear())
     assert nothing.status == DriftStatus.TOO_SHORT and nothing.alarms == ()
 
 
@@ -190,10 +190,10 @@ def test_what_was_reported_begins_its_reference_anew():
     assert named(restarted)["taste.items"].status == DriftStatus.STABLE
 
 
-def test_nothing_after_the_end_is_looked_at(calm):
+def test_nothing_after_the_end_is_looked_at(stable):
     end = END - 5 * DAY
-    before = judged(calm.filter(pl.col(c.TIMESTAMP) < end), end=end)
-    assert plain(judged(calm, end=end)) == plain(before)
+    before = judged(stable.filter(pl.col(c.TIMESTAMP) < end), end=end)
+    assert plain(judged(stable, end=end)) == plain(before)
 
 
 def test_what_the_data_lack_is_no_signal():
@@ -240,15 +240,15 @@ def quality(*days, nights=None):
         (quality(mean(0.0), mean(0.0), mean(0.0), nights=[0.0] * 9), DriftStatus.STABLE),
     ],
 )
-def test_live_quality_alarms_when_it_is_clearly_worse(calm, seen, verdict):
-    signal = named(judged(calm, qualities=[seen]))["quality.ndcg"]
+def test_live_quality_alarms_when_it_is_clearly_worse(stable, seen, verdict):
+    signal = named(judged(stable, qualities=[seen]))["quality.ndcg"]
     assert signal.status == verdict
     assert signal.retrain_helps
     if verdict == DriftStatus.DRIFT:
         assert "nightly runs before (0.0" in signal.sentence and "usually 0.1000" in signal.sentence
 
 
-def worth(rng, n_users, hit=0.15):
+def live_quality(rng, n_users, hit=0.15):
     """Quality of lists for some users, few of them with a hit."""
     ndcg = np.where(rng.random(n_users) < hit, rng.choice([1, 0.63, 0.5, 0.43, 0.3], n_users), 0.0)
     ratio = ratio_ci(ndcg, np.ones(n_users))
@@ -261,8 +261,8 @@ def quality_alarms(steady, n_users, hit=0.15, looks=200):
     alarms = [
         Quality(
             "ndcg",
-            tuple(worth(rng, n_users, hit) for _ in range(CONFIG.scored_days)),
-            tuple(worth(rng, 7 * n_users) for _ in range(10)),
+            tuple(live_quality(rng, n_users, hit) for _ in range(CONFIG.scored_days)),
+            tuple(live_quality(rng, 7 * n_users) for _ in range(10)),
         )
         for _ in range(looks)
     ]
@@ -273,25 +273,25 @@ def quality_alarms(steady, n_users, hit=0.15, looks=200):
 
 
 @pytest.mark.parametrize("n_users", [10, 15])
-def test_a_few_users_without_a_hit_are_no_worse_lists(calm, n_users):
-    assert quality_alarms(calm, n_users) == 0
+def test_a_few_users_without_a_hit_are_no_worse_lists(stable, n_users):
+    assert quality_alarms(stable, n_users) == 0
 
 
-def test_lists_without_hits_are_detected_with_fifty_users_a_day(calm):
-    assert quality_alarms(calm, 50, hit=0.0) > 150
+def test_lists_without_hits_are_detected_with_fifty_users_a_day(stable):
+    assert quality_alarms(stable, 50, hit=0.0) > 150
 
 
-def test_nights_that_know_no_error_leave_a_day_its_own(calm):
+def test_nights_that_know_no_error_leave_a_day_its_own(stable):
     nights = tuple(QualityMean(0.1, None, 400, 400) for _ in range(6))
     alike = Quality("ndcg", (mean(0.08), mean(0.08), mean(0.1)), nights)
-    assert named(judged(calm, qualities=[alike]))["quality.ndcg"].status == DriftStatus.DRIFT
+    assert named(judged(stable, qualities=[alike]))["quality.ndcg"].status == DriftStatus.DRIFT
 
 
-def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit(calm):
+def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit(stable):
     names = {f"u{n:03}": f"q{(n * 37) % 60:03}" for n in range(60)}
-    renamed = calm.with_columns(pl.col(c.USER_ID).replace(names))
+    renamed = stable.with_columns(pl.col(c.USER_ID).replace(names))
     shuffled = renamed.sample(fraction=1.0, shuffle=True, seed=1)
-    assert plain(judged(shuffled)) == plain(judged(calm))
+    assert plain(judged(shuffled)) == plain(judged(stable))
 
 
 def test_it_is_plain_json_and_comes_back():

@@ -22,7 +22,7 @@ from pipeline.monitoring.verdicts import DriftStatus as Of
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 JUDGED = AT - timedelta(hours=33)
 CONFIG = PolicyConfig()
-CALM = Drift(AT, Of.STABLE, "no drift in 9 signals", ())
+STABLE = Drift(AT, Of.STABLE, "no drift in 9 signals", ())
 
 
 def nights(**changed):
@@ -35,7 +35,7 @@ def drifting(name="taste.items", asks=True):
     return Drift(AT, Of.DRIFT, signal.sentence, (signal,))
 
 
-def ask(events=0, counted=None, past=None, drift=CALM, config=CONFIG, at=AT):
+def ask(events=0, counted=None, past=None, drift=STABLE, config=CONFIG, at=AT):
     counted = events if counted is None else counted
     return policy(events, counted, past or nights(), drift, at=at, config=config)
 

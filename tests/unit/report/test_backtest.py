@@ -11,7 +11,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 PLANT = START + timedelta(days=4.5)
 
 
-def lived(ndcg, nights, seconds=2.0):
+def scored_days(ndcg, nights, seconds=2.0):
     """Ten days: the first is a night, then those of `nights`."""
     return tuple(
         DayFile(
@@ -34,9 +34,9 @@ def lived(ndcg, nights, seconds=2.0):
 @pytest.fixture
 def days():
     return {
-        "nightly": lived(0.3, set(range(10))),
-        "adaptive": lived(0.297, {5, 8}),
-        "never": lived(0.2, set()),
+        "nightly": scored_days(0.3, set(range(10))),
+        "adaptive": scored_days(0.297, {5, 8}),
+        "never": scored_days(0.2, set()),
     }
 
 
@@ -59,7 +59,7 @@ def test_a_shift_is_answered_by_the_first_night_after_it(days):
     assert nightly.answered_days == 0.5
     assert adaptive.answered_days == 0.5
     assert never.answered_days is None
-    late = {"adaptive": lived(0.3, {3, 8})}
+    late = {"adaptive": scored_days(0.3, {3, 8})}
     assert summary(late, PLANT)[0].answered_days == 3.5
     assert [row.answered_cause for row in (nightly, never)] == ["drift", None]
     lines = text(days, PLANT).splitlines()

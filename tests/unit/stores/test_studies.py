@@ -23,7 +23,7 @@ FACTS = {"key": "als", "as_of": "2024-03-11T09:00:00Z"}
 WINDOWS = 3
 
 
-def worth(values):
+def value_of(values):
     """Value of a recipe: best at alpha 5, whatever the factors."""
     return 1.0 - 0.1 * abs(math.log(values["alpha"] / 5.0))
 
@@ -35,15 +35,17 @@ def go_on(study, trials, *, halve=False):
         asked = study.ask()
         asked_for.append(dict(asked.values))
         if not halve:
-            study.finish(asked, COMPLETE, {"windows": [worth(asked.values)]}, worth(asked.values))
+            study.finish(
+                asked, COMPLETE, {"windows": [value_of(asked.values)]}, value_of(asked.values)
+            )
             continue
         for step in range(1, WINDOWS + 1):
-            if not study.report(asked, step, worth(asked.values)) and step < WINDOWS:
-                study.finish(asked, PRUNED, {"windows": [worth(asked.values)] * step})
+            if not study.report(asked, step, value_of(asked.values)) and step < WINDOWS:
+                study.finish(asked, PRUNED, {"windows": [value_of(asked.values)] * step})
                 break
         else:
-            notes = {"windows": [worth(asked.values)] * WINDOWS}
-            study.finish(asked, COMPLETE, notes, worth(asked.values))
+            notes = {"windows": [value_of(asked.values)] * WINDOWS}
+            study.finish(asked, COMPLETE, notes, value_of(asked.values))
     return asked_for
 
 
@@ -155,9 +157,9 @@ def test_a_failed_trial_is_not_proposed_again(studies):
 def test_importance_names_the_field_that_matters(studies):
     study = studies.begin("one", FACTS, AXES, START)
     go_on(study, 5)
-    assert study.importance({t.number: worth(t.values) for t in study.trials()}) == {}
+    assert study.importance({t.number: value_of(t.values) for t in study.trials()}) == {}
     go_on(study, 10)
-    alike = {t.number: worth(t.values) for t in study.trials()}
+    alike = {t.number: value_of(t.values) for t in study.trials()}
     shares = study.importance(alike)
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares["alpha"] > 0.7
