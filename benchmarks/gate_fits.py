@@ -170,15 +170,15 @@ def bank(shop: World, progress: Progress) -> Bank:
         month = shop.split(cut + DAYS * DAY, DAYS)
         ends = [cut + (start + WEEK) * DAY for start in range(0, DAYS, WEEK)]
         parts = [month, *(_known(shop.split(end, WEEK), history) for end in ends)]
-        found: list[list[tuple[Floats, Floats]]] = [[] for _ in parts]
+        pairs: list[list[tuple[Floats, Floats]]] = [[] for _ in parts]
         of_blend = []
         for replicate in range(FITS):
             progress(f"{shop.name}: cut {number} of {CUTS}, fit {replicate + 1} of {FITS}")
             scorers = fits_of(history, replicate)
             of_blend.append(list_values(scorers[BLEND], history, month, K)[0])
-            for values, part in zip(found, parts, strict=True):
+            for values, part in zip(pairs, parts, strict=True):
                 values.append(list_values(scorers[ALS], history, part, K))
-        blocks = [_block(part, values) for part, values in zip(parts, found, strict=True)]
+        blocks = [_block(part, values) for part, values in zip(parts, pairs, strict=True)]
         months.append(blocks[0])
         weeks += blocks[1:]
         slices.append(_slices(history, month))
@@ -218,44 +218,44 @@ SWITCHED = {"OR": 4, "CJ": 3}
 
 def equal_fits(shop: World, known: Bank, progress: Progress) -> list[Figure]:
     """Return the gate's figures for recipes that are equal."""
-    found: list[Figure] = []
+    figures: list[Figure] = []
     for number, month in enumerate(known.months):
         label = f"cut {number + 1}: "
         level = float(month.ndcg.mean())
-        found.append(near(f"{label}NDCG@{K}", level, LEVELS[shop.name][number]))
+        figures.append(near(f"{label}NDCG@{K}", level, LEVELS[shop.name][number]))
         users = float(month.n_users)
-        found.append(near(f"{label}users", users, USERS[shop.name][number], "{:.0f}"))
+        figures.append(near(f"{label}users", users, USERS[shop.name][number], "{:.0f}"))
     tau = known.seed_sds[ALS]
-    found.append(near("τ", tau, TAU[shop.name], "{:.2%}"))
+    figures.append(near("τ", tau, TAU[shop.name], "{:.2%}"))
     progress(f"{shop.name}: e-processes of equal recipes")
-    found += _lineages(shop.name, known.weeks, tau)
+    figures += _lineages(shop.name, known.weeks, tau)
     progress(f"{shop.name}: slices of equal recipes")
     corrected, plain = _false_slices(known, tau)
-    found.append(between("slices, false blocks by Holm, %", corrected, 3, 7))
-    found.append(between("slices, false blocks without a correction, %", plain, 19, 28))
-    return found + _calibrated(known)
+    figures.append(between("slices, false blocks by Holm, %", corrected, 3, 7))
+    figures.append(between("slices, false blocks without a correction, %", plain, 19, 28))
+    return figures + _calibrated(known)
 
 
 def _lineages(name: str, weeks: Sequence[ReplicateBlock], tau: float) -> list[Figure]:
     """Replay an e-process for every ordered pair of fits, week after week."""
     paths = []
-    for ours, theirs in permutations(range(FITS), 2):
+    for first, second in permutations(range(FITS), 2):
         blocks = []
         for week in weeks:
             test = difference(
-                week.ndcg[ours], week.ndcg[theirs], tau_candidate=tau, tau_champion=tau
+                week.ndcg[first], week.ndcg[second], tau_candidate=tau, tau_champion=tau
             )
             blocks.append((test.x, test.v, week.holdout) if test.underpowered is None else None)
         paths.append(blocks)
     judged = sum(block is not None for block in paths[0])
-    found = []
+    figures = []
     for points, asked in ((1 / CONFIG.alpha, SWITCHED[name]), (e_value_needed(CONFIG, 1), 0)):
         switched = sum(replay(p, points, CONFIG.min_lift).switched is not None for p in paths)
         what = (
             f"of {len(paths)} pairs of fits over {judged} weeks, switched at e-value {points:.0f}"
         )
-        found.append(at_most(what, switched, asked))
-    return found
+        figures.append(at_most(what, switched, asked))
+    return figures
 
 
 def _false_slices(known: Bank, tau: float) -> tuple[float, float]:
@@ -263,9 +263,9 @@ def _false_slices(known: Bank, tau: float) -> tuple[float, float]:
     regressed = plain = tests = 0
     for month, slices in zip(known.months, known.slices, strict=True):
         frames = [_frame(values, slices) for values in month.ndcg]
-        for ours, theirs in permutations(frames, 2):
+        for first, second in permutations(frames, 2):
             results = slice_rules(
-                "switch", "equal", (ours, theirs), (tau, tau), CONFIG.slice_alpha_switch, CONFIG
+                "switch", "equal", (first, second), (tau, tau), CONFIG.slice_alpha_switch, CONFIG
             )
             judged = [rule for rule in results if rule.outcome in ("pass", "fail")]
             regressed += any(rule.outcome == "fail" for rule in judged)
@@ -286,13 +286,17 @@ def _calibrated(known: Bank) -> list[Figure]:
         ReplicateBlock(m.holdout, m.ndcg[:REPLICATES], m.ndcg_reversed[:REPLICATES])
         for m in known.months[-CUTOFFS:]
     ]
-    found = calibrate(blocks, CONFIG)
-    what = f"calibration: one block's rate of false switches, upper limit (v̂ {found.v_hat:.2f})"
+    calibration = calibrate(blocks, CONFIG)
+    what = (
+        f"calibration: one block's rate of false switches, upper limit (v̂ {calibration.v_hat:.2f})"
+    )
     return [
-        at_most(what, found.rate_upper, 0.02, "{:.2%}"),
-        at_most("calibration: ordered pairs that pass", found.passed, 0.02 * found.pairs),
+        at_most(what, calibration.rate_upper, 0.02, "{:.2%}"),
+        at_most(
+            "calibration: ordered pairs that pass", calibration.passed, 0.02 * calibration.pairs
+        ),
         shown(
-            f"calibration: power to find {found.planted:+.1%} within {CUTOFFS} blocks",
-            f"{found.power:.0%}",
+            f"calibration: power to find {calibration.planted:+.1%} within {CUTOFFS} blocks",
+            f"{calibration.power:.0%}",
         ),
     ]

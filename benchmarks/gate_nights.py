@@ -75,7 +75,9 @@ class Paired:
     tau: float
     part: Split
 
-    def found(self, tonight: Fit, last: Fit, month: Fit | None = None) -> tuple[set[str], float]:
+    def failed_rules(
+        self, tonight: Fit, last: Fit, month: Fit | None = None
+    ) -> tuple[set[str], float]:
         """Return the paired rules that block a refresh, and the lift over the last fit."""
         newest = self._reference(tonight, last)
         judged = (
@@ -128,7 +130,7 @@ def _healthy(shop: World, taus: Mapping[str, float], progress: Progress) -> list
         part = shop.split(cut + HOLDOUT * DAY, HOLDOUT)
         for name, tau in taus.items() if fits else ():
             month = fits[-MONTH] if len(fits) >= MONTH else None
-            failed, _ = Paired(name, tau, part).found(tonight, fits[-1], month)
+            failed, _ = Paired(name, tau, part).failed_rules(tonight, fits[-1], month)
             causes.update(failed)
             pairs, months = pairs + 1, months + (month is not None)
         fits = [*fits, tonight][-MONTH:]
@@ -142,7 +144,7 @@ def _healthy(shop: World, taus: Mapping[str, float], progress: Progress) -> list
 
 def _damaged(shop: World, taus: Mapping[str, float], progress: Progress) -> list[Figure]:
     newest = shop.end - HOLDOUT * DAY
-    found: dict[tuple[str, str], list[tuple[bool, float]]] = {}
+    by_damage: dict[tuple[str, str], list[tuple[bool, float]]] = {}
     for number in range(DAMAGED):
         progress(f"{shop.name}: night {number + 1} of {DAMAGED} with half of its events")
         cut = newest - APART * DAY * number
@@ -160,12 +162,12 @@ def _damaged(shop: World, taus: Mapping[str, float], progress: Progress) -> list
         }
         for lost, part in parts.items():
             for name, tau in taus.items():
-                failed, change = Paired(name, tau, part).found(tonight, last)
-                found.setdefault((name, lost), []).append(("last" in failed, change))
-    return [_found(name, lost, nights) for (name, lost), nights in found.items()]
+                failed, change = Paired(name, tau, part).failed_rules(tonight, last)
+                by_damage.setdefault((name, lost), []).append(("last" in failed, change))
+    return [_share_detected(name, lost, nights) for (name, lost), nights in by_damage.items()]
 
 
-def _found(name: str, lost: str, nights: Sequence[tuple[bool, float]]) -> Figure:
+def _share_detected(name: str, lost: str, nights: Sequence[tuple[bool, float]]) -> Figure:
     seen, changes = sum(blocked for blocked, _ in nights), [change for _, change in nights]
     span = f"{min(changes):+.1%} to {max(changes):+.1%}"
     what = f"{name}, half of the events {lost} lost ({span}): found"
@@ -257,10 +259,12 @@ def _by_hand(decision: Decision) -> Decision:
 
 
 def _judged(name: str, scorer: Scorer, history: History, part: Split) -> EvaluatedRecipe:
-    found = evaluate(scorer, history, part, k=K)
+    evaluation = evaluate(scorer, history, part, k=K)
     recipe = UNCHANGED[name]
     baseline_rank = recipe.capabilities.baseline
-    return EvaluatedRecipe(name, recipe.hash, baseline_rank, found.users, found.coverage, K)
+    return EvaluatedRecipe(
+        name, recipe.hash, baseline_rank, evaluation.users, evaluation.coverage, K
+    )
 
 
 def _references(
@@ -274,8 +278,8 @@ def _references(
     month = [n for n in fits if timedelta(days=21) <= as_of - n.as_of <= timedelta(days=45)]
     if month:
         chosen["month"] = min(month, key=lambda n: abs((as_of - n.as_of) - timedelta(days=30)))
-    found = {}
+    references = {}
     for label, night in chosen.items():
         pair = evaluate_stored(night.scorer, night.history, tonight, history, part, k=K)
-        found[label] = Reference(f"{night.as_of:%Y-%m-%d}", pair.tonight, pair.stored)
-    return found
+        references[label] = Reference(f"{night.as_of:%Y-%m-%d}", pair.tonight, pair.stored)
+    return references

@@ -82,11 +82,11 @@ def seen(shop: Shop, lift: float, runs: int, random: np.random.Generator) -> Flo
 
 def _lasting(spread: float, kept: float, runs: int, random: np.random.Generator) -> Floats:
     """Return an AR(1) series with a constant spread; `kept` is its coefficient."""
-    found = random.standard_normal((runs, YEAR))
+    noise = random.standard_normal((runs, YEAR))
     for night in range(1, YEAR):
-        found[:, night] *= np.sqrt(1 - kept**2)
-        found[:, night] += kept * found[:, night - 1]
-    return spread * found
+        noise[:, night] *= np.sqrt(1 - kept**2)
+        noise[:, night] += kept * noise[:, night - 1]
+    return spread * noise
 
 
 class Accounts:
@@ -111,8 +111,8 @@ class Accounts:
     @property
     def log_points(self) -> Floats:
         """As `EProcess.log_e`."""
-        found: Floats = logsumexp(self.log_bets, axis=1, b=MIXTURE_WEIGHTS)
-        return found
+        points: Floats = logsumexp(self.log_bets, axis=1, b=MIXTURE_WEIGHTS)
+        return points
 
     @property
     def lift(self) -> Floats:
@@ -142,9 +142,9 @@ def account(shop: Shop, candidates: int) -> Callable[[int], Rule]:
             if night % shop.block:
                 return np.zeros(runs, np.bool_)
             kept.add(x, shop.v)
-            found = (kept.log_points >= points) & (kept.lift >= CONFIG.min_lift)
-            kept.close(found)
-            return found
+            switched = (kept.log_points >= points) & (kept.lift >= CONFIG.min_lift)
+            kept.close(switched)
+            return switched
 
         return rule
 
@@ -228,7 +228,7 @@ CREEP = {"OR": -0.0001, "CJ": -0.0003}
 def simulate(runs: int = RUNS, seed: int = 7) -> list[Figure]:
     """Return every simulated figure beside the expected one."""
     random = np.random.default_rng(seed)
-    found: list[Figure] = []
+    figures: list[Figure] = []
     for name, shop in SHOPS.items():
         paths = {lift: seen(shop, lift, runs, random) for lift in (0.0, 0.02, 0.05)}
         for rule, line in LINES.items():
@@ -237,16 +237,16 @@ def simulate(runs: int = RUNS, seed: int = 7) -> list[Figure]:
             count, _ = year(paths[0.0], begin)
             label = f"{name}, {rule}"
             wrong = line.candidates * float(count.mean())
-            found.append(rate(f"{label}: false switches a year", wrong, switches))
+            figures.append(rate(f"{label}: false switches a year", wrong, switches))
             for lift, expected in ((0.02, gain), (0.05, large)):
                 _, first = year(paths[lift], begin)
                 median = float(np.median(first))
-                found.append(days(f"{label}: days to {lift:+.0%}", median, expected, line.step))
+                figures.append(days(f"{label}: days to {lift:+.0%}", median, expected, line.step))
     for name, shop in SHOPS.items():
         label = f"{name}, 365 candidates that are 0.5 % worse: level after a year, "
         for points in (1 / CONFIG.alpha, e_value_needed(CONFIG, 1)):
             mean = creep(shop, points, runs, random)
-            found.append(at_least(f"{label}threshold {points:.0f}", mean, CREEP[name], "{:+.3%}"))
+            figures.append(at_least(f"{label}threshold {points:.0f}", mean, CREEP[name], "{:+.3%}"))
     naive = ignoring_seeds(tau=0.0031, mean=0.124, spread=0.043, n=15_000)
-    found.append(near("a test over users alone, n 15,000", naive, 0.103, "{:.1%}"))
-    return found
+    figures.append(near("a test over users alone, n 15,000", naive, 0.103, "{:.1%}"))
+    return figures

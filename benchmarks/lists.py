@@ -182,15 +182,15 @@ def torch_by(at_once: int) -> Peer:
 
     def lists(scores: Scores, seen: sp.csr_matrix) -> NDArray[np.integer[Any]]:
         users, items = torch.from_numpy(scores.users), torch.from_numpy(scores.items).T
-        found = np.empty((scores.shape[0], K), np.int64)
+        ranked = np.empty((scores.shape[0], K), np.int64)
         with torch.inference_mode():
             for start in range(0, len(users), at_once):
                 part = slice(start, start + at_once)
                 block = users[part] @ items
                 row, column = (torch.from_numpy(at.astype(np.int64)) for at in seen[part].nonzero())
                 block[row, column] = -torch.inf
-                found[part] = torch.topk(block, K, dim=1).indices.numpy()
-        return found
+                ranked[part] = torch.topk(block, K, dim=1).indices.numpy()
+        return ranked
 
     return lists
 
@@ -216,7 +216,7 @@ def compare(scores: Scores, seen: sp.csr_matrix, rounds: int) -> list[Row]:
     n = scores.shape[0]
     few = Scores(scores.users[:TRIED], scores.items), seen[:TRIED]
     chosen = {name: _best(settings, *few) for name, settings in peers().items()}
-    runs = {name: found[1] for name, found in chosen.items() if found}
+    runs = {name: measured[1] for name, measured in chosen.items() if measured}
     reference = exact_lists(scores, seen)
     same = {name: alike(reference, run(scores, seen), scores, seen) for name, run in runs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ("Nightjar", *runs)}
@@ -225,13 +225,13 @@ def compare(scores: Scores, seen: sp.csr_matrix, rounds: int) -> list[Row]:
             seconds[name].append(_taken(lambda run=run: run(scores, seen)))
     prefix = f"{scores.users.shape[1]:,} factors: "
     rows = [_row(f"{prefix}Nightjar", seconds["Nightjar"], n)]
-    for name, found in chosen.items():
-        if found is None:
+    for name, measured in chosen.items():
+        if measured is None:
             rows.append(Row(f"{prefix}{name}", note="not installed"))
             continue
         pairs = zip(seconds[name], seconds["Nightjar"], strict=True)
         ratio = statistics.median(peer / nightjar for peer, nightjar in pairs)
-        rows.append(_row(f"{prefix}{name}", seconds[name], n, ratio, same[name], found[0]))
+        rows.append(_row(f"{prefix}{name}", seconds[name], n, ratio, same[name], measured[0]))
     return rows
 
 

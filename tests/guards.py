@@ -66,7 +66,7 @@ GUARDS: Final = (
         "pipeline/stores/lake/delta.py",
         "if after is not None and now != after:",
         "if False:",
-        f"{_LAKE}::test_a_writer_who_was_overtaken_writes_nothing",
+        f"{_LAKE}::test_a_writer_that_was_overtaken_writes_nothing",
     ),
     Guard(
         "one ingest at a time",
@@ -215,7 +215,7 @@ GUARDS: Final = (
         "if swap.lists_sum(_staged(ws, name)) != expected:",
         "if False:",
         "tests/integration/test_damage.py"
-        "::test_no_night_sends_people_to_lists_that_did_not_come_back",
+        "::test_no_night_points_users_to_lists_that_did_not_come_back",
     ),
     Guard(
         "a patch goes live behind its base alone",

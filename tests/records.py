@@ -56,16 +56,16 @@ def decision(**fields: Any) -> Decision:
 
 def append_decision(ws: Workspace, run_id: str) -> DecisionEntry:
     """Append the decision of a run."""
-    found = decision()
+    made = decision()
     return append_entry(
         ws.ledger,
         DecisionEntry(
             key=f"decision:{run_id}",
             as_of=AS_OF,
             run_id=run_id,
-            kind=found.kind,
-            recipe=found.recipe,
-            sentence=found.sentence,
+            kind=made.kind,
+            recipe=made.recipe,
+            sentence=made.sentence,
             output_sha256="0" * 64,
             holdout_days=1,
             selected_recipes={},
@@ -75,6 +75,6 @@ def append_decision(ws: Workspace, run_id: str) -> DecisionEntry:
             attribution=None,
             drift=None,
             trigger=None,
-            decision=found,
+            decision=made,
         ),
     )

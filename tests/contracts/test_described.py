@@ -51,15 +51,15 @@ def test_a_new_user_gets_a_list_by_features_and_one_without_features_gets_none(r
     assert lists.counts.tolist() == [5, 5]
     for row, group in ((0, "i0"), (1, "i2")):
         assert np.char.startswith(history.item_ids[lists.of(row)], group).all()
-    people = strangers(history, [[0], [2], []])
+    users = strangers(history, [[0], [2], []])
     if not recipe.capabilities.fold_in:
         with pytest.raises(KeyError, match="1 users were not in the training window"):
-            scorer.score(people)
+            scorer.score(users)
         with pytest.raises(KeyError, match="cannot"):
             scorer.fold_in(history)
         return
-    for found in (scorer.score(people), scorer.fold_in(people)):
-        some = top_k(found, 5)
+    for scores in (scorer.score(users), scorer.fold_in(users)):
+        some = top_k(scores, 5)
         assert some.counts.tolist() == [5, 5, 0]
         assert some.item.tolist() == lists.item.tolist()
 

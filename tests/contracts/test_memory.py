@@ -153,5 +153,5 @@ def test_the_estimate_is_within_30_percent_of_the_peak(recipe, windows):
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )
     peak = json.loads(child.stdout)
-    said = recipe.peak_bytes(History.from_arrays(dict(np.load(windows / "large.npz"))))
-    assert 0.7 * peak <= said <= 1.3 * peak, f"{said / 2**20:.0f} of {peak / 2**20:.0f} MiB"
+    estimate = recipe.peak_bytes(History.from_arrays(dict(np.load(windows / "large.npz"))))
+    assert 0.7 * peak <= estimate <= 1.3 * peak, f"{estimate / 2**20:.0f} of {peak / 2**20:.0f} MiB"

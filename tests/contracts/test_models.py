@@ -136,10 +136,10 @@ def fresh(tmp_path_factory):
 def test_a_fresh_process_gives_the_same_lists(recipe, fresh):
     scorers, folder = fresh
     history = random_window()
-    theirs = Lists(**np.load(folder / f"{recipe.family}-lists.npz"))
-    ours = top_k(scorers[recipe.family].score(history), 20, exclude=history.seen)
-    assert same(theirs, ours)
-    assert theirs.counts.min() > 0
+    expected = Lists(**np.load(folder / f"{recipe.family}-lists.npz"))
+    lists = top_k(scorers[recipe.family].score(history), 20, exclude=history.seen)
+    assert same(expected, lists)
+    assert expected.counts.min() > 0
 
 
 @every_family
@@ -164,7 +164,7 @@ def test_equal_data_and_recipe_give_equal_bytes(recipe):
 
 
 @every_drawing_family
-def test_another_salt_and_another_seed_are_other_draws(recipe):
+def test_another_replicate_and_another_seed_are_other_draws(recipe):
     history = random_window()
     draws = [
         recipe.train(history),
@@ -227,13 +227,13 @@ def test_time_that_passes_alone_moves_nobodys_list(recipe):
 @every_family
 def test_users_without_events(recipe):
     scorer = recipe.train(random_window())
-    nobody = without_events(random_window(), ["new1", "new2"])
+    no_users = without_events(random_window(), ["new1", "new2"])
     assert top_k(scorer.score(without_events(random_window(), [])), 5).n_rows == 0
     if not recipe.capabilities.fold_in:
         with pytest.raises(KeyError):
-            scorer.score(nobody)
+            scorer.score(no_users)
         return
-    lists = top_k(scorer.score(nobody), 5)
+    lists = top_k(scorer.score(no_users), 5)
     if recipe.capabilities.baseline is None:
         assert lists.counts.tolist() == [0, 0]  # nothing is known, nothing is invented
     else:
@@ -328,9 +328,9 @@ def test_quiet_nights(recipe):
         + [("p999", f"i{b:02}", 1.0, 1.0) for b in range(6)]
     )
     old, new = recipe.train(today), recipe.train(tomorrow)
-    dice = recipe.train(today, replicate=1)
+    other_seed = recipe.train(today, replicate=1)
     before, after, other = (
-        scorer.score(today.take(np.empty(0, np.int64))).items for scorer in (old, new, dice)
+        scorer.score(today.take(np.empty(0, np.int64))).items for scorer in (old, new, other_seed)
     )
     size = np.linalg.norm(before)
     assert np.linalg.norm(after - before) < 0.15 * size
@@ -345,7 +345,7 @@ def test_quiet_nights(recipe):
     assert np.mean(shared) > 9
 
 
-def test_recipes_survive_json_and_tell_their_families_apart():
+def test_recipes_survive_json_with_their_families():
     for name, recipe in families.default_recipes().items():
         again = families.recipe_from(json.loads(recipe.model_dump_json()))
         assert (again, again.hash) == (recipe, recipe.hash)
@@ -372,7 +372,7 @@ def test_baselines_form_a_ladder():
 
 
 @pytest.mark.parametrize(
-    ("dumped", "says"),
+    ("dumped", "expected"),
     [
         ({"family": "als", "alfa": 1}, "als.alfa"),
         ({"family": "als", "regularization": 0}, "als.regularization"),
@@ -386,10 +386,10 @@ def test_baselines_form_a_ladder():
         ({}, "family"),
     ],
 )
-def test_what_is_no_recipe_is_refused_by_name(dumped, says):
+def test_what_is_no_recipe_is_refused_by_name(dumped, expected):
     with raises("recipe.invalid") as caught:
         families.recipe_from(dumped)
-    assert says in caught.value.sentence
+    assert expected in caught.value.sentence
 
 
 def test_an_unknown_family_cannot_be_loaded():

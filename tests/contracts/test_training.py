@@ -97,11 +97,11 @@ def large():
 @every_steady_family
 def test_the_number_of_threads_changes_no_byte(recipe, large):
     recipe = recipe.model_copy(update=LARGE.get(recipe.family, {}))
-    found = []
+    results = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            found.append(recipe.train(large).arrays())
-    assert same_bytes(*found)
+            results.append(recipe.train(large).arrays())
+    assert same_bytes(*results)
 
 
 @those(has("threads"))
@@ -147,8 +147,8 @@ def test_days_without_events_change_no_list(recipe):
 
 
 def of_items(scorer, history):
-    found = scorer.score(history)
-    return found.item_similarity.toarray() if found.items is None else found.items
+    user_scores = scorer.score(history)
+    return user_scores.item_similarity.toarray() if user_scores.items is None else user_scores.items
 
 
 @those(lambda recipe: has("half_life_days")(recipe) and not recipe.capabilities.repeats_only
@@ -197,12 +197,12 @@ def test_progress_counts_the_rounds(recipe):
 def test_more_factors_than_users_and_items(recipe):
     history = pairs([("a", "x"), ("b", "x"), ("b", "y")])
     scorer = recipe.model_copy(update={"factors": 50}).train(history)
-    found = scorer.score(history)
-    assert found.items.shape[1] >= 50
-    assert np.isfinite(found.users).all() and np.isfinite(found.items).all()
-    assert top_k(found, 1, exclude=history.seen).of(0).tolist() == [1]
+    user_scores = scorer.score(history)
+    assert user_scores.items.shape[1] >= 50
+    assert np.isfinite(user_scores.users).all() and np.isfinite(user_scores.items).all()
+    assert top_k(user_scores, 1, exclude=history.seen).of(0).tolist() == [1]
     if recipe.family in ("als", "svd"):
-        assert dense(found)[0, 1] > 0  # b has both
+        assert dense(user_scores)[0, 1] > 0  # b has both
 
 
 # A rating stays true when the item was given back; a blend has the fallback of its parts.

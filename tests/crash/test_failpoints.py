@@ -80,7 +80,7 @@ PUBLISHED = {"landed": 2, "taken": 3, "judged": 3, "mirrored": 5, "due": 2}
 
 def places() -> Counter[str]:
     """The names in the code: `failpoint("...")` with a literal, or this fails."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "dags").rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if (
@@ -90,8 +90,8 @@ def places() -> Counter[str]:
             ):
                 [argument] = node.args
                 assert isinstance(argument, ast.Constant), path
-                found[argument.value] += 1
-    return found
+                counts[argument.value] += 1
+    return counts
 
 
 def test_every_place_has_a_scenario_and_every_scenario_a_place():
@@ -196,10 +196,10 @@ def test_an_exception_at_a_place_of_ingest_costs_nothing(
     with pytest.raises(FailpointReached):
         feedback(Workspace.open(tmp_path / "ws"), AT)
     armed("")
-    found = _pass(tmp_path / "ws")
+    result = _pass(tmp_path / "ws")
     alone = hit == 3 and point in ("claimed", "parsed")
-    assert (found[0], found[2]) == (expected[0], expected[2])
-    assert (found[1] != expected[1]) == alone
+    assert (result[0], result[2]) == (expected[0], expected[2])
+    assert (result[1] != expected[1]) == alone
 
 
 def test_a_full_disk_at_the_commit_is_one_sentence(landed, tmp_path, monkeypatch, armed):
@@ -331,13 +331,13 @@ def test_a_night_that_was_half_done_ends_as_if_upkeep_had_never_been_killed(scen
 
 @pytest.mark.slow
 def test_a_seed_repeats_its_episodes(scenes):
-    told = [Tally(seed=5) for _ in range(2)]
-    for tally in told:
+    tallies = [Tally(seed=5) for _ in range(2)]
+    for tally in tallies:
         chaos.episode(scenes.box, tally, kills=3)
         assert tally.sound, tally.text()
         assert tally.looks > 0
-    assert told[0].places == told[1].places
-    assert 1 <= told[0].kills <= 3
+    assert tallies[0].places == tallies[1].places
+    assert 1 <= tallies[0].kills <= 3
 
 
 @pytest.mark.slow
@@ -351,8 +351,8 @@ def test_the_command_leaves_nothing_and_prints_one_object(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert {name: told[name] for name in ("kills", "lost", "duplicated", "mixed", "seed")} == {
+    printed = json.loads(done.stdout)
+    assert {name: printed[name] for name in ("kills", "lost", "duplicated", "mixed", "seed")} == {
         "kills": 1, "lost": 0, "duplicated": 0, "mixed": 0, "seed": 3,
     }  # fmt: skip
     assert "workspace and first nightly run" in done.stderr
@@ -372,7 +372,7 @@ def test_what_a_killed_one_left_behind_goes_and_what_is_in_use_stays(tmp_path, m
     assert list(tmp_path.iterdir()) == [other]
 
 
-def test_what_differs_is_counted_and_the_seed_is_told():
+def test_differences_are_counted_and_the_seed_is_printed():
     tally = Tally(seed=7)
     assert tally.sound
     tally.compare(

@@ -33,9 +33,9 @@ def prepared(tmp_path_factory):
     """The workspace, and its state after an undisturbed pass."""
     home = prepare(tmp_path_factory.mktemp("prepared") / "ws").home
     shutil.copytree(home, home.parent / "calm")
-    calm = Workspace.open(home.parent / "calm")
-    assert feedback(calm, AT).accepted == 1 + ROWS
-    return home, state(calm)
+    undisturbed = Workspace.open(home.parent / "calm")
+    assert feedback(undisturbed, AT).accepted == 1 + ROWS
+    return home, state(undisturbed)
 
 
 @pytest.fixture

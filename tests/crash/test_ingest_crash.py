@@ -59,7 +59,7 @@ def started(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def calm(started, tmp_path_factory):
+def undisturbed(started, tmp_path_factory):
     home = tmp_path_factory.mktemp("calm") / "ws"
     shutil.copytree(started, home)
     ws = Workspace.open(home)
@@ -70,15 +70,15 @@ def calm(started, tmp_path_factory):
     return outcome(ws), list(passed)
 
 
-def test_a_calm_pass_is_complete(calm):
-    found, passed = calm
-    assert len(found["events"]) == 4
-    assert len(found["quarantine"]) == 3
-    assert len(found["items"]) == 2
-    assert len(found["users"]) == 2
-    assert [row for row in found["batches"] if "void" in row] == []
-    assert len(found["files"]["archive"]) == 4
-    assert found["files"]["landing"] == found["files"]["lake/_spool"] == []
+def test_an_undisturbed_pass_is_complete(undisturbed):
+    result, passed = undisturbed
+    assert len(result["events"]) == 4
+    assert len(result["quarantine"]) == 3
+    assert len(result["items"]) == 2
+    assert len(result["users"]) == 2
+    assert [row for row in result["batches"] if "void" in row] == []
+    assert len(result["files"]["archive"]) == 4
+    assert result["files"]["landing"] == result["files"]["lake/_spool"] == []
     assert len(passed) > 40
 
 
@@ -91,10 +91,10 @@ def pick(passed: list[str], place: str) -> list[int]:
 
 @pytest.mark.parametrize("place", ["first", pytest.param("last", marks=pytest.mark.slow)])
 def test_an_exception_at_any_kind_of_step_costs_nothing(
-    started, calm, tmp_path, monkeypatch, place
+    started, undisturbed, tmp_path, monkeypatch, place
 ):
     monkeypatch.setattr(Child, "call", parsed_here)
-    expected, passed = calm
+    expected, passed = undisturbed
     points = pick(passed, place)
     assert len(points) >= 2 * 4
     for point in points:
@@ -107,9 +107,9 @@ def test_an_exception_at_any_kind_of_step_costs_nothing(
         assert outcome(ws) == expected, passed[point]
 
 
-def test_dying_twice_costs_nothing(started, calm, tmp_path, monkeypatch):
+def test_dying_twice_costs_nothing(started, undisturbed, tmp_path, monkeypatch):
     monkeypatch.setattr(Child, "call", parsed_here)
-    expected, passed = calm
+    expected, passed = undisturbed
     shutil.copytree(started, tmp_path / "ws")
     ws = Workspace.open(tmp_path / "ws")
     middle = next(i for i, name in enumerate(passed) if name == "after _spool_frames") + 2
@@ -121,8 +121,8 @@ def test_dying_twice_costs_nothing(started, calm, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_process_costs_nothing(started, calm, tmp_path):
-    expected, passed = calm
+def test_a_killed_process_costs_nothing(started, undisturbed, tmp_path):
+    expected, passed = undisturbed
     for point in range(0, len(passed), 4):
         home = tmp_path / str(point)
         shutil.copytree(started, home)

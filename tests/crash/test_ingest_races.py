@@ -182,9 +182,9 @@ def test_a_file_that_is_taken_away_after_it_was_listed_harms_no_other(ws, monkey
     land(ws, "orders-2.csv", orders(OTHER))
 
     def listed(*args):
-        found = landed(*args)
+        outcome = landed(*args)
         gone.unlink()
-        return found
+        return outcome
 
     monkeypatch.setattr(step, "landed", listed)
     result = feedback(ws, AT)
@@ -209,9 +209,9 @@ def test_a_file_that_is_replaced_after_it_was_listed_is_read_as_it_is(ws, monkey
     path = land(ws, "orders-1.csv", orders(ROW))
 
     def listed(*args):
-        found = landed(*args)
+        result = landed(*args)
         _replace(path, orders(OTHER))
-        return found
+        return result
 
     monkeypatch.setattr(step, "landed", listed)
     assert feedback(ws, AT).accepted == 1
@@ -223,9 +223,9 @@ def test_a_file_that_takes_the_place_of_one_that_was_read_is_not_lost(ws, monkey
     path = land(ws, "orders.csv", orders(first))
 
     def replaced(self, function, **request):
-        told = parsed_here(self, function, **request)
+        parsed = parsed_here(self, function, **request)
         _replace(path, orders(OTHER))
-        return told
+        return parsed
 
     monkeypatch.setattr(Child, "call", replaced)
     feedback(ws, AT)
@@ -336,14 +336,14 @@ def test_of_two_events_with_one_id_the_first_counts_and_the_other_is_quarantined
 def test_a_landing_folder_that_is_a_link_is_refused_and_nothing_behind_it_moves(ws, tmp_path, link):
     outside = tmp_path / "outside"
     (ws.home / link).rename(outside)
-    theirs = outside / "thesis.txt"
-    theirs.write_text("a life's work")
-    os.utime(theirs, (1, 1))
+    outside_file = outside / "thesis.txt"
+    outside_file.write_text("a life's work")
+    os.utime(outside_file, (1, 1))
     (ws.home / link).symlink_to(outside)
     with raises("ingest.link") as caught:
         feedback(ws, AT)
     assert str(ws.home / link) in caught.value.sentence
-    assert theirs.read_text() == "a life's work"
+    assert outside_file.read_text() == "a life's work"
 
 
 def test_a_file_behind_a_link_in_the_landing_folder_stays_where_it_is(ws, tmp_path):
@@ -367,7 +367,7 @@ def test_a_lake_that_is_gone_is_no_empty_one(ws):
     assert names(ws, "landing/events") == ["orders-2.csv"]
 
 
-def test_a_mark_tells_files_apart(tmp_path):
+def test_a_mark_distinguishes_files(tmp_path):
     path = tmp_path / "a"
     assert mark(path) is None
     path.write_text("1")

@@ -57,17 +57,23 @@ def _versions(ws):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_killed_after_every_commit(tmp_path):
-    calm = Workspace.init(tmp_path / "calm", CONFIG)
+    undisturbed = Workspace.init(tmp_path / "calm", CONFIG)
     events = purchases(users=260, items=80, days=85)
-    catalogue(calm.home, items=80)
-    land(calm.home, events, NIGHTS[0])
-    feedback(calm, NIGHTS[0])
-    nightly(calm, NIGHTS[0])
-    land(calm.home, events, NIGHTS[1], NIGHTS[0])
-    feedback(calm, NIGHTS[1])
-    copy_of(calm.home, tmp_path / "killed")
+    catalogue(undisturbed.home, items=80)
+    land(undisturbed.home, events, NIGHTS[0])
+    feedback(undisturbed, NIGHTS[0])
+    nightly(undisturbed, NIGHTS[0])
+    land(undisturbed.home, events, NIGHTS[1], NIGHTS[0])
+    feedback(undisturbed, NIGHTS[1])
+    copy_of(undisturbed.home, tmp_path / "killed")
     done = subprocess.run(
-        [sys.executable, "-m", "tests.crash.test_night_crash", calm.home, tmp_path / "killed"],
+        [
+            sys.executable,
+            "-m",
+            "tests.crash.test_night_crash",
+            undisturbed.home,
+            tmp_path / "killed",
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -77,9 +83,9 @@ def test_killed_after_every_commit(tmp_path):
     assert done.returncode == 0, (passed, done.stderr)
     assert {"draft", "commit", "append", "mirror_night", "move_aliases"} <= set(passed)
     assert len(passed) > 15
-    expected, found = outcome(calm), outcome(Workspace.open(tmp_path / "killed"))
+    expected, actual = outcome(undisturbed), outcome(Workspace.open(tmp_path / "killed"))
     for name, value in expected.items():
-        assert found[name] == value, name
+        assert actual[name] == value, name
 
 
 def _die_after_one() -> None:
@@ -147,12 +153,12 @@ def _forked(home: str, prepare: Callable[[], None] = lambda: None) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def main(calm: str, killed: str) -> int:
+def main(undisturbed: str, killed: str) -> int:
     with registry_errors("sqlite:///none"):
         for name in _WARM:
             import_module(name)
     os.environ["NIGHTJAR_TEST_MARKS"] = killed
-    assert _forked(calm) == 0
+    assert _forked(undisturbed) == 0
     for _ in range(PATIENCE):
         code = _forked(killed, _die_after_one)
         if code != DIED:

@@ -25,7 +25,7 @@ import psutil
 from dags.local import environment
 from tests.dags.conftest import ROOT
 
-Found = TypeVar("Found")
+Seen = TypeVar("Seen")
 _SIGNAL_AT_PARENTS_DEATH = 1  # Linux's PR_SET_PDEATHSIG
 
 
@@ -74,10 +74,10 @@ class Served:
 
     def states(self, dag_id: str, run_id: str) -> dict[str, str | None]:
         """Return the state of each task of a run; a mapped one has its index behind it."""
-        found = self.get(f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]
+        instances = self.get(f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]
         return {
             one["task_id"] + (f"_{one['map_index']}" if one["map_index"] >= 0 else ""): one["state"]
-            for one in found
+            for one in instances
         }
 
     def events(self, dag_id: str, run_id: str) -> list[Any]:
@@ -124,15 +124,15 @@ class Served:
         return self.wait(over, lambda: f"end of a run; {self.states(dag_id, run_id)}")
 
     def wait(
-        self, look: Callable[[], Found | None], what: Callable[[], str], within_s: float = 240
-    ) -> Found:
+        self, look: Callable[[], Seen | None], what: Callable[[], str], within_s: float = 240
+    ) -> Seen:
         """Poll until there is a value; `what` names it in an error."""
         until = time.monotonic() + within_s
-        while (found := look()) is None:
+        while (seen := look()) is None:
             assert self.process.poll() is None, "the servers have stopped"
             assert time.monotonic() < until, f"no {what()}; logs: {self.logs}"
             time.sleep(0.5)
-        return found
+        return seen
 
     def database(self) -> sqlite3.Connection:
         return sqlite3.connect(environment.database(self.home), timeout=30)

@@ -10,12 +10,12 @@ from pipeline.errors import StorageError
 from tests.dags.conftest import Python
 
 
-def test_servers_bind_loopback_and_report_to_nobody(tmp_path: Path) -> None:
-    found = environment.settings(tmp_path, port=8099)
+def test_servers_bind_loopback_and_send_no_usage_data(tmp_path: Path) -> None:
+    settings = environment.settings(tmp_path, port=8099)
 
-    assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
-    assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8099/execution/"
-    assert found["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
+    assert settings["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert settings["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8099/execution/"
+    assert settings["AIRFLOW__USAGE_DATA_COLLECTION__ENABLED"] == "False"
 
 
 def test_everything_airflow_writes_lies_in_the_workspace(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def nights(root: Path) -> dict[str, Summary]:
 
 
 def _with_state(night: Summary, state: str) -> set[str]:
-    return {task for task, found in night["states"].items() if found == state}
+    return {task for task, reached in night["states"].items() if reached == state}
 
 
 def test_a_pass_over_an_empty_folder_is_skipped_green(nights: dict[str, Summary]) -> None:
@@ -220,12 +220,12 @@ def test_a_killed_runner_is_followed_by_one_that_ends_the_night(
     assert ended["result"]["status"] == "first"
     assert ended["publications"] == 1
     with _database(root) as database:
-        found = database.execute(
+        rows = database.execute(
             "SELECT state, count(*) FROM dag_run WHERE dag_id = 'nightly_retrain' GROUP BY state"
         ).fetchall()
         running = "SELECT count(*) FROM task_instance WHERE state = 'running'"
         assert database.execute(running).fetchone() == (0,)
-    assert sorted(found) == [("failed", 1), ("success", 1)]
+    assert sorted(rows) == [("failed", 1), ("success", 1)]
 
 
 def test_a_runner_does_not_start_beside_a_scheduler(resumed: tuple[Path, Summary]) -> None:

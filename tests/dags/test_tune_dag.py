@@ -41,13 +41,13 @@ def ended(root: Path) -> dict[str, Any]:
 def test_a_better_recipe_becomes_a_candidate_and_is_mirrored(
     ended: dict[str, Any], root: Path
 ) -> None:
-    found = ended["found"]
+    result = ended["found"]
 
-    assert found["states"] == {"search": "success", "mirror": "success"}
-    assert found["result"]["status"] == "candidate"
-    assert found["result"]["best"] > found["result"]["start"]
-    assert len(found["candidates"]) == 1
-    assert (root / "home" / "studies" / found["result"]["study"] / "study.json").is_file()
+    assert result["states"] == {"search": "success", "mirror": "success"}
+    assert result["result"]["status"] == "candidate"
+    assert result["result"]["best"] > result["result"]["start"]
+    assert len(result["candidates"]) == 1
+    assert (root / "home" / "studies" / result["result"]["study"] / "study.json").is_file()
     assert (root / "home" / "mlflow" / "mlflow.db").is_file()
 
 

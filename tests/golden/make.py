@@ -49,17 +49,17 @@ OUTSIDE = N_ITEMS + 1
 
 def drawn() -> list[dict[str, list[int]]]:
     """Return users: their list, another list, what they went for, what they had before."""
-    dice = random.Random(20)
+    rng = random.Random(20)
     users = []
     for _ in range(30):
-        likes = dice.sample(range(N_ITEMS), 10)
-        pool = likes + dice.sample(range(N_ITEMS), 8)
+        likes = rng.sample(range(N_ITEMS), 10)
+        pool = likes + rng.sample(range(N_ITEMS), 8)
         users.append(
             {
-                "list": list(dict.fromkeys(dice.sample(pool, dice.randint(1, 12)))),
-                "other": dice.sample(range(N_ITEMS), dice.randint(1, 12)),
-                "truth": dice.sample(likes, dice.randint(1, 8)),
-                "had": dice.sample(range(N_ITEMS - 3), dice.randint(1, 9)),  # no user had the last
+                "list": list(dict.fromkeys(rng.sample(pool, rng.randint(1, 12)))),
+                "other": rng.sample(range(N_ITEMS), rng.randint(1, 12)),
+                "truth": rng.sample(likes, rng.randint(1, 8)),
+                "had": rng.sample(range(N_ITEMS - 3), rng.randint(1, 9)),  # no user had the last
             }
         )
     full = list(range(12))
@@ -88,8 +88,8 @@ def pairs(users: list[dict[str, list[int]]], name: str) -> pd.DataFrame:
 
 
 def by_user(values: pd.Series, n: int) -> list[float | None]:
-    told = {int(user): float(value) for user, value in values.items()}
-    return [told.get(user) for user in range(n)]
+    by_id = {int(user): float(value) for user, value in values.items()}
+    return [by_id.get(user) for user in range(n)]
 
 
 def rectools(users: list[dict[str, list[int]]]) -> dict[str, Any]:
@@ -100,7 +100,7 @@ def rectools(users: list[dict[str, list[int]]]) -> dict[str, Any]:
         index=pd.Index(range(N_ITEMS), name=Columns.Item),
     )
     apart = PairwiseHammingDistanceCalculator(kinds)
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for k in DEPTHS:
         asked = {
             "NDCG(divide_by_achievable=True)": NDCG(k=k, divide_by_achievable=True),
@@ -112,19 +112,19 @@ def rectools(users: list[dict[str, list[int]]]) -> dict[str, Any]:
             "MRR": MRR(k=k),
             "HitRate": HitRate(k=k),
         }
-        found |= {
+        values |= {
             f"{name}@{k}": by_user(m.calc_per_user(listed, truth), n) for name, m in asked.items()
         }
         novelty = MeanInvUserFreq(k=k).calc_per_user(listed, had)
-        found[f"MeanInvUserFreq@{k}"] = by_user(novelty, n)
+        values[f"MeanInvUserFreq@{k}"] = by_user(novelty, n)
         if k > 1:  # of one item RecTools makes integers of no use
             mixed = IntraListDiversity(k=k, distance_calculator=apart).calc_per_user(listed)
-            found[f"IntraListDiversity(Hamming)@{k}"] = by_user(mixed, n)
+            values[f"IntraListDiversity(Hamming)@{k}"] = by_user(mixed, n)
         common = Intersection(k=k).calc_per_user(listed, other)
-        found[f"Intersection@{k}"] = by_user(common, n)
+        values[f"Intersection@{k}"] = by_user(common, n)
         covered = CatalogCoverage(k=k, normalize=True).calc(listed, range(N_ITEMS))
-        found[f"CatalogCoverage(normalize=True)@{k}"] = float(covered)
-    return found
+        values[f"CatalogCoverage(normalize=True)@{k}"] = float(covered)
+    return values
 
 
 def by_ranx(users: list[dict[str, list[int]]]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ EQUAL = [
 ]
 
 
-def told(library: str, name: str, k: int) -> NDArray[np.float64]:
+def golden(library: str, name: str, k: int) -> NDArray[np.float64]:
     """Return the value of a library for each user, NaN where it has none."""
     values = np.array(GOLDEN[library][f"{name}@{k}"], np.float64)
     assert len(values) == len(USERS) and np.nanmax(values) > 0
@@ -58,13 +58,13 @@ def lists(name: str = "list") -> Lists:
     return Lists(indptr, item, np.zeros(len(item), np.float32))
 
 
-def ours(k: int) -> dict[str, NDArray[np.float64]]:
-    found = measure(lists(), Truth(cells("truth"), SIZE), k)
-    return {name: values for (name, _), values in found.items()}
+def measured(k: int) -> dict[str, NDArray[np.float64]]:
+    metrics = measure(lists(), Truth(cells("truth"), SIZE), k)
+    return {name: values for (name, _), values in metrics.items()}
 
 
-def same(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
-    np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-9)
+def same(mine: NDArray[np.float64], expected: NDArray[np.float64]) -> None:
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-9)
 
 
 def test_the_users_at_the_edges_are_among_them() -> None:
@@ -75,31 +75,33 @@ def test_the_users_at_the_edges_are_among_them() -> None:
 
 
 @pytest.mark.parametrize("k", DEPTHS)
-@pytest.mark.parametrize(("library", "theirs", "mine"), EQUAL)
-def test_we_say_the_same(library: str, theirs: str, mine: str, k: int) -> None:
-    same(ours(k)[mine], told(library, theirs, k))
+@pytest.mark.parametrize(("library", "expected", "mine"), EQUAL)
+def test_we_say_the_same(library: str, expected: str, mine: str, k: int) -> None:
+    same(measured(k)[mine], golden(library, expected, k))
 
 
 @pytest.mark.parametrize("k", DEPTHS)
-@pytest.mark.parametrize(("library", "theirs"), [("ranx", "map"), ("rectools", "MAP")])
-def test_their_map_divides_by_the_size_and_ours_by_what_can_be_reached(
-    library: str, theirs: str, k: int
+@pytest.mark.parametrize(("library", "expected"), [("ranx", "map"), ("rectools", "MAP")])
+def test_map_of_the_libraries_divides_by_the_size_and_map_here_by_what_can_be_reached(
+    library: str, expected: str, k: int
 ) -> None:
     size = np.where(SIZE > 0, SIZE, np.nan)
-    same(ours(k)["map"] * np.minimum(size, k) / size, told(library, theirs, k))
-    assert (np.nan_to_num(ours(k)["map"]) > np.nan_to_num(told(library, theirs, k)) + 0.05).any()
+    same(measured(k)["map"] * np.minimum(size, k) / size, golden(library, expected, k))
+    assert (
+        np.nan_to_num(measured(k)["map"]) > np.nan_to_num(golden(library, expected, k)) + 0.05
+    ).any()
 
 
 @pytest.mark.parametrize("k", DEPTHS)
 def test_the_ndcg_of_rectools_divides_by_k_right_ones_unless_asked(k: int) -> None:
     ideal = np.concatenate([[np.nan], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
-    same(ours(k)["ndcg"] * ideal[np.minimum(SIZE, k)] / ideal[k], told("rectools", "NDCG", k))
+    same(measured(k)["ndcg"] * ideal[np.minimum(SIZE, k)] / ideal[k], golden("rectools", "NDCG", k))
 
 
 @pytest.mark.parametrize("k", DEPTHS)
 def test_novelty_and_coverage_are_those_of_rectools(k: int) -> None:
     mine = novelty(lists(), self_information(cells("had")), k)
-    same(mine, told("rectools", "MeanInvUserFreq", k))
+    same(mine, golden("rectools", "MeanInvUserFreq", k))
     covered = GOLDEN["rectools"][f"CatalogCoverage(normalize=True)@{k}"]
     assert coverage(lists(), N_ITEMS, k) == pytest.approx(covered, abs=1e-9)
 
@@ -110,24 +112,24 @@ def test_diversity_is_half_of_a_hamming_distance_of_one_category_each(k: int) ->
     kinds = sp.csr_matrix((np.ones(N_ITEMS, np.int8), (item, item % GOLDEN["kinds"])))
     mine = diversity(lists(), kinds, k)
     alone = np.array([len(user["list"]) == 1 for user in USERS])
-    theirs = told("rectools", "IntraListDiversity(Hamming)", k)
-    assert alone.any() and np.isnan(mine[alone]).all() and (theirs[alone] == 0).all()
-    same(mine[~alone], theirs[~alone] / 2)
+    expected = golden("rectools", "IntraListDiversity(Hamming)", k)
+    assert alone.any() and np.isnan(mine[alone]).all() and (expected[alone] == 0).all()
+    same(mine[~alone], expected[~alone] / 2)
 
 
 @pytest.mark.parametrize("k", DEPTHS)
 def test_overlap_of_publications_is_the_intersection_of_rectools(k: int) -> None:
     mine = np.minimum(lists().counts, k)  # the overlap is a mean weighted by entries
-    theirs = np.nan_to_num(told("rectools", "Intersection", k))  # an empty list has no value
-    people = [str(user) for user in range(len(USERS))]
-    ours = churn(published("list"), published("other"), people, k=k).overlap
-    assert ours == pytest.approx((theirs * mine).sum() / mine.sum(), abs=1e-9)
+    expected = np.nan_to_num(golden("rectools", "Intersection", k))  # an empty list has no value
+    users = [str(user) for user in range(len(USERS))]
+    loss = churn(published("list"), published("other"), users, k=k).overlap
+    assert loss == pytest.approx((expected * mine).sum() / mine.sum(), abs=1e-9)
 
 
 def published(name: str) -> pl.DataFrame:
     rows = [
         (str(user), place, str(item))
-        for user, told_of in enumerate(USERS)
-        for place, item in enumerate(told_of[name], start=1)
+        for user, listed in enumerate(USERS)
+        for place, item in enumerate(listed[name], start=1)
     ]
     return pl.DataFrame(rows, [c.USER_ID, c.POSITION, c.ITEM_ID], orient="row")

@@ -32,7 +32,7 @@ class Hostile:
     ----------
     title
         Its name in the docs.
-    `says`
+    reported
         Text that its sentence must hold; for a file that is taken, the reasons in quarantine.
     accepted, quarantined, duplicates
         Its rows, where it is taken.
@@ -45,7 +45,7 @@ class Hostile:
     title: str
     file: str
     make: Callable[[Path], object]
-    says: str = ""
+    reported: str = ""
     accepted: int = 0
     quarantined: int = 0
     duplicates: int = 0

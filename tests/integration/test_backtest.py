@@ -46,7 +46,7 @@ def shop(tmp_path_factory, workspace):
 
 
 @pytest.fixture(scope="module")
-def found(shop):
+def result(shop):
     return backtest(shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule))
 
 
@@ -85,34 +85,34 @@ def live_state(ws):
     )
 
 
-def test_every_policy_begins_with_a_night_and_goes_on_as_it_is_called(found):
-    nights = {name: [day.retrained for day in days] for name, days in found.days.items()}
+def test_every_policy_begins_with_a_night_and_goes_on_as_it_is_called(result):
+    nights = {name: [day.retrained for day in days] for name, days in result.days.items()}
     assert nights["nightly"] == [True] * 4
     assert nights["weekly"] == nights["never"] == [True, False, False, False]
     assert nights["adaptive"][0]
-    assert all(day.reason for days in found.days.values() for day in days)
-    assert found.days["nightly"][0].decision == "first"
+    assert all(day.reason for days in result.days.values() for day in days)
+    assert result.days["nightly"][0].decision == "first"
 
 
-def test_days_are_scored_by_what_was_live_and_folding_in_is_told_apart(found):
-    never = found.days["never"]
+def test_days_are_scored_by_what_was_live_with_and_without_folding_in(result):
+    never = result.days["never"]
     assert never[0].ndcg is None
     assert all(day.user_days > 0 and day.ndcg > 0 for day in never[1:])
     assert never[1].ndcg == never[1].base_ndcg  # nothing was folded in before
     assert any(day.ndcg != day.base_ndcg for day in never[2:])
     # Until the second as-of all have lived the same.
-    assert {days[1].ndcg for days in found.days.values()} == {never[1].ndcg}
+    assert {days[1].ndcg for days in result.days.values()} == {never[1].ndcg}
 
 
-def test_the_table_says_nights_seconds_and_shares(found):
-    rows = {row["schedule"]: row for row in found.plain()["rows"]}
+def test_the_table_has_nights_seconds_and_shares(result):
+    rows = {row["schedule"]: row for row in result.plain()["rows"]}
     assert rows["nightly"]["nights"] == 3
     assert rows["nightly"]["of_nightly"] == 1.0
     assert rows["never"]["training_seconds"] == 0
     assert rows["nightly"]["training_seconds"] > 0
-    assert "of nightly" in found.text()
-    json.dumps(found.plain())
-    assert (found.folder / "backtest.svg").stat().st_size > 0
+    assert "of nightly" in result.text()
+    json.dumps(result.plain())
+    assert (result.folder / "backtest.svg").stat().st_size > 0
 
 
 def test_nothing_live_moves(shop):
@@ -121,13 +121,13 @@ def test_nothing_live_moves(shop):
     assert live_state(shop) == before
 
 
-def test_the_night_of_a_sandbox_decides_as_the_live_one_did(shop, found):
+def test_the_night_of_a_sandbox_decides_as_the_live_one_did(shop, result):
     live = shop.runs.starting_with("")[0]
-    told = live.read(DecisionFile).root.sentence
-    assert found.days["nightly"][0].sentence == told
+    sentence_live = live.read(DecisionFile).root.sentence
+    assert result.days["nightly"][0].sentence == sentence_live
 
 
-def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkeypatch):
+def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, result, monkeypatch):
     span = {"every": DAY, "schedules": (RetrainSchedule.ADAPTIVE, RetrainSchedule.NIGHTLY)}
     end = BEGIN + 2 * DAY
     for name in ("nightly", "score_span", "foldin"):
@@ -145,12 +145,12 @@ def test_stopped_anywhere_it_goes_on_with_the_same_decisions(shop, found, monkey
         monkeypatch.setattr(days, name, real)
     again = backtest(shop, BEGIN, end, **span)
     for policy in ("adaptive", "nightly"):
-        calm = [decided(day) for day in found.days[policy][:3]]
-        assert [decided(day) for day in again.days[policy]] == calm
+        undisturbed = [decided(day) for day in result.days[policy][:3]]
+        assert [decided(day) for day in again.days[policy]] == undisturbed
 
 
 @pytest.mark.parametrize("at", ["gate", "foldin"])
-def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
+def test_killed_it_goes_on_with_the_same_decisions(shop, result, tmp_path, at):
     ws = Workspace.open(copy_of(shop.home, tmp_path / "copy"))
     shutil.rmtree(ws.home / "backtests", ignore_errors=True)
     died = subprocess.run(
@@ -162,21 +162,21 @@ def test_killed_it_goes_on_with_the_same_decisions(shop, found, tmp_path, at):
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
     again = backtest(ws, BEGIN, END, every=DAY, schedules=[RetrainSchedule.ADAPTIVE])
-    days = found.days["adaptive"]
+    days = result.days["adaptive"]
     assert [decided(day) for day in again.days["adaptive"]] == [decided(day) for day in days]
 
 
-def test_a_second_call_trains_nothing_and_says_that_its_days_are_kept(shop, found, monkeypatch):
+def test_a_second_call_trains_nothing_and_reports_that_its_days_are_kept(shop, result, monkeypatch):
     monkeypatch.setattr(days, "nightly", None)
-    told = []
+    messages = []
     again = backtest(
-        shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule), progress=told.append
+        shop, BEGIN, END, every=DAY, schedules=tuple(RetrainSchedule), progress=messages.append
     )
-    assert again.plain() == found.plain()
-    assert told == [f"resuming the backtest in {found.folder}"]
+    assert again.plain() == result.plain()
+    assert messages == [f"resuming the backtest in {result.folder}"]
 
 
-def test_a_planted_shift_hurts_who_never_learns(shop, found):
+def test_a_planted_shift_hurts_the_policy_that_never_retrains(shop, result):
     shifted = backtest(
         shop,
         BEGIN,
@@ -186,17 +186,17 @@ def test_a_planted_shift_hurts_who_never_learns(shop, found):
         plant=BEGIN + timedelta(hours=1),
     )
     (row,) = shifted.plain()["rows"]
-    calm = {row["schedule"]: row for row in found.plain()["rows"]}["never"]
-    assert row["ndcg"] < 0.9 * calm["ndcg"]
+    unshifted = {row["schedule"]: row for row in result.plain()["rows"]}["never"]
+    assert row["ndcg"] < 0.9 * unshifted["ndcg"]
     assert row["answered_days"] is None
 
 
-def test_a_gap_in_the_data_is_lived_through(shop):
+def test_a_backtest_runs_through_a_gap_in_the_data(shop):
     end = worlds.NIGHTS[2] + 10 * DAY
-    found = backtest(
+    result = backtest(
         shop, worlds.NIGHTS[2], end, every=5 * DAY, schedules=(RetrainSchedule.NIGHTLY,)
     )
-    last = found.days["nightly"][-1]
+    last = result.days["nightly"][-1]
     assert last.decision == "nothing_to_do"
     assert last.ndcg is None
 
@@ -217,8 +217,8 @@ def gapped(workspace, home, since, until):
 def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(workspace, tmp_path):
     ws = gapped(workspace, tmp_path / "home", BEGIN + DAY, BEGIN + 12 * DAY)
     asked = (RetrainSchedule.NIGHTLY, RetrainSchedule.NEVER)
-    found = backtest(ws, BEGIN, BEGIN + 18 * DAY, every=3 * DAY, schedules=asked)
-    nightly, never = found.days["nightly"], found.days["never"]
+    result = backtest(ws, BEGIN, BEGIN + 18 * DAY, every=3 * DAY, schedules=asked)
+    nightly, never = result.days["nightly"], result.days["never"]
     ended = [day.decision for day in nightly]
     assert ended == ["first", *["block"] * 2, *["nothing_to_do"] * 2, "refresh", "block"]
     assert [day.promoted for day in nightly] == [end in ("first", "refresh") for end in ended]
@@ -227,29 +227,29 @@ def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(work
     same = [(day.user_days, day.ndcg, day.base_ndcg) for day in nightly[:6]]
     assert same == [(day.user_days, day.ndcg, day.base_ndcg) for day in never[:6]]
     assert nightly[5].ndcg != nightly[5].base_ndcg
-    (row,) = [row for row in found.plain()["rows"] if row["schedule"] == "nightly"]
+    (row,) = [row for row in result.plain()["rows"] if row["schedule"] == "nightly"]
     assert (row["nights"], row["promoted"]) == (6, 1)
 
 
 def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
     ws = gapped(workspace, tmp_path / "home", BEGIN - 9 * DAY, BEGIN + DAY)
-    found = backtest(ws, BEGIN, BEGIN + 5 * DAY, every=DAY, schedules=tuple(RetrainSchedule))
-    for past in found.days.values():
+    result = backtest(ws, BEGIN, BEGIN + 5 * DAY, every=DAY, schedules=tuple(RetrainSchedule))
+    for past in result.days.values():
         ended = [day.decision for day in past[:4]]
         assert ended == ["nothing_to_do", "nothing_to_do", "block", "first"]
         assert {day.reason for day in past[:4]} == {"no lists are live yet"}
         assert all(day.ndcg is None for day in past[:4])
         assert all(day.ndcg > 0 for day in past[4:])
-    rows = {row["schedule"]: row for row in found.plain()["rows"]}
+    rows = {row["schedule"]: row for row in result.plain()["rows"]}
     assert rows["never"]["training_seconds"] == rows["never"]["nights"] == 0
     assert rows["nightly"]["nights"] == 2
 
 
-def test_a_policy_says_what_asked_for_a_night(shop):
+def test_a_policy_names_what_asked_for_a_night(shop):
     config = shop.config.policy.model_copy(update={"min_new_share": 1e-4, "min_hours": 0})
     eager = Workspace(shop.home, Composed(shop.config.model_copy(update={"policy": config}), {}))
-    found = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, schedules=(RetrainSchedule.ADAPTIVE,))
-    first, second = found.days["adaptive"]
+    result = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, schedules=(RetrainSchedule.ADAPTIVE,))
+    first, second = result.days["adaptive"]
     assert (first.cause, second.cause) == (None, Cause.EVENTS)
     assert second.retrained and second.promoted
 

@@ -58,11 +58,11 @@ def calibrated(ws, as_of=AS_OF, until=None):
     fits: list[int] = []
 
     def progress(line):
-        found = re.match(r"calibrate: fit (\d+) of 32", line)
-        if found and until is not None and int(found[1]) == until:
+        match = re.match(r"calibrate: fit (\d+) of 32", line)
+        if match and until is not None and int(match[1]) == until:
             raise KilledError
-        if found:
-            fits.append(int(found[1]))
+        if match:
+            fits.append(int(match[1]))
 
     return gate_calibrate(ws, as_of, elapsed=ticking(), progress=progress), fits
 
@@ -82,9 +82,9 @@ def whole(home, tmp_path_factory):
     """The workspace and result of an undisturbed calibration."""
     shutil.copytree(home, folder := tmp_path_factory.mktemp("whole") / "home")
     ws = Workspace.open(folder)
-    found, fits = calibrated(ws)
+    result, fits = calibrated(ws)
     assert fits == list(range(1, 33))
-    return ws, found
+    return ws, result
 
 
 @pytest.fixture
@@ -93,19 +93,19 @@ def copy(home, tmp_path):
     return Workspace.open(tmp_path / "home")
 
 
-def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
-    _, told = whole
-    found = told.calibration
-    assert (found.replicates, len(found.users), found.df) == (8, 4, 28)
-    assert (found.pairs, found.disjoint_pairs, len(found.equal)) == (224, 16, 56)
-    assert min(found.users) >= 200
-    assert 0 < found.rate <= found.rate_upper < 0.02
-    assert 0 < found.seed_sd < 0.05
-    assert found.switched == 0
-    assert found.planted == pytest.approx(0.03, abs=0.01)
-    assert 0 <= found.power <= 1
-    assert told.svg.startswith(b"<svg")
-    text = told.text()
+def test_it_reports_how_often_the_gate_is_wrong_and_its_power(whole):
+    _, result = whole
+    calibration = result.calibration
+    assert (calibration.replicates, len(calibration.users), calibration.df) == (8, 4, 28)
+    assert (calibration.pairs, calibration.disjoint_pairs, len(calibration.equal)) == (224, 16, 56)
+    assert min(calibration.users) >= 200
+    assert 0 < calibration.rate <= calibration.rate_upper < 0.02
+    assert 0 < calibration.seed_sd < 0.05
+    assert calibration.switched == 0
+    assert calibration.planted == pytest.approx(0.03, abs=0.01)
+    assert 0 <= calibration.power <= 1
+    assert result.svg.startswith(b"<svg")
+    text = result.text()
     for part in (
         "false switches",
         "224 ordered pairs",
@@ -117,14 +117,14 @@ def test_it_says_how_often_the_gate_is_wrong_and_what_it_finds(whole):
 
 
 def test_the_ledger_keeps_it_and_later_nights_take_the_spread_from_there(whole):
-    ws, told = whole
+    ws, result = whole
     (entry,) = [e for e in history(ws) if isinstance(e, CalibrationEntry)]
-    assert entry == told.line
+    assert entry == result.line
     assert entry.key == f"calibration:{entry.calibration}"
     assert (entry.recipe, entry.family, entry.metric, entry.k) == ("als", "als", "ndcg", 20)
     assert entry.task == "discovery"
     assert entry.cutoffs == tuple(AS_OF - (7 + 28 * back) * DAY for back in (3, 2, 1, 0))
-    assert entry.seed_sd == told.calibration.seed_sd
+    assert entry.seed_sd == result.calibration.seed_sd
     past = LedgerHistory.of(ws.ledger)
     assert past.seed_sds(AS_OF + 90 * DAY, "discovery", 20) == {"als": entry.seed_sd}
     assert past.seed_sds(AS_OF + 91 * DAY, "discovery", 20) == {}
@@ -136,11 +136,15 @@ def test_the_ledger_keeps_it_and_later_nights_take_the_spread_from_there(whole):
 
 
 def test_the_same_call_fits_nothing_again(whole):
-    ws, told = whole
+    ws, result = whole
     before = history(ws)
     again, fits = calibrated(ws)
     assert fits == []
-    assert (again.line, again.calibration, again.svg) == (told.line, told.calibration, told.svg)
+    assert (again.line, again.calibration, again.svg) == (
+        result.line,
+        result.calibration,
+        result.svg,
+    )
     assert history(ws) == before
 
 
@@ -150,10 +154,10 @@ def test_a_killed_one_goes_on_and_finds_the_same_though_the_lake_has_grown(whole
     assert [e for e in history(copy) if isinstance(e, CalibrationEntry)] == []
     land(copy.home, EVENTS.with_columns(EVENTS["event_id"] + "x"), AS_OF, START + 90 * DAY)
     assert feedback(copy, AS_OF).accepted > 0
-    found, fits = calibrated(copy)
+    result, fits = calibrated(copy)
     assert fits == list(range(12, 33))
-    assert found.calibration == whole[1].calibration
-    assert found.svg == whole[1].svg
+    assert result.calibration == whole[1].calibration
+    assert result.svg == whole[1].svg
 
 
 def test_an_earlier_as_of_without_a_champion_is_refused(copy):
@@ -174,11 +178,11 @@ def test_too_little_history_is_refused_in_words(copy):
 def test_holdouts_touch_where_there_are_no_weeks_between_them(copy):
     toml = copy.home / "nightjar.toml"
     toml.write_text(toml.read_text().replace("[split]", "[split]\nholdout_days = 21"))
-    told, _ = calibrated(Workspace.open(copy.home))
-    assert told.line.cutoffs == tuple(AS_OF - 21 * n * DAY for n in (4, 3, 2, 1))
+    result, _ = calibrated(Workspace.open(copy.home))
+    assert result.line.cutoffs == tuple(AS_OF - 21 * n * DAY for n in (4, 3, 2, 1))
 
 
-def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
+def test_a_recipe_without_randomness_is_reported_as_such(tmp_path):
     config = CONFIG[: CONFIG.index("[recipes.als]")]
     ws = Workspace.init(tmp_path / "home", config + '[recipes.knn]\nfamily = "item_knn"\n')
     land(ws.home, EVENTS, AS_OF)
@@ -192,13 +196,13 @@ def test_a_recipe_without_dice_is_said_to_have_none(tmp_path):
         return train(self, history, replicate=replicate, progress=progress)
 
     with patch.object(ItemKnn, "train", counted):
-        told, _ = calibrated(ws)
+        result, _ = calibrated(ws)
     assert salts == [*range(8), 0, 1, 0, 1, 0, 1]  # what cannot differ is not trained again
-    line = told.line
+    line = result.line
     assert (line.family, line.seed_sd, line.rate, line.v_hat) == ("item_knn", 0, 0, 0)
     assert "the recipe has no seed noise" in line.sentence
     assert 0 < line.tossed_upper < 0.02
-    assert told.calibration.planted > 0.02
+    assert result.calibration.planted > 0.02
 
 
 def nightjar(*arguments):
@@ -214,12 +218,12 @@ def nightjar(*arguments):
 
 
 def test_the_command(whole, tmp_path):
-    ws, told = whole
+    ws, result = whole
     figure = tmp_path / "figure.svg"
     code, out, _ = nightjar("gate", "calibrate", "--home", ws.home, "--json", "--out", figure)
     assert code == 0
-    assert json.loads(out) == plain(told)
-    assert figure.read_bytes() == told.svg
+    assert json.loads(out) == plain(result)
+    assert figure.read_bytes() == result.svg
     code, out, _ = nightjar("gate", "calibrate", "--home", ws.home, "--out", figure)
     assert out.startswith("als: one block favours an equal recipe in ")
     assert str(figure) in out

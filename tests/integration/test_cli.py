@@ -75,9 +75,9 @@ def home(tmp_path_factory):
     land(home, purchases(users=260, items=80, days=75), NIGHTS[0])
     done = nightjar("feedback", "--at", format_instant(NIGHTS[0]), "--json", home=home)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["rows"] == sum(
-        told[name] for name in ("accepted", "quarantined", "duplicates", "tombstoned", "skipped")
+    printed = json.loads(done.stdout)
+    assert printed["rows"] == sum(
+        printed[name] for name in ("accepted", "quarantined", "duplicates", "tombstoned", "skipped")
     )
     done = process("nightly", "--as-of", format_instant(NIGHTS[0]), "--json", home=home)
     assert done.returncode == 0, done.stderr
@@ -133,8 +133,8 @@ def test_where_to_write_is_looked_at_before_the_work(tmp_path, command):
         refused(
             nightjar(*command, "--out", out, home=tmp_path / "w"), 6, f"cannot write {out}", why
         )
-    found = nightjar(*command, "--out", tmp_path / "x", home=tmp_path / "w")
-    assert found.returncode == 2  # nothing is live: there is no work to do
+    done = nightjar(*command, "--out", tmp_path / "x", home=tmp_path / "w")
+    assert done.returncode == 2  # nothing is live: there is no work to do
     assert not (tmp_path / "x").exists()
 
 
@@ -165,17 +165,17 @@ def test_a_typo_in_the_file(home, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("recipe", "expected"),
     [
         ('family = "alz"', "unknown recipes.x.family = 'alz'. Allowed:"),
         ('family = "als"\nfactor = 3', "unknown setting recipes.x.factor. Allowed:"),
         ('family = "als"\nalpha = 0', "recipes.x.alpha = 0: input should be greater than 0"),
     ],
 )
-def test_a_recipe_that_cannot_be(tmp_path, recipe, says):
+def test_a_recipe_that_cannot_be(tmp_path, recipe, expected):
     nightjar("init", tmp_path / "bad")
     (tmp_path / "bad" / "nightjar.toml").write_text(f"[recipes.x]\n{recipe}\n")
-    refused(nightjar("history", home=tmp_path / "bad"), 2, "nightjar.toml: ", says)
+    refused(nightjar("history", home=tmp_path / "bad"), 2, "nightjar.toml: ", expected)
 
 
 BAD = """
@@ -213,14 +213,14 @@ def prepared(home, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "says"),
+    ("recipe", "expected"),
     [
         ("on_gpu", ["no usable GPU"]),
         ("wide", ["wide: training needs about ", "the limit is 2.0 MB (train.memory_gb)"]),
         ("absent", ["lightfm is not installed; `make lightfm` builds"]),
     ],
 )
-def test_a_recipe_that_cannot_be_trained_here(prepared, recipe, says, monkeypatch):
+def test_a_recipe_that_cannot_be_trained_here(prepared, recipe, expected, monkeypatch):
     if recipe == "on_gpu" and cuda_usable():
         pytest.skip("there is a GPU")
     monkeypatch.setitem(sys.modules, "lightfm", None)
@@ -229,7 +229,7 @@ def test_a_recipe_that_cannot_be_trained_here(prepared, recipe, says, monkeypatc
     assert done.returncode == 2
     (line,) = done.stdout.splitlines()
     assert line.startswith(f"train/{recipe} failed: ")
-    for part in says:
+    for part in expected:
         assert part in line
     assert not (copy / "runs" / run / "train" / recipe).exists()
 
@@ -245,15 +245,15 @@ def test_a_night_step_by_step_is_a_night(home):
     started = nightjar(
         "snapshot", "--as-of", format_instant(NIGHTS[0]), "--recipe", "als", "--json", home=home
     )
-    told = json.loads(started.stdout)
-    run = told["run_id"]
+    printed = json.loads(started.stdout)
+    run = printed["run_id"]
     for step in ("validate", "features"):
         done = nightjar(step, "--run", run, "--json", home=home)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["step"] == step
     refused(nightjar("evaluate", "--run", "x" + run, home=home), 2, "unknown run x")
     refused(nightjar("gate", "--run", run, home=home), 6, "step evaluate", "is missing")
-    for recipe in told["recipes"]:
+    for recipe in printed["recipes"]:
         assert nightjar("train", "--run", run, "--recipe", recipe, home=home).returncode == 0
     assert nightjar("evaluate", "--run", run, home=home).returncode == 0
     decided = nightjar("gate", "--run", run, "--json", home=home)
@@ -315,7 +315,7 @@ def test_a_workspace_that_cannot_be_written(home):
         home.chmod(0o700)
 
 
-def test_a_lock_left_by_a_killed_run_holds_nobody_up(home):
+def test_a_lock_left_by_a_killed_run_blocks_no_other(home):
     for lock in (home / "lake" / ".locks").glob("*.lock"):
         lock.write_text("999999\n")
     done = nightjar("nightly", "--as-of", format_instant(NIGHTS[0]), home=home)

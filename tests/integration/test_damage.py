@@ -42,7 +42,7 @@ def test_a_flipped_bit_of_an_older_data_file_ends_the_night(ws):
         snapshot(again, NIGHTS[1])
 
 
-def test_no_night_sends_people_to_lists_that_did_not_come_back(ws, monkeypatch):
+def test_no_night_points_users_to_lists_that_did_not_come_back(ws, monkeypatch):
     land(ws.home, purchases(), NIGHTS[1], NIGHTS[0])
     monkeypatch.setattr(foldin, "stage", short_of_a_row)
     monkeypatch.setattr(publish, "stage", short_of_a_row)

@@ -26,12 +26,12 @@ def test_a_night_without_recipes_settles_the_default_and_decides(workspace, tmp_
     ws = workspace(tmp_path / "home", CONFIG)
     land(ws.home, purchases(users=120, items=50), NIGHTS[0])
     feedback(ws, NIGHTS[0])
-    told = []
-    ended = nightly(ws, NIGHTS[0], progress=told.append)
+    messages = []
+    ended = nightly(ws, NIGHTS[0], progress=messages.append)
     night = Night.read(ws, ws.run(ended.run_id))
     assert night.snapshot.recipes["blend"].has_free_params
     assert not night.recipes["blend"].has_free_params
-    assert any(text.startswith("train blend: ") for text in told)
+    assert any(text.startswith("train blend: ") for text in messages)
     parts = night.recipes["blend"].parts
     assert all(f"{name} × " in ended.chosen["blend"] for name in parts)
     page = ws.run(ended.run_id).folder.joinpath("page.html").read_text(encoding="utf-8")

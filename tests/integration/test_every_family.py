@@ -91,8 +91,8 @@ def night(tmp_path_factory, workspace):
     )
     stock(ws.home)
     land(ws.home, events, NIGHTS[0])
-    told = feedback(ws, NIGHTS[0])
-    assert not told.failed
+    result = feedback(ws, NIGHTS[0])
+    assert not result.failed
     return ws, nightly(ws, NIGHTS[0])
 
 

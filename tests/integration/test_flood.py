@@ -34,7 +34,7 @@ def flood():
 
 
 @pytest.mark.slow
-def test_a_flood_and_a_day_without_anybody_stop_no_night(workspace, tmp_path):
+def test_a_flood_and_a_day_without_events_stop_no_night(workspace, tmp_path):
     ws = workspace(tmp_path / "home", CONFIG)
     catalogue(ws.home)
     closed = (NIGHT - timedelta(days=5)).strftime("%Y-%m-%d")
@@ -57,7 +57,7 @@ def test_a_flood_and_a_day_without_anybody_stop_no_night(workspace, tmp_path):
     assert sum(counts.values()) == MOST + known
     shown = lists(ws, None)
     others = shown.filter(pl.col(c.USER_ID) != "flooder")
-    people = others[c.USER_ID].n_unique()
+    users = others[c.USER_ID].n_unique()
     flooded = others.filter(pl.col(c.ITEM_ID) == "i159").height
-    assert people > 300
-    assert flooded < 0.2 * people
+    assert users > 300
+    assert flooded < 0.2 * users

@@ -110,9 +110,9 @@ def test_a_pass_refreshes_the_lists_of_users_with_new_events_and_no_other(ws):
     assert [patch[name] for name in same] == [base[name] for name in same]
     assert base[c.LIVE_FROM] < patch[c.LIVE_FROM] < now()
     assert (result.foldin.publication_id, result.foldin.generation) == (patch[c.PUBLICATION_ID], 2)
-    told = plain(result)
-    assert (told["users_refreshed"], told["publication_id"]) == (2, patch[c.PUBLICATION_ID])
-    assert 58 < told["foldin"]["fresh_after_seconds"] < 120
+    as_json = plain(result)
+    assert (as_json["users_refreshed"], as_json["publication_id"]) == (2, patch[c.PUBLICATION_ID])
+    assert 58 < as_json["foldin"]["fresh_after_seconds"] < 120
     assert f"{result.foldin.fresh_after_seconds:,.0f} s after" in result.text()
     entries = LedgerHistory.of(ws.ledger).entries
     [entry] = [entry for entry in entries if isinstance(entry, PatchEntry)]
@@ -184,7 +184,7 @@ def test_new_users_get_a_list_unless_the_model_has_none_of_their_items(ws):
     assert "1 user are for items unknown to the live model" in alone.sentence
 
 
-def test_a_user_who_gave_everything_back_gets_the_fallback(ws):
+def test_a_user_without_net_purchases_gets_the_fallback(ws):
     did(ws, ("u900", "i3", LATER))
     feedback(ws, now())
     assert set(lists(ws, ["u900"])[c.SLOT]) == {"model"}
@@ -258,12 +258,12 @@ def test_a_patch_for_what_is_no_longer_live_is_made_again(second, monkeypatch):
 
     monkeypatch.setattr(module, "make_patch", overtaken)
     monkeypatch.setattr(task_log, "PROGRESS_SECONDS", 0.0)
-    told = []
-    result = foldin(ws, now(), progress=told.append)
+    messages = []
+    result = foldin(ws, now(), progress=messages.append)
     assert made[0].users > 140
     assert [patch.users for patch in made[1:]] == [1]
     assert result.users_refreshed == 1
-    assert any("but the live publication is" in text for text in told)
+    assert any("but the live publication is" in text for text in messages)
     rows = ws.lake.read("publications").sort(c.GENERATION)
     assert rows[c.BASE].to_list() == [None, None, rows[c.PUBLICATION_ID][1]]
 
@@ -353,5 +353,5 @@ def test_the_command_line_folds_in_and_prints_one_object(ws):
     ingest_landed(ws, now())
     command = [sys.executable, "-m", "pipeline.cli", "fold-in", "--home", str(ws.home), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout)
-    assert (told["users_refreshed"], told["generation"]) == (1, 2)
+    printed = json.loads(done.stdout)
+    assert (printed["users_refreshed"], printed["generation"]) == (1, 2)

@@ -116,7 +116,7 @@ def test_while_a_night_looks_up_what_to_pin_nothing_goes(shop, tmp_path, monkeyp
 
 def test_a_night_that_has_decided_goes_on_when_quarantine_is_empty(shop, tmp_path):
     ws = copied(shop, tmp_path)
-    calm = copied(shop, tmp_path / "calm")
+    undisturbed = copied(shop, tmp_path / "calm")
     started = snapshot(ws, NIGHTS[2])
     validate(ws, started.run_id)
     features(ws, started.run_id)
@@ -129,22 +129,22 @@ def test_a_night_that_has_decided_goes_on_when_quarantine_is_empty(shop, tmp_pat
     ws = Workspace.open(ws.home)
     with raises("lake.version_vacuumed"):
         ws.lake.read("quarantine", version=0)
-    ended, expected = nightly(ws, NIGHTS[2]), nightly(calm, NIGHTS[2])
+    ended, expected = nightly(ws, NIGHTS[2]), nightly(undisturbed, NIGHTS[2])
     assert plain(ended) | {"cost": 0} == plain(expected) | {"cost": 0}
-    page, other = (x.run(ended.run_id).read(NightPage, "cold_check") for x in (ws, calm))
+    page, other = (x.run(ended.run_id).read(NightPage, "cold_check") for x in (ws, undisturbed))
     assert page.quarantined == other.quarantined
     assert page.quarantine_reasons == other.quarantine_reasons
     assert page.quarantined == 1
 
 
-def test_a_night_whose_data_are_gone_says_so_and_the_last_two_stay(shop, tmp_path):
+def test_a_night_whose_data_are_gone_is_reported_and_the_last_two_stay(shop, tmp_path):
     ws = copied(shop, tmp_path)
     nightly(ws, NIGHTS[2])
     gc(ws, MONTHS_LATER)
     ws = Workspace.open(ws.home)
-    found = reproduce(ws, 1)
-    assert (found.outcome, found.exit_code) == ("gone", 6)
-    [why] = found.causes
+    reproduction = reproduce(ws, 1)
+    assert (reproduction.outcome, reproduction.exit_code) == ("gone", 6)
+    [why] = reproduction.causes
     assert why.kind == "snapshot"
     assert "cannot be read" in why.sentence
     assert [reproduce(ws, number).outcome for number in (2, 3)] == ["same", "same"]

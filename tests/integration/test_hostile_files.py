@@ -39,14 +39,14 @@ class Passed:
 
     ws: Workspace
     code: int
-    told: dict[str, Any]
+    printed: dict[str, Any]
     peak_mb: int
     kept: dict[str, bytes]
 
     def of(self, one: Hostile) -> dict[str, Any]:
         shown = one.shown or one.file
-        [found] = [outcome for outcome in self.told["outcomes"] if outcome["file"] == shown]
-        return found
+        [result] = [outcome for outcome in self.printed["outcomes"] if outcome["file"] == shown]
+        return result
 
 
 def run(home: Path, files: tuple[Hostile, ...]) -> Passed:
@@ -98,22 +98,22 @@ def check_the_rest(passed: Passed, code: int) -> None:
     good = events.filter(pl.col(c.EVENT_ID).str.contains(r"^(first|last)\.csv-[12]$"))
     assert good.height == 4
     assert 50 < passed.peak_mb <= MOST_MB
-    assert passed.told["files"] == len(passed.told["outcomes"])
+    assert passed.printed["files"] == len(passed.printed["outcomes"])
     assert not (passed.ws.home / "scratch").exists()
 
 
 def check_set_aside(passed: Passed, one: Hostile) -> None:
     """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake."""
-    found = passed.of(one)
-    assert (found["status"], found["rows"]) == (one.status, 0)
-    assert one.says in found["sentence"]
-    assert "\n" not in found["sentence"]
+    result = passed.of(one)
+    assert (result["status"], result["rows"]) == (one.status, 0)
+    assert one.reported in result["sentence"]
+    assert "\n" not in result["sentence"]
     if one.status == "waits":
         assert (passed.ws.home / "landing" / "events" / one.file).exists()
         return
     rejected = passed.ws.home / "rejected"
     reasons = {path.read_text(): path for path in rejected.glob("*.reason.txt")}
-    reason = reasons[f"{found['sentence']}\n"]
+    reason = reasons[f"{result['sentence']}\n"]
     file = reason.with_name(reason.name.removesuffix(".reason.txt"))
     assert os.path.lexists(file)
     assert file.name == one.file or len(one.file) > 200
@@ -133,12 +133,12 @@ def test_a_hostile_file_is_set_aside_with_its_reason(refused, one):
 
 @pytest.mark.parametrize("one", TAKEN, ids=lambda one: one.title)
 def test_of_a_file_with_hostile_rows_all_are_accounted_for(taken, one):
-    found = taken.of(one)
-    assert found["status"] == "taken"
-    assert {name: found[name] for name in COUNTS} == {name: getattr(one, name) for name in COUNTS}
-    assert found["rows"] == sum(found[name] for name in COUNTS)
-    assert ", ".join(found["reasons"]) == one.says
-    key = found["batch_id"]
+    result = taken.of(one)
+    assert result["status"] == "taken"
+    assert {name: result[name] for name in COUNTS} == {name: getattr(one, name) for name in COUNTS}
+    assert result["rows"] == sum(result[name] for name in COUNTS)
+    assert ", ".join(result["reasons"]) == one.reported
+    key = result["batch_id"]
     events, quarantine = taken.ws.lake.read("events"), taken.ws.lake.read("quarantine")
     assert events.filter(pl.col(c.BATCH_ID) == key).height == one.accepted
     assert quarantine.filter(pl.col(c.BATCH_ID) == key).height == one.quarantined
@@ -166,7 +166,7 @@ def test_the_other_files_of_a_pass_over_big_ones_are_taken_in(big):
     check_the_rest(big, 3)
 
 
-def test_people_are_told_apart_by_what_their_ids_say(taken):
+def test_users_are_distinguished_by_what_their_ids_hold(taken):
     users = taken.ws.lake.read("events").select(c.EVENT_ID, c.USER_ID)
     raw = taken.ws.vault.reveal(users[c.USER_ID].unique().to_list())
     named = {name: raw[user] for name, user in users.iter_rows()}
@@ -175,16 +175,16 @@ def test_people_are_told_apart_by_what_their_ids_say(taken):
     assert named["u2"] == "😀"
 
 
-def test_the_docs_tell_the_same():
+def test_the_docs_list_the_same():
     text = (ROOT / "docs" / "INGEST.md").read_text("utf-8")
     part = text.split("## Hostile files")[1].split("\n## ")[0]
     rows = [re.split(r"\s*\|\s*", line.strip("| ")) for line in part.splitlines() if "|" in line]
-    told = {title: (outcome, code) for title, outcome, code in rows[2:]}
+    documented = {title: (outcome, code) for title, outcome, code in rows[2:]}
     files = (*REFUSED, *TAKEN, *BIG)
-    assert list(told) == [one.title for one in files]
+    assert list(documented) == [one.title for one in files]
     for one in files:
-        outcome, code = told[one.title]
+        outcome, code = documented[one.title]
         assert code == ("0" if one.status == "taken" else "3")
         assert outcome.startswith("ingested" if one.status == "taken" else f"{one.status}: ")
-        for word in one.says.split(", ") if one.status == "taken" else [one.says]:
+        for word in one.reported.split(", ") if one.status == "taken" else [one.reported]:
             assert word in outcome

@@ -62,10 +62,10 @@ def test_a_copy_writes_into_itself_alone(two_nights, tmp_path):
     shutil.copytree(home, tmp_path / "copy")
     assert "runs.artifact_uri" in mentions(tmp_path / "copy", f"{home}/")
     ws = Workspace.open(tmp_path / "copy")
-    found = compare(ws, 1, 2)
-    assert (found.fault, found.path) == (None, ws.home / "reports" / "compare-1-2.html")
+    comparison = compare(ws, 1, 2)
+    assert (comparison.fault, comparison.path) == (None, ws.home / "reports" / "compare-1-2.html")
     pages = list(ws.home.glob("mlflow/artifacts/**/compare-1-2.html"))
-    assert [page.read_bytes() for page in pages] == [found.path.read_bytes()] * 2
+    assert [page.read_bytes() for page in pages] == [comparison.path.read_bytes()] * 2
     land(ws.home, purchases(), NIGHTS[2], NIGHTS[1])
     feedback(ws, NIGHTS[2])
     assert nightly(ws, NIGHTS[2]).model_version == "3"
@@ -103,7 +103,7 @@ def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(two_nights, tmp_path
     assert mentions(copy, elsewhere) == {"experiments.artifact_location"}
 
 
-def test_what_is_no_database_of_mlflow_says_so(tmp_path):
+def test_what_is_no_database_of_mlflow_is_reported(tmp_path):
     relocate_artifact_uris(tmp_path / "missing.db")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty.db").touch()
@@ -113,7 +113,7 @@ def test_what_is_no_database_of_mlflow_says_so(tmp_path):
         relocate_artifact_uris(tmp_path / "text.db")
 
 
-def test_a_copy_that_cannot_be_written_says_so(two_nights, tmp_path, monkeypatch):
+def test_a_copy_that_cannot_be_written_is_reported(two_nights, tmp_path, monkeypatch):
     copy = shutil.copytree(two_nights[0], tmp_path / "copy")
     monkeypatch.setattr("pipeline.stores.registry.connection._PROBE_SECONDS", 0.1)
     with closing(sqlite3.connect(copy / "mlflow" / "mlflow.db")) as other:

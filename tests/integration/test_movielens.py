@@ -51,16 +51,16 @@ def test_ratings_become_lists_by_config_alone(workspace, tmp_path):
         ("items", "movies", 1_682),
         ("users", "users", 943),
     ):
-        told = ingest(ws, [FILES / f"{name}.parquet"], table=table, at=NIGHT.replace(year=2026))
-        assert (told.accepted, told.failed) == (rows, False)
+        result = ingest(ws, [FILES / f"{name}.parquet"], table=table, at=NIGHT.replace(year=2026))
+        assert (result.accepted, result.failed) == (rows, False)
     ended = nightly(ws, NIGHT)
     split = ws.run(ended.run_id).read(SplitFile)
     assert (split.task, split.target_kinds) == ("discovery", ("rating",))
     assert ended.decision == "first"
     assert "underpowered: 73 users" in ended.sentence
-    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
-    assert people[c.USER_ID].n_unique() == 943
-    assert people.group_by(c.USER_ID).len()["len"].min() == 20
+    listed = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
+    assert listed[c.USER_ID].n_unique() == 943
+    assert listed.group_by(c.USER_ID).len()["len"].min() == 20
     recipes = ws.run(ended.run_id).read(EvaluationFile).recipes
     assert any("slice.segment_student.ndcg_at_20" in r.metrics for r in recipes.values())
     assert_ratings_are_predicted(ws, ended.run_id)
@@ -69,14 +69,14 @@ def test_ratings_become_lists_by_config_alone(workspace, tmp_path):
 def assert_ratings_are_predicted(ws, run_id):
     """On the newest four weeks: the mean of all ratings < biases < biases and factors."""
     run = ws.run(run_id)
-    found = run.read(EvaluationFile).recipes
+    recipes = run.read(EvaluationFile).recipes
     given = run.frame("features", "ratings")
     window = run.arrays("features", "train")
     known = given.filter(
         pl.col(c.USER_ID).is_in(window["user_ids"].tolist())
         & pl.col(c.ITEM_ID).is_in(window["item_ids"].tolist())
     )
-    assert known.height == found["biased_mf"].metrics["ratings"] > 1000
+    assert known.height == recipes["biased_mf"].metrics["ratings"] > 1000
     mean = float(np.sqrt(np.mean((known[c.VALUE].to_numpy() - window["rating"].mean()) ** 2)))
-    biases, rated = (found[name].metrics["rmse"] for name in ("biases", "biased_mf"))
+    biases, rated = (recipes[name].metrics["rmse"] for name in ("biases", "biased_mf"))
     assert rated < 0.99 * biases < 0.98 * 0.95 * mean

@@ -48,26 +48,31 @@ def night(tmp_path_factory, workspace):
 def test_it_wins_where_tastes_differ_and_goes_live(night):
     ws, ended = night
     assert (ended.status, ended.decision, ended.recipe) == ("done", "first", "biased_mf")
-    people = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
-    assert people[c.USER_ID].n_unique() == 320
+    listed = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
+    assert listed[c.USER_ID].n_unique() == 320
     run = ws.run(ended.run_id)
     assert run.read(ColdCheckFile).fault is None
     assert run.read(MetaFile).family == "biased_mf"
 
 
-def test_its_errors_are_measured_on_the_holdout_and_told(night):
+def test_its_errors_are_measured_on_the_holdout_and_reported(night):
     ws, ended = night
     run = ws.run(ended.run_id)
-    found = {name: r.metrics for name, r in run.read(EvaluationFile).recipes.items()}
-    assert {name for name, metrics in found.items() if "rmse" in metrics} == {"biased_mf", "biases"}
-    assert found["biased_mf"]["rmse"] < 0.9 * found["biases"]["rmse"]
-    assert found["biased_mf"]["mae"] < found["biased_mf"]["rmse"]
+    by_recipe = {name: r.metrics for name, r in run.read(EvaluationFile).recipes.items()}
+    assert {name for name, metrics in by_recipe.items() if "rmse" in metrics} == {
+        "biased_mf",
+        "biases",
+    }
+    assert by_recipe["biased_mf"]["rmse"] < 0.9 * by_recipe["biases"]["rmse"]
+    assert by_recipe["biased_mf"]["mae"] < by_recipe["biased_mf"]["rmse"]
     holdout = run.frame("features", "ratings")
-    known = found["biased_mf"]["ratings"]
+    known = by_recipe["biased_mf"]["ratings"]
     assert 0.9 * holdout.height < known <= holdout.height
-    assert found["biased_mf"]["rmse"] < holdout[c.VALUE].std() * 0.8
-    told = ended.metrics["rmse"]
-    assert told == RoleMetrics(candidate=found["biased_mf"]["rmse"], champion=None, baseline=None)
+    assert by_recipe["biased_mf"]["rmse"] < holdout[c.VALUE].std() * 0.8
+    rmse = ended.metrics["rmse"]
+    assert rmse == RoleMetrics(
+        candidate=by_recipe["biased_mf"]["rmse"], champion=None, baseline=None
+    )
 
 
 def test_mlflow_shows_its_errors(night):
@@ -81,7 +86,7 @@ def test_mlflow_shows_its_errors(night):
     assert {"mae", "ratings", "fit_seconds", "refit.parameters"} <= set(shown)
 
 
-def test_where_nobody_rates_it_is_left_out_in_one_sentence(tmp_path):
+def test_without_ratings_it_is_left_out_in_one_sentence(tmp_path):
     ws = Workspace.init(tmp_path / "home", CONFIG.replace('"rating"', '"purchase"'))
     land(ws.home, purchases(users=220, items=60), NIGHTS[0])
     feedback(ws, NIGHTS[0])

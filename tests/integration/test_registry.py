@@ -165,10 +165,10 @@ def client_of(uri: str) -> Any:
 def runs_of(uri: str, run_id: str) -> dict[str, Any]:
     client = client_of(uri)
     experiment = client.get_experiment_by_name("nights").experiment_id
-    found = client.search_runs([experiment], f"tags.`nightjar.run_id` = '{run_id}'")
-    names = Counter(run.data.tags["nightjar.recipe"] for run in found)
+    mirrored = client.search_runs([experiment], f"tags.`nightjar.run_id` = '{run_id}'")
+    names = Counter(run.data.tags["nightjar.recipe"] for run in mirrored)
     assert set(names.values()) <= {1}, names
-    return {run.data.tags["nightjar.recipe"]: run for run in found}
+    return {run.data.tags["nightjar.recipe"]: run for run in mirrored}
 
 
 def versions_of(uri: str, run_id: str) -> list[Any]:
@@ -223,7 +223,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     assert {metric.key for metric in logged.metrics} == {"ndcg_at_20", "ndcg_at_20_lo"}
 
 
-def test_a_night_is_shown_once_however_often_it_is_told(
+def test_a_night_is_shown_once_however_often_it_is_mirrored(
     registry: Registry, home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
 ) -> None:
     night = night_of(home, trained, "one")
@@ -244,7 +244,7 @@ def test_a_night_without_a_winner_makes_no_version(
     assert registry.mirror_night(night) == mirrored
 
 
-def test_a_night_that_a_person_decided_otherwise_says_so(
+def test_a_night_that_a_person_decided_otherwise_is_marked(
     registry: Registry, home: Path, trained: Trained
 ) -> None:
     accepted = night_of(home, trained, "accepted")
@@ -331,7 +331,7 @@ def test_killed_after_what_is_not_idempotent_by_itself(home: Path, trained: Trai
 
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-def test_killed_at_any_call_and_told_again(home: Path, trained: Trained, after: bool) -> None:
+def test_killed_at_any_call_and_mirrored_again(home: Path, trained: Trained, after: bool) -> None:
     made = calls_of_a_night(home, trained, f"calm-{after}")
     assert len(made) > 30
     for call in range(1, len(made) + 1):
@@ -418,7 +418,7 @@ def test_the_pages_find_their_way(home: Path, shown: tuple[Mirrored, Mirrored]) 
     assert json.loads(noted) == [{"name": "nightjar", "version": str(one.version)}]
 
 
-def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
+def test_a_registry_that_is_away_is_an_error_within_seconds(tmp_path: Path) -> None:
     missing, text, empty = (tmp_path / name for name in ("no.db", "text.db", "empty.db"))
     text.write_text("this is no database, whatever its name may say")
     empty.write_bytes(b"")
@@ -432,10 +432,10 @@ def test_a_registry_that_is_away_says_so_within_seconds(tmp_path: Path) -> None:
             (f"sqlite:///{empty}", r"empty\.db is empty"),
             (f"http://user:secret@127.0.0.1:{port}", rf"MLflow at http://127\.0\.0\.1:{port} does"),
         ):
-            with pytest.raises(RegistryError, match=words) as told:
+            with pytest.raises(RegistryError, match=words) as caught:
                 Registry(uri, "nights", "nightjar").aliases()
-            assert "secret" not in told.value.sentence
-            assert told.value.exit_code == 6
+            assert "secret" not in caught.value.sentence
+            assert caught.value.exit_code == 6
         assert time.monotonic() - started < 10
     assert not missing.exists()
 
@@ -451,27 +451,27 @@ def test_a_registry_goes_away_in_the_middle(home: Path, trained: Trained) -> Non
             raise MlflowException(f"no answer from {uri_of(home)}\nand a traceback")
 
         patch.setattr(MlflowClient, "log_model_artifacts", gone)
-        with pytest.raises(RegistryError) as told:
+        with pytest.raises(RegistryError) as caught:
             registry_at(home).mirror_night(night)
-    assert told.value.id == "registry.failed"
-    assert f"no answer from {uri_of(home)};" in told.value.sentence
-    assert "traceback" not in told.value.sentence
+    assert caught.value.id == "registry.failed"
+    assert f"no answer from {uri_of(home)};" in caught.value.sentence
+    assert "traceback" not in caught.value.sentence
     registry_at(home).mirror_night(night)
     assert_whole(uri_of(home), night)
 
 
-def test_no_failure_tells_the_password() -> None:
+def test_no_failure_reveals_the_password() -> None:
     from mlflow.exceptions import MlflowException
 
     uri = "https://user:secret@mlflow.example/"
-    with pytest.raises(RegistryError) as told, registry_errors(uri):
+    with pytest.raises(RegistryError) as caught, registry_errors(uri):
         raise MlflowException("API request to https://user:secret@mlflow.example/api failed")
-    assert told.value.id == "registry.failed"
-    assert told.value.sentence.count("https://mlflow.example/") == 2
-    assert "secret" not in told.value.sentence
+    assert caught.value.id == "registry.failed"
+    assert caught.value.sentence.count("https://mlflow.example/") == 2
+    assert "secret" not in caught.value.sentence
 
 
-def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     folder = tmp_path / "mlflow"
     folder.write_text("a file stands where the folder should be")
     with raises("registry.failed"):
@@ -486,9 +486,9 @@ def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("uri", ["postgresql://u:secret@h/db", "sqlite:///", "./mlruns", "http://"])
 def test_only_sqlite_and_servers_are_registries(uri: str) -> None:
-    with raises("registry.invalid_uri") as told:
+    with raises("registry.invalid_uri") as caught:
         Registry(uri, "nights", "nightjar")
-    assert "secret" not in told.value.sentence
+    assert "secret" not in caught.value.sentence
 
 
 def test_a_night_must_make_sense(home: Path, trained: Trained) -> None:
@@ -502,7 +502,7 @@ def test_a_night_must_make_sense(home: Path, trained: Trained) -> None:
 
 
 def test_importing_the_client_does_not_import_mlflow() -> None:
-    told = subprocess.run(
+    result = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -513,7 +513,7 @@ def test_importing_the_client_does_not_import_mlflow() -> None:
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == "False"
+    assert result.stdout.strip() == "False"
 
 
 def free_port() -> int:
@@ -585,11 +585,11 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
         registry = Registry(address, "nights", "nightjar")
         registry.prepare()
         mirrored = [registry.mirror_night(night) for night in nights]
-        for night, found in zip(nights, mirrored, strict=True):
+        for night, shown_night in zip(nights, mirrored, strict=True):
             assert_whole(address, night)
-            assert found.version is not None
-            registry.verify(found.version, trained.sums)
-            assert registry.mirror_night(night) == found
+            assert shown_night.version is not None
+            registry.verify(shown_night.version, trained.sums)
+            assert registry.mirror_night(night) == shown_night
         registry.move_aliases(2, 1)
         assert registry.aliases() == {"champion": 2, "previous": 1}
         versions = ask(address, "model-versions/search?max_results=10")["model_versions"]

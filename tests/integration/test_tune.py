@@ -87,7 +87,7 @@ def ticking():
     return lambda: float(next(seconds))
 
 
-def told(ws, study):
+def stored_study(ws, study):
     return StudyFile.parse(StudyFiles(ws.home / "studies", study).read("study.json"), study)
 
 
@@ -112,41 +112,41 @@ def tuned(home, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tuned") / "home"
     shutil.copytree(home, folder)
     ws, lines = Workspace.open(folder), []
-    found = tune(ws, AS_OF, budget=60, elapsed=ticking(), recipe="als", progress=lines.append)
-    return ws, found, lines
+    result = tune(ws, AS_OF, budget=60, elapsed=ticking(), recipe="als", progress=lines.append)
+    return ws, result, lines
 
 
-def test_a_bad_start_is_found_out_and_becomes_a_candidate(tuned):
-    ws, found, lines = tuned
-    assert (found.status, found.candidate, found.name) == ("candidate", True, "als")
-    assert found.best > 1.05 * found.start > 0
-    assert found.recipe.alpha < 100
-    assert found.trials["complete"] > 2
-    assert found.trials["pruned"] > 2
+def test_a_bad_start_is_detected_and_becomes_a_candidate(tuned):
+    ws, result, lines = tuned
+    assert (result.status, result.candidate, result.name) == ("candidate", True, "als")
+    assert result.best > 1.05 * result.start > 0
+    assert result.recipe.alpha < 100
+    assert result.trials["complete"] > 2
+    assert result.trials["pruned"] > 2
     (entry,) = [e for e in history(ws) if isinstance(e, CandidateEntry)]
-    assert entry.recipe == found.recipe
-    assert (entry.as_of, entry.study) == (AS_OF, found.study)
-    assert entry.sentence == found.sentence
-    assert "on 3 windows before" in found.sentence
+    assert entry.recipe == result.recipe
+    assert (entry.as_of, entry.study) == (AS_OF, result.study)
+    assert entry.sentence == result.sentence
+    assert "on 3 windows before" in result.sentence
     first = next(line for line in lines if line.startswith("trial 0"))
-    assert first.startswith(f"trial 0: {found.start:.4f}, best {found.start:.4f}, ")
+    assert first.startswith(f"trial 0: {result.start:.4f}, best {result.start:.4f}, ")
     assert first.endswith(" left")
     assert any("stopped after window 1, best " in line for line in lines)
 
 
 def test_its_windows_end_before_the_longest_holdout_begins(tuned):
-    ws, found, _ = tuned
-    study = told(ws, found.study)
+    ws, result, _ = tuned
+    study = stored_study(ws, result.study)
     assert study.until == UNTIL
-    assert found.windows == tuple(UNTIL - timedelta(days=7 * n) for n in (1, 2, 3))
+    assert result.windows == tuple(UNTIL - timedelta(days=7 * n) for n in (1, 2, 3))
 
 
-def test_its_files_tell_every_trial(tuned):
-    ws, found, _ = tuned
-    files = StudyFiles(ws.home / "studies", found.study)
+def test_its_files_hold_every_trial(tuned):
+    ws, result, _ = tuned
+    files = StudyFiles(ws.home / "studies", result.study)
     assert files.names == ("coordinates.png", "history.png", "importance.png", "study.json")
-    study = told(ws, found.study)
-    assert len(study.trials) == sum(found.trials.values())
+    study = stored_study(ws, result.study)
+    assert len(study.trials) == sum(result.trials.values())
     start = study.trials[0]
     assert start.fields == {"alpha": 100.0, "regularization": 300.0, "half_life_days": 90.0}
     assert (start.start, start.lift, len(start.windows)) == (True, 0.0, 3)
@@ -158,10 +158,10 @@ def test_the_same_call_goes_on_and_measures_nothing_twice(tuned, tmp_path):
     ws, before = Workspace.open(tmp_path / "home"), tuned[1]
     land(ws.home, EVENTS, NIGHTS[2] + timedelta(days=2), NIGHTS[2])
     feedback(ws, NIGHTS[2] + timedelta(days=2))  # the study stays on the lake it has pinned
-    found = tune(ws, AS_OF, budget=12, elapsed=ticking(), recipe="als")
-    assert found.study == before.study
-    assert found.best >= before.best
-    was, now = told(tuned[0], found.study).trials, told(ws, found.study).trials
+    result = tune(ws, AS_OF, budget=12, elapsed=ticking(), recipe="als")
+    assert result.study == before.study
+    assert result.best >= before.best
+    was, now = stored_study(tuned[0], result.study).trials, stored_study(ws, result.study).trials
     assert now[: len(was)] == was
     assert len(now) > len(was)
     fields = [tuple(trial.fields.items()) for trial in now]
@@ -171,10 +171,10 @@ def test_the_same_call_goes_on_and_measures_nothing_twice(tuned, tmp_path):
 def test_the_next_study_begins_with_the_best_of_the_last(tuned, tmp_path):
     shutil.copytree(tuned[0].home, tmp_path / "home")
     ws, lines = Workspace.open(tmp_path / "home"), []
-    found = tune(ws, NIGHTS[1], budget=16, elapsed=ticking(), recipe="als", progress=lines.append)
-    assert found.study != tuned[1].study
+    result = tune(ws, NIGHTS[1], budget=16, elapsed=ticking(), recipe="als", progress=lines.append)
+    assert result.study != tuned[1].study
     assert f"begins with the best trials of {tuned[1].study}" in lines
-    trials = told(ws, found.study).trials
+    trials = stored_study(ws, result.study).trials
     best = {f: getattr(tuned[1].recipe, f) for f in ("alpha", "regularization", "half_life_days")}
     assert trials[1].fields == best
 
@@ -186,12 +186,12 @@ def test_what_only_the_holdout_knows_changes_nothing(tuned, copy):
     )
     land(copy.home, planted, NIGHTS[2])
     assert feedback(copy, NIGHTS[2]).accepted > 1000
-    found = tune(copy, AS_OF, budget=25, elapsed=ticking(), recipe="als")
-    calm = told(tuned[0], tuned[1].study).trials
-    trials = told(copy, found.study).trials
+    result = tune(copy, AS_OF, budget=25, elapsed=ticking(), recipe="als")
+    unchanged = stored_study(tuned[0], tuned[1].study).trials
+    trials = stored_study(copy, result.study).trials
     assert len(trials) > 2
-    for ours, theirs in zip(trials, calm, strict=False):
-        assert (ours.fields, ours.windows) == (theirs.fields, theirs.windows)
+    for actual, expected in zip(trials, unchanged, strict=False):
+        assert (actual.fields, actual.windows) == (expected.fields, expected.windows)
 
 
 def test_a_good_start_is_left_alone(copy):
@@ -199,15 +199,15 @@ def test_a_good_start_is_left_alone(copy):
     good = toml.read_text().replace("alpha = 100.0\nregularization = 300.0", "alpha = 4.0")
     toml.write_text(good)
     ws = Workspace.open(copy.home)
-    found = tune(ws, AS_OF, budget=5, elapsed=ticking(), recipe="als")
-    assert (found.status, found.candidate) == ("nothing_better", False)
-    assert found.best == found.start
-    assert found.recipe.alpha == 4.0
-    assert "no recipe is clearly better than als" in found.sentence
+    result = tune(ws, AS_OF, budget=5, elapsed=ticking(), recipe="als")
+    assert (result.status, result.candidate) == ("nothing_better", False)
+    assert result.best == result.start
+    assert result.recipe.alpha == 4.0
+    assert "no recipe is clearly better than als" in result.sentence
     assert history(ws) == ()
 
 
-def test_a_budget_that_ends_within_the_first_trial_says_so_and_goes_on(copy):
+def test_a_budget_that_ends_within_the_first_trial_is_reported_and_goes_on(copy):
     first = tune(copy, AS_OF, budget=3, elapsed=ticking(), recipe="als")
     assert (first.status, first.start, first.candidate) == ("unfinished", None, False)
     assert "run the same command again" in first.sentence
@@ -219,22 +219,22 @@ def test_a_budget_that_ends_within_the_first_trial_says_so_and_goes_on(copy):
 def test_what_was_measured_once_is_not_measured_again(copy, monkeypatch):
     monkeypatch.setattr("pipeline.models.search.Axis.snap", lambda axis, _: axis.high)
     monkeypatch.setattr("pipeline.steps.experiments.tuning.search._STUCK", 3)
-    found = tune(copy, AS_OF, budget=1e6, elapsed=ticking(), recipe="als")
-    assert sum(found.trials.values()) == 2
+    result = tune(copy, AS_OF, budget=1e6, elapsed=ticking(), recipe="als")
+    assert sum(result.trials.values()) == 2
 
 
 @pytest.mark.slow
 def test_a_blend_moves_its_parts_and_then_mixes_them_anew(copy):
     lines = []
-    found = tune(copy, AS_OF, budget=80, elapsed=ticking(), recipe="mixed", progress=lines.append)
-    assert found.status == "candidate"
+    result = tune(copy, AS_OF, budget=80, elapsed=ticking(), recipe="mixed", progress=lines.append)
+    assert result.status == "candidate"
     assert "mixture: selecting it for the best parts" in lines
-    assert found.recipe.parts["als"].alpha < 100
-    assert found.recipe.weights != {"als": 1.0, "popular": 4.0}
-    assert "a new mixture" in found.sentence
+    assert result.recipe.parts["als"].alpha < 100
+    assert result.recipe.weights != {"als": 1.0, "popular": 4.0}
+    assert "a new mixture" in result.sentence
     again = []
     same = tune(copy, AS_OF, budget=1, elapsed=ticking(), recipe="mixed", progress=again.append)
-    assert same.recipe == found.recipe
+    assert same.recipe == result.recipe
     assert "mixture: selecting it for the best parts" not in again
 
 
@@ -243,8 +243,8 @@ def test_what_does_not_fit_into_memory_is_refused_as_in_a_night(copy, monkeypatc
     with raises("memory.recipe_too_large"):
         tune(Workspace.open(copy.home), AS_OF, budget=60, elapsed=ticking(), recipe="als")
     monkeypatch.delenv("NIGHTJAR__TRAIN__MEMORY_GB")
-    found = tune(Workspace.open(copy.home), AS_OF, budget=8, elapsed=ticking(), recipe="als")
-    assert found.start > 0
+    result = tune(Workspace.open(copy.home), AS_OF, budget=8, elapsed=ticking(), recipe="als")
+    assert result.start > 0
 
 
 @pytest.mark.parametrize("text", ["0m", "0", "20", "-5m", "nan", "1e3s", "soon", "", "20 m"])
@@ -255,10 +255,10 @@ def test_a_budget_of_nothing_or_nonsense_is_refused(text, tmp_path, capsys, monk
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "is not a time above 0" in said.err
-    assert said.err.count("\n") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "is not a time above 0" in printed.err
+    assert printed.err.count("\n") == 1
 
 
 def test_budgets_are_read():
@@ -293,8 +293,8 @@ def judged(home, tmp_path_factory):
     """A first night with a bad recipe, a search, and the night after it."""
     ws = Workspace.open(shutil.copytree(home, tmp_path_factory.mktemp("judged") / "home"))
     first = nightly(ws, NIGHTS[0], recipes=["als"])
-    found = tune(ws, default_as_of(ws, as_of(NIGHTS[2])), budget=60, elapsed=ticking())
-    return ws, first, found, nightly(ws, NIGHTS[1])
+    result = tune(ws, default_as_of(ws, as_of(NIGHTS[2])), budget=60, elapsed=ticking())
+    return ws, first, result, nightly(ws, NIGHTS[1])
 
 
 @pytest.mark.slow
@@ -316,14 +316,14 @@ def test_the_command_line_prints_one_object(copy):
 
 
 @pytest.mark.slow
-def test_the_next_night_judges_what_was_found_and_the_gate_decides(judged):
-    ws, first, found, second = judged
+def test_the_next_night_judges_the_tuned_recipe_and_the_gate_decides(judged):
+    ws, first, result, second = judged
     assert (first.decision, first.recipe) == ("first", "als")
-    assert (found.status, found.candidate, found.name) == ("candidate", True, "als")
-    assert found.as_of == NIGHTS[0]
+    assert (result.status, result.candidate, result.name) == ("candidate", True, "als")
+    assert result.as_of == NIGHTS[0]
     night = Night.read(ws, ws.run(second.run_id))
-    assert night.recipes["tuned"] == found.recipe
-    assert plain(found)["recipe"] == found.recipe.model_dump(mode="json")
+    assert night.recipes["tuned"] == result.recipe
+    assert plain(result)["recipe"] == result.recipe.model_dump(mode="json")
     assert (second.decision, second.recipe) == ("switch", "tuned")
     assert "tuned replaces als" in second.sentence
 
@@ -342,18 +342,18 @@ def test_a_champion_that_was_tuned_competes_under_one_name(judged, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_study_is_shown_in_mlflow_once_however_often_it_is_told(judged):
+def test_a_study_is_shown_in_mlflow_once_however_often_it_is_mirrored(judged):
     from mlflow import MlflowClient
 
-    ws, _, found, _ = judged
+    ws, _, result, _ = judged
     uri = ws.tracking_uri
-    parent = mirror(ws, found.study)
-    assert mirror(ws, found.study) == parent
+    parent = mirror(ws, result.study)
+    assert mirror(ws, result.study) == parent
     client = MlflowClient(uri, registry_uri=uri)
     experiment = client.get_experiment_by_name("nightjar-tuning").experiment_id
     runs = client.search_runs([experiment], max_results=1000)
     trials = [run for run in runs if run.info.run_id != parent]
-    study = told(ws, found.study)
+    study = stored_study(ws, result.study)
     assert len(trials) == len(study.trials)
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent}
     assert {run.info.status for run in runs} == {"FINISHED"}
@@ -364,8 +364,8 @@ def test_a_study_is_shown_in_mlflow_once_however_often_it_is_told(judged):
         (step, value) for step, value in enumerate(study.trials[0].windows, start=1)
     ]
     whole = next(run for run in runs if run.info.run_id == parent)
-    assert whole.data.tags["mlflow.note.content"] == found.sentence
-    assert whole.data.metrics["value"] == pytest.approx(found.best)
+    assert whole.data.tags["mlflow.note.content"] == result.sentence
+    assert whole.data.metrics["value"] == pytest.approx(result.best)
     assert {a.path for a in client.list_artifacts(parent)} == {
         "coordinates.png",
         "history.png",
@@ -407,7 +407,7 @@ def test_a_search_that_was_killed_goes_on(copy):
         check=False,
     )
     assert died.returncode == -signal.SIGKILL, died.stderr
-    found = tune(copy, AS_OF, budget=8, elapsed=ticking(), recipe="als")
-    numbers = [trial.number for trial in told(copy, found.study).trials]
+    result = tune(copy, AS_OF, budget=8, elapsed=ticking(), recipe="als")
+    numbers = [trial.number for trial in stored_study(copy, result.study).trials]
     assert numbers[:6] == list(range(6))
     assert len(numbers) > 6

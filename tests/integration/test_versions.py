@@ -112,7 +112,7 @@ def files(home):
 # --- which versions there are --------------------------------------------------------------------
 
 
-def test_versions_are_found_without_mlflow(copy):
+def test_versions_are_listed_without_mlflow(copy):
     shutil.rmtree(copy.home / "mlflow")
     assert list(runs_by_version(copy, LedgerHistory.of(copy.ledger))) == [1, 2]
     assert find(copy, 2).name == "als"
@@ -129,7 +129,7 @@ def test_an_unknown_version_is_answered_with_those_there_are(copy):
         compare(copy, 2, 2)
 
 
-def test_a_version_whose_run_is_gone_says_so(copy):
+def test_a_version_whose_run_is_gone_is_reported(copy):
     run = find(copy, 1).night.run
     shutil.rmtree(run.folder)
     with pytest.raises(StorageError, match=f"version 1 was made by run {run.run_id}, whose files"):
@@ -138,7 +138,7 @@ def test_a_version_whose_run_is_gone_says_so(copy):
     assert done.returncode == 6 and done.stdout == ""
 
 
-def test_a_version_that_nobody_saw_is_a_version(workspace, tmp_path):
+def test_a_version_that_no_user_saw_is_a_version(workspace, tmp_path):
     ws = workspace(tmp_path / "quiet", ALS)
     assert runs_by_version(ws, LedgerHistory.of(ws.ledger)) == {}
     with raises("version.unknown"):
@@ -174,27 +174,27 @@ def test_figures_of_other_days_are_shown_and_not_subtracted(shop, compared):
     assert "must not be subtracted" in page.weeks
     ws = Workspace.open(shop)
     for number, side in ((1, "left"), (2, "right")):
-        found = find(ws, number).night.run.read(EvaluationFile).recipes["als"]
+        evaluated = find(ws, number).night.run.read(EvaluationFile).recipes["als"]
         shown = {row.name: getattr(row, side) for row in page.metrics}
-        assert shown[METRIC].mean == found.metrics[METRIC]
+        assert shown[METRIC].mean == evaluated.metrics[METRIC]
         assert (shown[METRIC].lo, shown[METRIC].hi) == (
-            found.metrics[f"{METRIC}_lo"],
-            found.metrics[f"{METRIC}_hi"],
+            evaluated.metrics[f"{METRIC}_lo"],
+            evaluated.metrics[f"{METRIC}_hi"],
         )
-        assert shown[f"slice.hot.{METRIC}"].users == found.metrics["slice.hot.users"]
+        assert shown[f"slice.hot.{METRIC}"].users == evaluated.metrics["slice.hot.users"]
 
 
 def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
     page = compare(copy, 2, 1).page
-    mine, theirs = (
+    mine, reverse = (
         next(row for row in p.paired_comparisons[0].rows if row.name == METRIC)
         for p in (page, compared.page)
     )
-    assert (mine.left, mine.right) == (theirs.right, theirs.left)
-    assert mine.lift == pytest.approx(theirs.left / theirs.right - 1)
+    assert (mine.left, mine.right) == (reverse.right, reverse.left)
+    assert mine.lift == pytest.approx(reverse.left / reverse.right - 1)
 
 
-def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
+def test_lists_are_what_users_saw_and_no_user_is_named(shop, compared):
     ws, samples = Workspace.open(shop), compared.page.samples
     assert [sample.person for sample in samples] == ["User A", "User B", "User C"]
     whole = [find(ws, number).publication.publication_id for number in (1, 2)]
@@ -211,9 +211,9 @@ def test_lists_are_what_people_saw_and_nobody_is_named(shop, compared):
     shared = [sum(entry.shared for entry in sample.left) for sample in samples]
     assert shared == sorted(shared) and shared[0] < shared[-1]
     text = compared.path.read_text() + json.dumps(compared.plain())
-    people = set(lists[c.USER_ID]) - {c.FALLBACK_USER}
-    raw = ws.vault.reveal(sorted(people)).values()
-    assert len(people) == 320 and not any(user in text for user in people)
+    users = set(lists[c.USER_ID]) - {c.FALLBACK_USER}
+    raw = ws.vault.reveal(sorted(users)).values()
+    assert len(users) == 320 and not any(user in text for user in users)
     assert not any(f"{user}<" in text or f'"{user}"' in text for user in raw)
 
 
@@ -224,10 +224,10 @@ def test_the_page_is_whole_and_holds_the_figures(compared):
     for part in (compared.page.sentence, compared.page.weeks, "<svg", "Hyperparameters", "alpha"):
         assert part in text
     assert "http://" not in text and "<script" not in text
-    told = compared.plain()
-    assert {row["name"] for row in told["rows"]} >= {METRIC, "coverage_at_20"}
-    assert [v["number"] for v in told["versions"]] == [1, 2]
-    json.dumps(told, allow_nan=False)
+    as_json = compared.plain()
+    assert {row["name"] for row in as_json["rows"]} >= {METRIC, "coverage_at_20"}
+    assert [v["number"] for v in as_json["versions"]] == [1, 2]
+    json.dumps(as_json, allow_nan=False)
 
 
 def test_the_page_lies_at_both_versions_once_however_often(copy):
@@ -235,8 +235,8 @@ def test_the_page_lies_at_both_versions_once_however_often(copy):
 
     client = MlflowClient(copy.tracking_uri, copy.tracking_uri)
     for _ in range(2):
-        found = compare(copy, 1, 2, out=copy.home / "mine.html")
-        assert found.fault is None
+        comparison = compare(copy, 1, 2, out=copy.home / "mine.html")
+        assert comparison.fault is None
     for number in (1, 2):
         run_id = client.get_model_version("nightjar", str(number)).run_id
         path = "comparisons/compare-1-2.html"
@@ -245,7 +245,7 @@ def test_the_page_lies_at_both_versions_once_however_often(copy):
         assert fetched.read_bytes() == (copy.home / "mine.html").read_bytes()
 
 
-def test_mlflow_tells_the_sentence_and_lines_recipes_up(shop):
+def test_mlflow_shows_the_sentence_and_lines_recipes_up(shop):
     from mlflow import MlflowClient
 
     ws = Workspace.open(shop)
@@ -258,10 +258,10 @@ def test_mlflow_tells_the_sentence_and_lines_recipes_up(shop):
         night = [r for r in runs if r.data.tags["nightjar.run_id"] == made.night.run.run_id]
         child = client.get_run(version.run_id)
         (parent,) = [r for r in night if r.info.run_id == child.data.tags["mlflow.parentRunId"]]
-        whole, told = (r.data.tags["mlflow.note.content"] for r in (parent, child))
-        assert [told, version.description] == [made.decision.sentence] * 2
+        whole, note = (r.data.tags["mlflow.note.content"] for r in (parent, child))
+        assert [note, version.description] == [made.decision.sentence] * 2
         policy = read_policy(made.night.run).reason
-        assert whole.startswith(f"{told}\n\n{policy}")
+        assert whole.startswith(f"{note}\n\n{policy}")
         assert (child.data.params["recipe"], child.data.params["alpha"]) == ("als", "4.0")
         for run in night:
             if run is not parent:
@@ -273,21 +273,21 @@ def test_without_mlflow_the_page_is_written_all_the_same(copy):
     away = {"NIGHTJAR__REGISTRY__TRACKING_URI": "http://127.0.0.1:9"}
     done = nightjar("compare", 1, 2, "--json", home=copy.home, **away)
     assert done.returncode == 6
-    told = json.loads(done.stdout)
-    assert "127.0.0.1:9" in told["fault"] and told["rows"]
+    printed = json.loads(done.stdout)
+    assert "127.0.0.1:9" in printed["fault"] and printed["rows"]
     assert (copy.home / "reports" / "compare-1-2.html").is_file()
     assert done.stderr.splitlines()[-1].startswith(
         "nightjar: the page is written, but not attached"
     )
 
 
-def test_a_version_that_mlflow_has_lost_is_told(copy):
+def test_a_version_that_mlflow_has_lost_is_reported(copy):
     from mlflow import MlflowClient
 
     MlflowClient(copy.tracking_uri, copy.tracking_uri).delete_model_version("nightjar", "2")
-    found = compare(copy, 1, 2)
-    assert found.exit_code == 6 and "version=2" in found.fault
-    assert found.path.is_file()
+    comparison = compare(copy, 1, 2)
+    assert comparison.exit_code == 6 and "version=2" in comparison.fault
+    assert comparison.path.is_file()
 
 
 def test_versions_that_cannot_be_paired_have_a_reason(copy):
@@ -297,10 +297,10 @@ def test_versions_that_cannot_be_paired_have_a_reason(copy):
     holdout = Interval(datetime(2024, 1, 15, 9, tzinfo=UTC), split.holdout.end)
     earlier = split.model_copy(update={"holdout": holdout})
     rewrite(run, "features", "split.json", earlier.to_bytes())
-    found = compare(copy, 1, 2).page
-    (comparison,) = found.paired_comparisons
+    page = compare(copy, 1, 2).page
+    (comparison,) = page.paired_comparisons
     assert comparison.rows == () and comparison.about.startswith("No paired comparison: ")
-    assert found.sentence.startswith("No users and ground truth are common")
+    assert page.sentence.startswith("No users and ground truth are common")
 
 
 # --- made again ----------------------------------------------------------------------------------
@@ -308,23 +308,23 @@ def test_versions_that_cannot_be_paired_have_a_reason(copy):
 
 def test_a_version_comes_out_the_same_and_nothing_changes(copy):
     before = files(copy.home)
-    found = reproduce(copy, 1)
-    assert (found.outcome, found.exit_code, found.causes) == ("same", 0, ())
-    assert {row.file for row in found.rows} >= {"scorer.npz", "history.npz", "fallback.npz"}
+    reproduction = reproduce(copy, 1)
+    assert (reproduction.outcome, reproduction.exit_code, reproduction.causes) == ("same", 0, ())
+    assert {row.file for row in reproduction.rows} >= {"scorer.npz", "history.npz", "fallback.npz"}
     committed = (find(copy, 1).night.run.folder / "refit" / "scorer.npz").read_bytes()
-    scorer = next(row for row in found.rows if row.file == "scorer.npz")
+    scorer = next(row for row in reproduction.rows if row.file == "scorer.npz")
     assert scorer.rebuilt == sha256(committed).hexdigest()
     assert files(copy.home) == before
-    assert found.text().startswith("same bytes: version 1 (als, as-of 2024-03-11T09:00:00Z)")
+    assert reproduction.text().startswith("same bytes: version 1 (als, as-of 2024-03-11T09:00:00Z)")
 
 
-def test_a_number_that_was_altered_is_found_by_its_array(copy):
+def test_a_number_that_was_altered_is_located_by_its_array(copy):
     tamper(find(copy, 2).night.run, "item_factors")
-    found = reproduce(copy, 2)
-    assert (found.outcome, found.exit_code, found.causes) == ("differs", 1, ())
-    bad = [row for row in found.rows if not row.same]
+    reproduction = reproduce(copy, 2)
+    assert (reproduction.outcome, reproduction.exit_code, reproduction.causes) == ("differs", 1, ())
+    bad = [row for row in reproduction.rows if not row.same]
     assert [(row.file, row.arrays) for row in bad] == [("scorer.npz", ("item_factors",))]
-    assert "no known cause" in found.text()
+    assert "no known cause" in reproduction.text()
 
 
 def test_another_library_and_other_code_are_named(copy):
@@ -333,11 +333,11 @@ def test_another_library_and_other_code_are_named(copy):
     libraries = run.read(SnapshotFile).libraries
     forget(run, libraries={**libraries, "implicit": "0.6.1"}, commit="f" * 40)
     done = nightjar("reproduce", 2, "--json", home=copy.home)
-    told = json.loads(done.stdout)
+    printed = json.loads(done.stdout)
     assert done.returncode == 3
-    assert [cause["kind"] for cause in told["causes"]] == ["library", "code"]
-    assert told["causes"][0]["sentence"].startswith("implicit was 0.6.1 and is now ")
-    assert [row["file"] for row in told["rows"] if not row["same"]] == ["scorer.npz"]
+    assert [cause["kind"] for cause in printed["causes"]] == ["library", "code"]
+    assert printed["causes"][0]["sentence"].startswith("implicit was 0.6.1 and is now ")
+    assert [row["file"] for row in printed["rows"] if not row["same"]] == ["scorer.npz"]
 
 
 def test_a_version_that_is_the_same_needs_no_same_libraries(copy):
@@ -345,7 +345,7 @@ def test_a_version_that_is_the_same_needs_no_same_libraries(copy):
     assert reproduce(copy, 2).outcome == "same"
 
 
-def test_a_family_that_declares_its_dice_explains_them(copy, monkeypatch):
+def test_a_family_that_declares_its_randomness_explains_it(copy, monkeypatch):
     """ALS draws other random numbers (another replicate) and declares itself not deterministic."""
     train = Als.train
     loose = replace(Als().capabilities, deterministic=False)
@@ -353,10 +353,10 @@ def test_a_family_that_declares_its_dice_explains_them(copy, monkeypatch):
     monkeypatch.setattr(
         Als, "train", lambda self, history, **rest: train(self, history, replicate=1)
     )
-    found = reproduce(copy, 2)
-    assert (found.outcome, found.exit_code) == ("differs", 3)
-    assert [cause.kind for cause in found.causes] == [CauseKind.THREADS]
-    scorer = next(row for row in found.rows if row.file == "scorer.npz")
+    reproduction = reproduce(copy, 2)
+    assert (reproduction.outcome, reproduction.exit_code) == ("differs", 3)
+    assert [cause.kind for cause in reproduction.causes] == [CauseKind.THREADS]
+    scorer = next(row for row in reproduction.rows if row.file == "scorer.npz")
     assert scorer.arrays == ("item_factors", "user_factors")
 
 
@@ -369,10 +369,10 @@ def test_data_that_were_swept_away_are_named(copy):
     table = DeltaTable(copy.home / "lake" / "items")
     assert newest > pinned and table.vacuum(0, dry_run=False, enforce_retention_duration=False)
     done = nightjar("reproduce", 1, "--json", home=copy.home)
-    told = json.loads(done.stdout)
-    assert (done.returncode, told["outcome"], told["rows"]) == (6, "gone", [])
-    assert [cause["kind"] for cause in told["causes"]] == ["snapshot"]
-    sentence = told["causes"][0]["sentence"]
+    printed = json.loads(done.stdout)
+    assert (done.returncode, printed["outcome"], printed["rows"]) == (6, "gone", [])
+    assert [cause["kind"] for cause in printed["causes"]] == ["snapshot"]
+    sentence = printed["causes"][0]["sentence"]
     assert sentence.startswith("the pinned data are gone: lake table items: ")
 
 
@@ -388,11 +388,11 @@ def test_rows_that_are_gone_are_counted(copy):
             gone += earlier.height
             left.write_parquet(path)
     assert gone > 5
-    found = reproduce(copy, 1)
-    assert (found.outcome, found.exit_code) == ("differs", 3)
-    assert found.causes[0].kind == CauseKind.ROWS
-    assert f": {gone} are gone, as after the erasure of a user" in found.causes[0].sentence
-    scorer = next(row for row in found.rows if row.file == "scorer.npz")
+    reproduction = reproduce(copy, 1)
+    assert (reproduction.outcome, reproduction.exit_code) == ("differs", 3)
+    assert reproduction.causes[0].kind == CauseKind.ROWS
+    assert f": {gone} are gone, as after the erasure of a user" in reproduction.causes[0].sentence
+    scorer = next(row for row in reproduction.rows if row.file == "scorer.npz")
     assert set(scorer.arrays) >= {"item_factors", "user_ids"}
 
 

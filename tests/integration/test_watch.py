@@ -48,34 +48,34 @@ def fed(ws: Workspace):
 
 def test_responses_are_joined_to_the_lists_that_were_live(copy, one_night):
     fed(copy)
-    found = run_attribution(copy, NIGHTS[0], NIGHTS[1])
-    told = json.loads(json.dumps(plain(found), allow_nan=False))
-    rows = {(row["by"], row["name"]): row for row in told["rows"]}
-    everybody = rows["all", "all"]
+    result = run_attribution(copy, NIGHTS[0], NIGHTS[1])
+    printed = json.loads(json.dumps(plain(result), allow_nan=False))
+    rows = {(row["by"], row["name"]): row for row in printed["rows"]}
+    all_users = rows["all", "all"]
     events = purchases().filter(
         pl.col("timestamp").is_between(
             pl.lit(f"{NIGHTS[0]:%FT%TZ}"), pl.lit(f"{NIGHTS[1]:%FT%TZ}"), closed="left"
         )
     )
-    assert (told["events"], told["users"]) == (events.height, events["user_id"].n_unique())
-    assert everybody["users"] == told["users"]
-    assert 0 < told["joined"] <= told["events"] and told["unshown"] == 0
-    assert everybody["purchases"] == everybody["answers"] > 100
-    assert everybody["clicks"] == 0 and everybody["ctr"] == 0.0
-    assert everybody["conversion_lo"] < everybody["conversion"] < everybody["conversion_hi"]
-    assert everybody["conversion"] == everybody["answers"] / everybody["exposures"]
-    assert rows["version", "1"]["exposures"] == everybody["exposures"]
+    assert (printed["events"], printed["users"]) == (events.height, events["user_id"].n_unique())
+    assert all_users["users"] == printed["users"]
+    assert 0 < printed["joined"] <= printed["events"] and printed["unshown"] == 0
+    assert all_users["purchases"] == all_users["answers"] > 100
+    assert all_users["clicks"] == 0 and all_users["ctr"] == 0.0
+    assert all_users["conversion_lo"] < all_users["conversion"] < all_users["conversion_hi"]
+    assert all_users["conversion"] == all_users["answers"] / all_users["exposures"]
+    assert rows["version", "1"]["exposures"] == all_users["exposures"]
     assert ("recipe", one_night[1].recipe) in rows and ("position", "20") in rows
     # What a list puts first is taken more often than what it puts last.
     assert rows["position", "1"]["conversion"] > rows["position", "20"]["conversion"]
-    text = attribution_table(found)
+    text = attribution_table(result)
     assert "by" in text.splitlines()[0] and "answer a list that was live within 7 days" in text
 
 
 def test_before_the_first_publication_no_event_is_a_response(copy):
-    found = run_attribution(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0])
-    assert found.events == found.unshown > 0
-    assert (found.joined, found.rows) == (0, ())
+    result = run_attribution(copy, NIGHTS[0] - timedelta(days=9), NIGHTS[0])
+    assert result.events == result.unshown > 0
+    assert (result.joined, result.rows) == (0, ())
     empty = run_attribution(copy, NIGHTS[0] + 99 * HOUR, NIGHTS[0] + 100 * HOUR)
     assert (empty.events, empty.users, empty.rows) == (0, 0, ())
 
@@ -102,9 +102,9 @@ def test_drift_is_not_computed_where_it_could_change_nothing(copy):
     assert policy(copy, NIGHTS[1]).action == "skip"
     land(copy.home, purchases(), NIGHTS[0] + 19 * HOUR, NIGHTS[0])
     at = NIGHTS[0] + 19 * HOUR
-    told = feedback(copy, at)
+    result = feedback(copy, at)
     assert drift_if_needed(copy, at) is None  # a night was just there
-    assert told.action == "fold_in" and "20 hours must pass" in told.reason
+    assert result.action == "fold_in" and "20 hours must pass" in result.reason
     assert drift_if_needed(copy, at + HOUR) is not None
 
 
@@ -123,10 +123,10 @@ def test_a_flood_of_one_user_causes_no_retrain(copy):
         .otherwise("timestamp").alias("timestamp")
     )  # fmt: skip
     land(copy.home, flood, day)
-    told = feedback(copy, day)
-    assert told.accepted == 20_000
-    assert told.action == "fold_in"
-    assert "20,000 new events, of which 100 count" in told.reason
+    result = feedback(copy, day)
+    assert result.accepted == 20_000
+    assert result.action == "fold_in"
+    assert "20,000 new events, of which 100 count" in result.reason
     land(copy.home, purchases(), NIGHTS[1], NIGHTS[0])
     assert feedback(copy, NIGHTS[1]).action == "retrain"
 
@@ -159,18 +159,18 @@ def test_a_request_for_a_night_that_is_done_is_superseded(two_nights, tmp_path):
     copy = Workspace.open(copy_of(two_nights[0], tmp_path / "home"))
     before = runs(copy)
     for at in (NIGHTS[1], NIGHTS[1] - HOUR):
-        found = start_requested(copy, at)
-        assert found.status == "superseded" and "has decided" in found.sentence
+        outcome = start_requested(copy, at)
+        assert outcome.status == "superseded" and "has decided" in outcome.sentence
     late = start_requested(copy, NIGHTS[1] + HOUR)
     assert late.status == "nothing_to_do" and late.sentence.startswith("no retrain")
     assert runs(copy) == before
 
 
 def test_a_request_for_nothing_begins_nothing(copy):
-    found = start_requested(copy, NIGHTS[1])
-    assert found.status == "nothing_to_do"
-    assert found.sentence.startswith("no retrain: 0 new events")
-    assert found.run_id == ""
+    outcome = start_requested(copy, NIGHTS[1])
+    assert outcome.status == "nothing_to_do"
+    assert outcome.sentence.startswith("no retrain: 0 new events")
+    assert outcome.run_id == ""
 
 
 def test_a_request_that_got_lost_is_made_again_by_the_next_pass(copy):
@@ -178,8 +178,8 @@ def test_a_request_that_got_lost_is_made_again_by_the_next_pass(copy):
     copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     assert fed(copy).action == "retrain"
     for minutes in (5, 10):
-        told = feedback(copy, NIGHTS[1] + timedelta(minutes=minutes))
-        assert (told.files, told.action) == (0, "retrain")
+        result = feedback(copy, NIGHTS[1] + timedelta(minutes=minutes))
+        assert (result.files, result.action) == (0, "retrain")
 
 
 def test_after_a_night_without_a_request_no_retrain_is_due(two_nights):
@@ -201,22 +201,22 @@ def test_while_a_night_is_at_work_a_request_waits_for_it(copy):
     other.start()
     try:
         assert held.wait(60)
-        found = start_requested(copy, NIGHTS[1])
+        outcome = start_requested(copy, NIGHTS[1])
     finally:
         free.set()
         other.join()
-    assert found.status == "nothing_to_do" and "another run is in progress" in found.sentence
+    assert outcome.status == "nothing_to_do" and "another run is in progress" in outcome.sentence
     assert start_requested(copy, NIGHTS[1]).status == "new"
 
 
 def test_two_requests_at_once_begin_one_night(copy):
     copy = with_settings(copy, "[policy]\nmin_new_events = 1000")
     fed(copy)
-    before, found = runs(copy), []
+    before, outcomes = runs(copy), []
 
     def ask(seconds):
         ws = Workspace.open(copy.home)
-        found.append(start_requested(ws, NIGHTS[1] + timedelta(seconds=seconds)))
+        outcomes.append(start_requested(ws, NIGHTS[1] + timedelta(seconds=seconds)))
 
     both = [threading.Thread(target=ask, args=(seconds,)) for seconds in (0, 1)]
     for one in both:
@@ -224,9 +224,9 @@ def test_two_requests_at_once_begin_one_night(copy):
     for one in both:
         one.join()
     assert len(runs(copy)) == len(before) + 1
-    assert sorted(one.status for one in found)[0] == "new"
-    assert {one.status for one in found} <= {"new", "nothing_to_do", "superseded"}
-    assert len(found) == 2 and [one.status for one in found].count("new") == 1
+    assert sorted(one.status for one in outcomes)[0] == "new"
+    assert {one.status for one in outcomes} <= {"new", "nothing_to_do", "superseded"}
+    assert len(outcomes) == 2 and [one.status for one in outcomes].count("new") == 1
 
 
 def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights):
@@ -239,10 +239,10 @@ def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights)
     assert attribution.span == Interval(*NIGHTS[:2])
     # Computed again after the second publication it is the same.
     assert run_attribution(ws, *NIGHTS[:2]) == attribution
-    everybody = next(row for row in attribution.rows if row.by == "all")
+    all_users = next(row for row in attribution.rows if row.by == "all")
     entry = LedgerHistory.of(ws.ledger).last_decision()
     assert entry.run_id == second.run_id
-    assert entry.attribution.answer_rate == everybody.answer_rate > 0
+    assert entry.attribution.answer_rate == all_users.answer_rate > 0
     assert entry.attribution.joined == attribution.joined
     assert entry.drift == DriftSummary(status="stable", sentence=read_drift(run).sentence, since={})
     assert entry.trigger == read_policy(run)
@@ -263,7 +263,7 @@ def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights)
     [one] = [x for x in versions if str(x.version) == first.model_version]
     assert one.run_id is not None
     [metric] = client.get_metric_history(one.run_id, "attribution.conversion")
-    assert metric.value == pytest.approx(everybody.conversion)
+    assert metric.value == pytest.approx(all_users.conversion)
     assert (metric.step, metric.timestamp) == (14, round(NIGHTS[1].timestamp() * 1000))
     # Recorded again, it is there once.
     show_attribution(open_night(ws, second.run_id), registry(ws))

@@ -116,23 +116,23 @@ def test_what_was_kept_back_names_the_command_while_it_works(copy):
     ws, first, run_id = copy
     command = f"nightjar gate accept {run_id} --by NAME --reason TEXT"
 
-    def told(one):
+    def advice(one):
         ended = result(ws, one)
         assert plain(ended)["acceptable"] == list(ended.acceptable)
         return ended.acceptable, "gate accept" in ended.text()
 
-    assert told(first) == ((), False)  # it is live
-    assert told(run_id) == (("als",), True)
+    assert advice(first) == ((), False)  # it is live
+    assert advice(run_id) == (("als",), True)
     assert command in result(ws, run_id).text()
     page = page_files(ws.run(run_id))["page.html"].read_text()
     assert f"run <code>{command}</code>, which publishes als; then start" in page
     asked = command.split()[1:]
     asked = [{"NAME": "Ada", "TEXT": "so"}.get(word, word) for word in asked]
     app([*asked, "--home", str(ws.home)], standalone_mode=False)
-    assert told(run_id) == ((), False)
+    assert advice(run_id) == ((), False)
 
 
-def test_nobody_accepts_what_was_never_judged(copy, monkeypatch):
+def test_what_was_never_judged_cannot_be_accepted(copy, monkeypatch):
     ws, _, run_id = copy
     from pipeline.steps.nightly import accept
 
@@ -182,10 +182,10 @@ def decided(tmp_path_factory, workspace):
     assert (first.decision, first.recipe) == ("first", "popularity")
     land(home, purchases(), NIGHTS[1], NIGHTS[0])
     feedback(ws, NIGHTS[1])
-    run_id, found = decide(ws, NIGHTS[1])
-    assert found.kind == "refresh"
-    assert not found.ask  # the settings do not ask for it
-    assert "als is inconclusive" in found.sentence
+    run_id, decision = decide(ws, NIGHTS[1])
+    assert decision.kind == "refresh"
+    assert not decision.ask  # the settings do not ask for it
+    assert "als is inconclusive" in decision.sentence
     return home, run_id
 
 
@@ -210,7 +210,7 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 
-def test_nobody_accepts_what_the_night_does_not_offer(grey):
+def test_what_the_night_does_not_offer_cannot_be_accepted(grey):
     ws, run_id = grey
     with raises("accept.unknown_recipe"):
         accept_run(ws, run_id, **WORD, recipe="mad")

@@ -66,8 +66,8 @@ class Taken:
         self.summary = Summary()
         text = pl.concat(read(BytesIO(data), name, SOURCE, Limits(), self.summary))
         judged = validate_events(text, SOURCE, CONFIG, at=AT, name=name)
-        people = {user: f"u{user}" for user in judged.good[c.USER_ID]}
-        identified = derive_ids(with_pseudonyms(judged.good, people))
+        pseudonyms = {user: f"u{user}" for user in judged.good[c.USER_ID]}
+        identified = derive_ids(with_pseudonyms(judged.good, pseudonyms))
         self.fresh, repeats = split_duplicates(identified, known.select(IDENTITY))
         firsts = pl.concat([known, self.fresh.select(CONTENT)])
         conflicts = conflicting(repeats, firsts)

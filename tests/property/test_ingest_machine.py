@@ -52,7 +52,7 @@ class Ingesting(RuleBasedStateMachine):
         self.waiting: list[tuple[bytes, list[Row]]] = []
         self.read: set[bytes] = set()
         self.named: dict[tuple[str, str], Row] = {}
-        self.nameless: Counter[Row] = Counter()
+        self.without_id: Counter[Row] = Counter()
         self.ends: Counter[str] = Counter()
 
     def teardown(self) -> None:
@@ -121,8 +121,8 @@ class Ingesting(RuleBasedStateMachine):
                 self.ends["quarantined"] += 1
             elif not name:
                 equal[row] += 1
-                known = equal[row] <= self.nameless[row]
-                self.nameless[row] += not known
+                known = equal[row] <= self.without_id[row]
+                self.without_id[row] += not known
                 self.ends["duplicates" if known else "accepted"] += 1
             elif (name, day) in self.named:
                 same = self.named[name, day] == row
@@ -135,13 +135,13 @@ class Ingesting(RuleBasedStateMachine):
         ws = Workspace.open(self.ws.home)
         events = ws.lake.read("events")
         raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
-        found = Counter(
+        actual = Counter(
             ("" if name.startswith("d") else name, raw[user], item, f"{value:g}", str(day))
             for name, user, item, value, day in events.select(
                 c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.VALUE, c.EVENT_DAY
             ).iter_rows()
         )
-        assert found == Counter(self.named.values()) + self.nameless
+        assert actual == Counter(self.named.values()) + self.without_id
         done = ws.lake.read("batches").filter(pl.col(c.STATUS) == c.BatchStatus.DONE)
         counts = {name: done[name].sum() for name in (c.ACCEPTED, c.QUARANTINED, c.DUPLICATES)}
         assert counts == {name: self.ends[name] for name in counts}

@@ -59,12 +59,12 @@ class Looping(RuleBasedStateMachine):
         self.nights = 0
         self.published = {FIRST_NIGHT}
         # A killed night goes on with the same options and with any versions that it pinned.
-        self.told: bool | None = None
+        self.publishes: bool | None = None
         self.pinned: set[int] = set()
 
     def teardown(self) -> None:
         self.ingest()
-        self._night(publish=self.told is not False)
+        self._night(publish=self.publishes is not False)
         self._patch.stop()
         self._folder.cleanup()
 
@@ -91,30 +91,30 @@ class Looping(RuleBasedStateMachine):
     def crash(self, point, hit):
         self._dying(point, hit, lambda: feedback(Workspace.open(self.home), NIGHT))
 
-    @precondition(lambda self: self.told is not True)
+    @precondition(lambda self: self.publishes is not True)
     @rule()
     def train(self):
         """A night that publishes no lists to users."""
         self._night(publish=False)
 
-    @precondition(lambda self: self.told is not False)
+    @precondition(lambda self: self.publishes is not False)
     @rule()
     def publish(self):
         self._night(publish=True)
 
     @rule(point=st.sampled_from(AT_NIGHT), publish=st.booleans())
     def crash_at_night(self, point, publish):
-        publish = publish if self.told is None else self.told
+        publish = publish if self.publishes is None else self.publishes
         self._dying(point, 1, lambda: self._night(publish=publish))
 
     def _night(self, *, publish: bool) -> None:
         ws, as_of = Workspace.open(self.home), NIGHT + timedelta(hours=self.nights)
-        self.told = publish
+        self.publishes = publish
         self.pinned.add(ws.lake.read("events").height)
         night = nightly(ws, as_of, publish=publish)
         assert (night.status, night.failures) == ("done", {})
         assert ws.runs.open(night.run_id).read(TablesFile).events in self.pinned
-        self.nights, self.told, self.pinned = self.nights + 1, None, set()
+        self.nights, self.publishes, self.pinned = self.nights + 1, None, set()
         if publish and night.decision in ("refresh", "switch"):
             self.published.add(as_of)
         bases = ws.lake.read("publications").filter(pl.col(c.BASE).is_null())

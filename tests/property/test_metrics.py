@@ -103,7 +103,7 @@ def written(users: list[User]) -> tuple[Lists, Truth]:
     return ragged([u[0] for u in users]), Truth(cells.tocsr(), size)
 
 
-NOBODY: list[User] = []
+NO_USERS: list[User] = []
 NO_TRUTH: list[User] = [([0, 1], set(), 0), ([2], {2}, 0), ([], set(), 0)]
 ONE_ITEM: list[User] = [([5], {5}, 0), ([5], {4}, 0)]
 EMPTY_LISTS: list[User] = [([], {1}, 0), ([], {1, 2}, 3)]
@@ -113,7 +113,7 @@ ALL_RIGHT: list[User] = [(list(range(N_ITEMS)), set(range(N_ITEMS)), 0)]
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(USER, max_size=6), st.lists(st.integers(1, 10), min_size=1, max_size=3))
-@example(NOBODY, [3])
+@example(NO_USERS, [3])
 @example(NO_TRUTH, [1, 3])
 @example(ONE_ITEM, [1, 20])
 @example(EMPTY_LISTS, [2])
@@ -121,9 +121,9 @@ ALL_RIGHT: list[User] = [(list(range(N_ITEMS)), set(range(N_ITEMS)), 0)]
 @example(ALL_RIGHT, [3, 8, 10])
 def test_each_metric_is_its_ten_lines(users: list[User], depths: list[int]) -> None:
     lists, truth = written(users)
-    found = measure(lists, truth, *depths)
-    assert set(found) == {(name, k) for name in PLAIN for k in depths}
-    for (name, k), values in found.items():
+    metrics = measure(lists, truth, *depths)
+    assert set(metrics) == {(name, k) for name in PLAIN for k in depths}
+    for (name, k), values in metrics.items():
         sizes = [len(wanted) + outside for _, wanted, outside in users]
         expected = [
             PLAIN[name](listed, wanted, size, k) if size else math.nan
@@ -132,7 +132,7 @@ def test_each_metric_is_its_ten_lines(users: list[User], depths: list[int]) -> N
         np.testing.assert_allclose(values, expected, atol=1e-12, err_msg=f"{name}@{k}")
 
 
-def test_nobody_is_judged_by_what_others_want() -> None:
+def test_no_user_is_judged_by_what_others_want() -> None:
     random = np.random.default_rng(3)
     users: list[User] = [
         (
@@ -162,10 +162,10 @@ def test_where_no_cache_can_be_written_the_pass_is_compiled_all_the_same(
 
     monkeypatch.setattr(numba, "njit", without_a_cache)
     one_pass.cache_clear()
-    found = measure(lists, truth, 3)
+    metrics = measure(lists, truth, 3)
     one_pass.cache_clear()
     for key, values in expected.items():
-        np.testing.assert_array_equal(found[key], values)
+        np.testing.assert_array_equal(metrics[key], values)
 
 
 def test_the_order_of_the_truth_does_not_matter() -> None:
@@ -189,11 +189,11 @@ def test_truth_within_some_items_is_truth_without_the_others(
         plain_ndcg(u[0], u[1] & kept, size, k) if size else math.nan
         for u, size in zip(users, sizes, strict=True)
     ]
-    found = ndcg(lists, truth.only(mask, np.array(sizes, np.int64)), k)
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    actual = ndcg(lists, truth.only(mask, np.array(sizes, np.int64)), k)
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
-def test_a_perfect_list_is_worth_one_and_a_missing_item_costs() -> None:
+def test_a_perfect_list_scores_one_and_a_missing_item_costs() -> None:
     lists, truth = written([([3, 1], {1, 3}, 0), ([3, 1], {1, 3}, 1), ([], {1}, 0)])
     assert ndcg(lists, truth, 5).tolist() == pytest.approx([1.0, 0.7653606, 0.0])
     assert measure(lists, truth, 5)[RECALL, 5].tolist() == pytest.approx([1.0, 2 / 3, 0.0])
@@ -260,9 +260,9 @@ def test_coverage_gini_and_novelty_are_their_ten_lines(
     assert coverage(lists, N_ITEMS, k) == pytest.approx(expected)
     assert gini(lists, N_ITEMS, k) == pytest.approx(plain_gini(all_listed, k), nan_ok=True)
     seen = written([([], items, 0) for items in had])[1].items
-    found = novelty(lists, self_information(seen), k)
+    actual = novelty(lists, self_information(seen), k)
     bits = [plain_novelty(listed, had, k) for listed in all_listed]
-    np.testing.assert_allclose(found, bits, atol=1e-12)
+    np.testing.assert_allclose(actual, bits, atol=1e-12)
 
 
 @settings(max_examples=100, deadline=None)
@@ -285,9 +285,9 @@ def test_diversity_is_its_ten_lines(
         },
         schema={c.ITEM_ID: pl.String, c.CATEGORIES: pl.List(pl.String)},
     )
-    found = diversity(ragged(all_listed), categories_over(table, ids), k)
+    actual = diversity(ragged(all_listed), categories_over(table, ids), k)
     expected = [plain_diversity(listed, of, k) for listed in all_listed]
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 def test_diversity_of_many_lists_is_that_of_each(monkeypatch: pytest.MonkeyPatch) -> None:

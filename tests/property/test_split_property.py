@@ -53,7 +53,7 @@ def plain_truth(
 @settings(max_examples=60, deadline=None)
 @given(ROWS, st.sampled_from(["repeat", "discovery"]), st.integers(1, 6), st.randoms())
 def test_a_split_agrees_with_a_loop_and_with_any_order(
-    rows: list[Event], policy: str, enough: int, dice: object
+    rows: list[Event], policy: str, enough: int, randomness: object
 ) -> None:
     rows = [(0, 0, "purchase", 0), *rows]
     config = SplitConfig(
@@ -62,16 +62,16 @@ def test_a_split_agrees_with_a_loop_and_with_any_order(
         task=policy,
         target_kinds=("purchase",),
     )
-    found = split(frame(rows), AS_OF, config, first=False)
-    cutoff = 24 * (30 - found.holdout_days)
+    parts = split(frame(rows), AS_OF, config, first=False)
+    cutoff = 24 * (30 - parts.holdout_days)
     expected = plain_truth(rows, cutoff, 24 * 30, policy == "discovery")
-    assert set(found.truth.iter_rows()) == expected
-    assert found.train.end == found.holdout.start == START + timedelta(hours=cutoff)
-    assert found.holdout.end == AS_OF
+    assert set(parts.truth.iter_rows()) == expected
+    assert parts.train.end == parts.holdout.start == START + timedelta(hours=cutoff)
+    assert parts.holdout.end == AS_OF
     judged = len({user for user, _ in expected})
-    assert judged >= config.min_users or "underpowered" in found.flags
+    assert judged >= config.min_users or "underpowered" in parts.flags
     shuffled = rows.copy()
-    dice.shuffle(shuffled)  # type: ignore[attr-defined]
+    randomness.shuffle(shuffled)  # type: ignore[attr-defined]
     again = split(frame(shuffled), AS_OF, config, first=False)
-    assert again.truth.equals(found.truth)
-    assert SplitFile.of(again) == SplitFile.of(found)
+    assert again.truth.equals(parts.truth)
+    assert SplitFile.of(again) == SplitFile.of(parts)

@@ -135,7 +135,7 @@ def test_rounding_of_the_fast_product_changes_nothing(seed):
     assert_agrees(top_k(scores, 10), reference(scores, 10))
 
 
-def test_lists_do_not_depend_on_who_stands_beside_a_user():
+def test_lists_do_not_depend_on_the_other_users():
     rng = np.random.default_rng(0)
     users = rng.standard_normal((64, 48)).astype(np.float32)
     # Every item three times: equal scores to the last bit, in any kernel.
@@ -311,9 +311,9 @@ def test_the_best_score_heads_the_list(factors, led, monkeypatch):
     rng = np.random.default_rng(3)
 
     def cells(rows, columns, share):
-        found = rng.random((rows, columns)) * (rng.random((rows, columns)) < share)
-        found[:2] = 0  # the first two rows are empty
-        return sp.csr_matrix(found.astype(np.float32))
+        drawn_scores = rng.random((rows, columns)) * (rng.random((rows, columns)) < share)
+        drawn_scores[:2] = 0  # the first two rows are empty
+        return sp.csr_matrix(drawn_scores.astype(np.float32))
 
     scores = Scores(
         users=rng.normal(size=(40, 5)).astype(np.float32) if factors else None,

@@ -103,7 +103,7 @@ def test_blocks_use_the_threads_of_the_blas_and_leave_them_as_they_were(
         return block(*arguments)
 
     def blas() -> list[int]:
-        return [found["num_threads"] for found in threadpool_info() if found["user_api"] == "blas"]
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
     scores = world(0, True, False, False)
     with threadpool_limits(2, "blas"):

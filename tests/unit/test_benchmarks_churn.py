@@ -39,12 +39,12 @@ def test_by_row_draws_anew_and_gives_the_ids_back(recipe):
         scores = fit(history, seed)
         return scores.users @ scores.items.T
 
-    ours = scored(churn.keyed(recipe), 0)
-    theirs = [scored(churn.by_row(recipe), seed) for seed in (0, 0, 1)]
-    assert np.array_equal(theirs[0], theirs[1])
-    assert not np.allclose(theirs[0], theirs[2])
-    assert not np.allclose(theirs[0], ours)
-    assert np.array_equal(scored(churn.keyed(recipe), 0), ours)
+    keyed = scored(churn.keyed(recipe), 0)
+    by_row = [scored(churn.by_row(recipe), seed) for seed in (0, 0, 1)]
+    assert np.array_equal(by_row[0], by_row[1])
+    assert not np.allclose(by_row[0], by_row[2])
+    assert not np.allclose(by_row[0], keyed)
+    assert np.array_equal(scored(churn.keyed(recipe), 0), keyed)
 
 
 def test_the_error_is_that_of_seeds_within_each_cut():
@@ -61,8 +61,8 @@ def test_one_fit_twice_moves_nothing():
     def deaf(history, _):
         return recipe.train(history).score(history)
 
-    across, dice, idle = churn.moved(deaf, events(), nights)
-    assert dice == 1.0
+    across, reseeded, idle = churn.moved(deaf, events(), nights)
+    assert reseeded == 1.0
     assert 0 < across < 1 and 0 < idle < 60
-    found = churn.quality(churn.keyed(recipe), events(), nights, 2)
-    assert found.shape == (1, 2) and (found > 0).all()
+    quality = churn.quality(churn.keyed(recipe), events(), nights, 2)
+    assert quality.shape == (1, 2) and (quality > 0).all()

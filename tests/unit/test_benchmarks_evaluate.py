@@ -43,8 +43,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "ROUNDS", 2)
 
 
-def asked(folder: Path, told: dict[str, float]) -> list[evaluate.Row]:
-    (folder / "told.json").write_text(json.dumps(told))
+def asked(folder: Path, values: dict[str, float]) -> list[evaluate.Row]:
+    (folder / "told.json").write_text(json.dumps(values))
     (folder / "evaluate_peers.py").write_text(PEER)
     lists, truth, seen = small()
     child = evaluate.Child(Path(sys.executable), lists, truth, folder)
@@ -58,19 +58,19 @@ def asked(folder: Path, told: dict[str, float]) -> list[evaluate.Row]:
 def test_peers_that_say_the_same_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate, "__file__", str(tmp_path / "evaluate.py"))
     lists, truth, _ = small()
-    told = evaluate.mean_metrics(lists, truth)
+    means = evaluate.mean_metrics(lists, truth)
     by_size = evaluate.divided_by_size(lists, truth)
-    assert set(by_size) == {"map@10", "map@20"} and by_size["map@10"] < told["map@10"]
-    rows = {row.what: row for row in asked(tmp_path, told | by_size)}
+    assert set(by_size) == {"map@10", "map@20"} and by_size["map@10"] < means["map@10"]
+    rows = {row.what: row for row in asked(tmp_path, means | by_size)}
     assert rows["RecTools"].seconds == 0.5
     assert rows["RecTools"].ratio is not None and rows["RecTools"].ratio > 1
     assert rows["Nightjar"].ratio is None
     assert {"ranx", "ranx, from frames", "Nightjar: intervals of 1,000 draws"} <= set(rows)
     with pytest.raises(evaluate.DifferentError, match=r"map@10: Nightjar has .*, the peer"):
-        asked(tmp_path, told)
+        asked(tmp_path, means)
 
 
-def test_without_peers_it_says_what_it_needs(tmp_path: Path) -> None:
+def test_without_peers_the_error_names_what_it_needs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/evaluate.py", "--peers", tmp_path / "none"],
         capture_output=True,

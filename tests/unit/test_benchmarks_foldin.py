@@ -27,7 +27,7 @@ def events():
     return frame.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT))
 
 
-def test_three_kinds_of_lists_are_of_those_who_did_something(events):
+def test_three_kinds_of_lists_are_of_users_with_events(events):
     gap = timedelta(days=3)
     made = foldin._three(Als(factors=4, iterations=3, device="cpu"), events, NIGHT, gap)
     at = pl.col(c.TIMESTAMP)
@@ -56,6 +56,6 @@ def test_a_model_that_is_not_trained_again_is_its_own_equal(events, monkeypatch)
 
 def test_what_it_promises_is_printed_with_the_cron(capsys):
     foldin.print_fresh(foldin.Fresh("x", "als", 9, 5000, 4.0, 61.0, 3.0, 5.0, 5.5, 2))
-    told = capsys.readouterr().out
-    assert "MISSED  aim: 95 % within 60 s" in told
-    assert "300 s until the cron + 2 s to lie still + 61.0 s = 363 s" in told
+    printed = capsys.readouterr().out
+    assert "MISSED  aim: 95 % within 60 s" in printed
+    assert "300 s until the cron + 2 s to lie still + 61.0 s = 363 s" in printed

@@ -32,40 +32,40 @@ def by_float64(scores: Scores, seen: sp.csr_matrix) -> np.ndarray:
 
 
 def test_the_plain_lists_are_alike(scores: Scores, seen: sp.csr_matrix) -> None:
-    theirs = by_float64(scores, seen)
-    assert lists.alike(lists.exact_lists(scores, seen), theirs, scores, seen) == 1
-    assert lists.alike(lists.exact_lists(scores, seen), theirs[:, ::-1], scores, seen) == 1
+    expected = by_float64(scores, seen)
+    assert lists.alike(lists.exact_lists(scores, seen), expected, scores, seen) == 1
+    assert lists.alike(lists.exact_lists(scores, seen), expected[:, ::-1], scores, seen) == 1
 
 
 def test_a_planted_difference_is_caught(scores: Scores, seen: sp.csr_matrix) -> None:
-    found, theirs = lists.exact_lists(scores, seen), by_float64(scores, seen)
+    result, expected = lists.exact_lists(scores, seen), by_float64(scores, seen)
     product = scores.users.astype(np.float64) @ scores.items.T
     product[seen.nonzero()] = -np.inf
     next_best = np.argsort(-product, axis=1)[:, lists.K]
 
     def planted(user: int, place: int, item: int) -> np.ndarray:
-        changed = theirs.copy()
+        changed = expected.copy()
         changed[user, place] = item
         return changed
 
     for user in range(USERS):
         with pytest.raises(lists.DifferentError, match=rf"user {user}: .* apart"):
-            lists.alike(found, planted(user, lists.K - 1, next_best[user]), scores, seen)
+            lists.alike(result, planted(user, lists.K - 1, next_best[user]), scores, seen)
     with pytest.raises(lists.DifferentError, match=r"user 3: .* the user had it"):
         had = seen.indices[seen.indptr[3]]
-        lists.alike(found, planted(3, 0, had), scores, seen)
-    with pytest.raises(lists.DifferentError, match=f"user 9: item {theirs[9, 1]} is twice"):
-        lists.alike(found, planted(9, 0, theirs[9, 1]), scores, seen)
-    worse = found.item.copy()
+        lists.alike(result, planted(3, 0, had), scores, seen)
+    with pytest.raises(lists.DifferentError, match=f"user 9: item {expected[9, 1]} is twice"):
+        lists.alike(result, planted(9, 0, expected[9, 1]), scores, seen)
+    worse = result.item.copy()
     worse[5 * lists.K] = next_best[5]
     with pytest.raises(lists.DifferentError, match=r"user 5: .* apart"):
-        lists.alike(Lists(found.indptr, worse, found.score), theirs, scores, seen)
-    short = Lists(np.minimum(found.indptr, len(worse) - 1), worse[:-1], found.score[:-1])
+        lists.alike(Lists(result.indptr, worse, result.score), expected, scores, seen)
+    short = Lists(np.minimum(result.indptr, len(worse) - 1), worse[:-1], result.score[:-1])
     with pytest.raises(lists.DifferentError, match="shorter"):
-        lists.alike(short, theirs, scores, seen)
+        lists.alike(short, expected, scores, seen)
 
 
-def test_a_difference_that_rounding_explains_is_told_and_no_error(seen: sp.csr_matrix) -> None:
+def test_a_difference_that_rounding_explains_is_reported_and_no_error(seen: sp.csr_matrix) -> None:
     rng = np.random.default_rng(0)
     users = rng.uniform(1, 2, (USERS, 16)).astype(np.float32)
     # All items alike but for the last bit of one factor, which a float32 product may not see.

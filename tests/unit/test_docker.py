@@ -41,7 +41,7 @@ def test_ports_are_bound_to_loopback() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_what_runs_on_tells_its_health() -> None:
+def test_what_runs_on_reports_its_health() -> None:
     running = {name: service for name, service in SERVICES.items() if name != ENDS}
     assert running
     for name, service in running.items():
@@ -53,14 +53,14 @@ def test_what_runs_on_tells_its_health() -> None:
 
 def test_secrets_come_from_outside_and_none_may_be_empty() -> None:
     secret = re.compile(r"PASSWORD$|SECRET$|KEY$|CONN$|STORE_URI$")
-    found = [
+    secrets = [
         value
         for service in SERVICES.values()
         for name, value in service.get("environment", {}).items()
         if secret.search(name)
     ]
-    assert len(found) >= 6
-    for value in found:
+    assert len(secrets) >= 6
+    for value in secrets:
         assert re.search(r"\$\{\w+:\?", value), value
 
 
@@ -83,7 +83,7 @@ def test_one_scheduler_a_profile() -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_images_install_by_hash_and_run_as_nobody_special(dockerfile: Path) -> None:
+def test_images_install_by_hash_and_run_without_privileges(dockerfile: Path) -> None:
     steps = instructions(dockerfile)
     installs = [rest for word, rest in steps if word == "RUN" and "pip" in rest]
     assert installs
@@ -113,10 +113,10 @@ def test_images_copy_what_is_there_and_what_the_build_may_see(dockerfile: Path) 
 
 
 def test_compose_repeats_no_setting_of_a_single_machine() -> None:
-    ours = environment.settings(Path("/workspace"))
+    settings = environment.settings(Path("/workspace"))
     set_here = COMPOSE["x-airflow"]["environment"]
     assert len(set_here) > 8
-    assert not [name for name, value in set_here.items() if ours.get(name) == str(value)]
+    assert not [name for name, value in set_here.items() if settings.get(name) == str(value)]
 
 
 def test_what_compose_sets_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def private_names() -> list[str]:
     """Return the names with a private word, as `file:line name (kind)`."""
     paths = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
     assert len(paths) > 100
-    found = []
+    findings = []
     for path in paths:
         file = path.relative_to(ROOT).as_posix()
         module = path.parent.name if path.stem == "__init__" else path.stem
@@ -87,8 +87,8 @@ def private_names() -> list[str]:
         for line, name, kind in names:
             words = name_parts(name) & PRIVATE_NAMES
             if any((file, word) not in ALLOWED for word in words):
-                found.append((file, line, name, kind))
-    return [f"{file}:{line} {name} ({kind})" for file, line, name, kind in sorted(found)]
+                findings.append((file, line, name, kind))
+    return [f"{file}:{line} {name} ({kind})" for file, line, name, kind in sorted(findings)]
 
 
 def docstrings(tree: ast.Module) -> Iterator[tuple[int, str]]:
@@ -126,29 +126,29 @@ def page_prose(text: str) -> Iterator[tuple[int, str]]:
 
 def private_words() -> list[str]:
     """Return private words in prose, and docstrings that open with a question word."""
-    found = []
+    findings = []
     for folder in (*PROSE_FOLDERS, "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             if path == Path(__file__).resolve():
                 continue
             text, file = path.read_text("utf-8"), path.relative_to(ROOT).as_posix()
             alone = [*docstrings(ast.parse(text))]
-            found += [
+            findings += [
                 (file, line, first)
                 for line, prose in alone
                 if QUESTION_WORDS.match(prose)
                 for first in [prose.strip().partition("\n")[0]]
             ]
             checked = [*alone, *comments(text)] if folder == "tests" else code_prose(text)
-            found += [(file, *words) for words in _words(iter(checked))]
+            findings += [(file, *words) for words in _words(iter(checked))]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     pages += [path for name in ("docker", "mlflow") for path in (ROOT / name).rglob("*")]
     pages += [*(ROOT / ".make").glob("*.py"), ROOT / "Makefile", ROOT / "pyproject.toml"]
     assert len(pages) > 20
     for page in sorted(page for page in pages if page.is_file()):
         file = page.relative_to(ROOT).as_posix()
-        found += [(file, *words) for words in _words(page_prose(page.read_text("utf-8")))]
-    return [f"{file}:{line} {text}" for file, line, text in found]
+        findings += [(file, *words) for words in _words(page_prose(page.read_text("utf-8")))]
+    return [f"{file}:{line} {text}" for file, line, text in findings]
 
 
 def _words(prose: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -161,7 +161,7 @@ def _words(prose: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
 
 def without_sections() -> list[str]:
     """Return public functions with two or more arguments that lack numpy sections."""
-    found = []
+    findings = []
     for path in sorted((ROOT / "pipeline").rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         owners = [tree, *(n for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_")]
@@ -179,8 +179,8 @@ def without_sections() -> list[str]:
                         and not re.search(r"^(Parameters|Returns|Yields|Raises)\n---", text, re.M)
                     ):
                         file = path.relative_to(ROOT).as_posix()
-                        found.append(f"{file}:{node.lineno} {node.name} has no sections")
-    return found
+                        findings.append(f"{file}:{node.lineno} {node.name} has no sections")
+    return findings
 
 
 def test_names_are_split_into_words() -> None:
@@ -222,12 +222,12 @@ def test_no_name_holds_a_private_word() -> None:
     assert private_names() == []
 
 
-def test_words_in_prose_are_found_where_they_count() -> None:
+def test_words_in_prose_are_detected_where_they_count() -> None:
     code = '"""Whether it is."""\nmessage = "nobody is `told` so"  # in dice\nkey = "told"\n'
     assert [text for _, text in docstrings(ast.parse(code))] == ["Whether it is."]
     assert QUESTION_WORDS.match("Whether it is.")
-    found = [text.partition(" ")[0] for _, text in _words(code_prose(code))]
-    assert found == ["'nobody'", "'dice'"]
+    findings = [text.partition(" ")[0] for _, text in _words(code_prose(code))]
+    assert findings == ["'nobody'", "'dice'"]
     page = "It is no longer so.\n\n    told\n\n```\ntold\n```\nThis is no test.\n"
     assert [line for line, _ in _words(page_prose(page))] == [8]
 

@@ -36,7 +36,7 @@ def serve(*arguments: str, cwd: Path, **environment: str) -> subprocess.Complete
     )
 
 
-def told(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
+def settings_of(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
     assert process.returncode == 0, process.stderr
     lines = process.stdout.splitlines()
     assert lines[-1] == "ARGUMENTS -m mlflow server"
@@ -46,10 +46,10 @@ def told(process: subprocess.CompletedProcess[str]) -> dict[str, str]:
 def library() -> Path:
     """Return where `import mlflow` leads from the repository's root, as a fresh process sees it."""
     asked = "import importlib.util as u; print(u.find_spec('mlflow').origin)"
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    return Path(found.stdout.strip())
+    return Path(process.stdout.strip())
 
 
 def test_the_folder_does_not_shadow_the_library() -> None:
@@ -77,8 +77,8 @@ def test_over_a_workspace(tmp_path: Path) -> None:
     home.mkdir()
     (home / "nightjar.toml").write_text("")
     for environment in (
-        told(serve("work space", cwd=tmp_path)),
-        told(serve(cwd=tmp_path, NIGHTJAR_HOME="work space")),
+        settings_of(serve("work space", cwd=tmp_path)),
+        settings_of(serve(cwd=tmp_path, NIGHTJAR_HOME="work space")),
     ):
         assert environment == {
             **SETTINGS,
@@ -95,7 +95,7 @@ def test_over_postgresql(tmp_path: Path) -> None:
         "MLFLOW_HOST": "0.0.0.0",
         "MLFLOW_SERVER_ALLOWED_HOSTS": "mlflow:5000",
     }
-    assert told(serve(cwd=tmp_path, **given)) == {**SETTINGS, **given}
+    assert settings_of(serve(cwd=tmp_path, **given)) == {**SETTINGS, **given}
     del given["MLFLOW_ARTIFACTS_DESTINATION"]
     refused = serve(cwd=tmp_path, **given)
     assert refused.returncode != 0
@@ -103,7 +103,7 @@ def test_over_postgresql(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [True, False])
-def test_what_is_no_workspace_is_said(tmp_path: Path, made: bool) -> None:
+def test_what_is_no_workspace_is_an_error(tmp_path: Path, made: bool) -> None:
     if made:
         (tmp_path / "var").mkdir()
     refused = serve(cwd=tmp_path)

@@ -55,9 +55,9 @@ COLUMN_NAMES = {
 
 
 def modules(*folders: str) -> list[Path]:
-    found = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
-    assert len(found) > 5
-    return found
+    paths = sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+    assert len(paths) > 5
+    return paths
 
 
 def parse(path: Path) -> ast.Module:
@@ -282,14 +282,14 @@ def test_instants_are_converted_at_the_edges() -> None:
 
 def requirements(lock: str) -> dict[str, list[str]]:
     """Requirement line -> its hashes."""
-    found: dict[str, list[str]] = {}
+    by_package: dict[str, list[str]] = {}
     for line in (ROOT / lock).read_text(encoding="utf-8").splitlines():
         if line.startswith("    --hash=sha256:"):
-            found[next(reversed(found))].append(line)
+            by_package[next(reversed(by_package))].append(line)
         elif line and not line.lstrip().startswith("#"):
-            found[line.removesuffix(" \\")] = []
-    assert found
-    return found
+            by_package[line.removesuffix(" \\")] = []
+    assert by_package
+    return by_package
 
 
 @pytest.mark.parametrize("lock", LOCKS)
@@ -349,8 +349,8 @@ def test_nothing_names_this_machine_or_a_registry() -> None:
     ] + [
         ".".join(parts) for parts in (("pypi", "org"), ("files", "pythonhosted"), ("npmjs", "org"))
     ]
-    found = [f"{file}: {word}" for file, text in tracked() for word in forbidden if word in text]
-    assert not found
+    results = [f"{file}: {word}" for file, text in tracked() for word in forbidden if word in text]
+    assert not results
 
 
 def test_documents_name_files_that_exist() -> None:
@@ -370,7 +370,7 @@ def test_documents_name_files_that_exist() -> None:
     assert not missing
 
 
-def test_every_store_says_where_it_lies_how_long_and_how_erasure_reaches_it() -> None:
+def test_every_store_is_documented_with_place_retention_and_erasure() -> None:
     rows = [
         [cell.strip() for cell in line.strip().strip("|").split("|")]
         for line in (ROOT / "docs/STORES.md").read_text(encoding="utf-8").splitlines()

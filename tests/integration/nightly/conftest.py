@@ -27,6 +27,6 @@ def third(third_landed, tmp_path):
 @pytest.fixture
 def decided(third_decided, tmp_path):
     """A copy in which the third night has come to its decision, and its run's id."""
-    home, run_id, found = third_decided
-    assert found.kind == "refresh"
+    home, run_id, decision = third_decided
+    assert decision.kind == "refresh"
     return Workspace.open(copy_of(home, tmp_path / "home")), run_id

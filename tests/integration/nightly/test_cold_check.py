@@ -24,8 +24,8 @@ from tests.worlds import NIGHTS, copy_of, purchases
 @pytest.fixture(scope="module")
 def third_refit(third_decided, tmp_path_factory):
     """The third night after its refit."""
-    home, run_id, found = third_decided
-    assert found.kind == "refresh"
+    home, run_id, decision = third_decided
+    assert decision.kind == "refresh"
     copied = copy_of(home, tmp_path_factory.mktemp("refit") / "home")
     refit(Workspace.open(copied), run_id)
     return copied, run_id

@@ -19,7 +19,7 @@ def events():
     )
 
 
-def test_names_hang_on_what_people_did_alone(events):
+def test_names_depend_on_what_users_did_alone(events):
     rng = np.random.default_rng(3)
     others = {user: f"p{n:06}" for user, n in zip(
         events[c.USER_ID].unique().sort(), rng.permutation(10_000), strict=False
@@ -41,7 +41,7 @@ def test_names_hang_on_what_people_did_alone(events):
     assert ids[0][c.USER_ID].min() == "0000000"
 
 
-def test_one_event_in_the_middle_tells_two_people_apart():
+def test_one_event_in_the_middle_distinguishes_two_users():
     days = [datetime(2024, 1, day, tzinfo=UTC) for day in (1, 2, 3)] * 40
     rows = pl.DataFrame(
         {

@@ -25,7 +25,7 @@ def test_saying_a_thing_twice_proves_no_more():
     assert twice.se == pytest.approx(once.se)
 
 
-def test_its_interval_holds_the_truth_as_often_as_it_says():
+def test_its_interval_holds_the_truth_as_often_as_its_level():
     rng = np.random.default_rng(2)
     held = 0
     for _ in range(400):
@@ -42,7 +42,7 @@ def test_one_person_has_a_mean_and_no_error():
     assert (estimate.mean, estimate.se, estimate.lo, estimate.hi) == (0.5, None, None, None)
 
 
-def test_nobody_is_no_proof_of_never_and_everybody_none_of_always():
+def test_no_successes_are_no_proof_of_never_and_only_successes_none_of_always():
     counts = np.array([40.0, 2.0, 0.0, 1.0])
     none = ratio_ci(np.zeros(4), counts)
     assert (none.mean, none.lo) == (0.0, 0.0)
@@ -53,14 +53,14 @@ def test_nobody_is_no_proof_of_never_and_everybody_none_of_always():
     assert ratio_ci(np.zeros(4), counts, most=math.inf).hi is None
 
 
-def test_people_who_are_all_alike_are_no_certainty():
+def test_users_who_are_all_alike_are_no_certainty():
     shown = np.full(12, 20.0)
     alike = proportion_ci(np.ones(12), shown)  # each of them answered one entry of twenty
     assert alike.se == pytest.approx(0.0, abs=1e-12)
     assert alike.lo < 0.03 and alike.hi > 0.09
 
 
-def test_a_share_of_rare_answers_is_held_as_often_as_it_says():
+def test_a_share_of_rare_answers_is_held_as_often_as_its_level():
     rng = np.random.default_rng(4)
     held = plain = 0
     for _ in range(600):

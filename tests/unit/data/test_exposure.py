@@ -35,7 +35,7 @@ def visible_lists(events, table, shown):
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_it_is_what_the_rule_says(seed):
+def test_it_follows_the_rule(seed):
     rng = np.random.default_rng(seed)
     hours = rng.integers(0, 12, 9)  # clocks disagree, and some instants are equal
     rows, bases = [], []
@@ -45,8 +45,8 @@ def test_it_is_what_the_rule_says(seed):
         if base is None:
             bases.append(f"p{generation}")
     table = publications(*rows)
-    people = [*"abcde", c.FALLBACK_USER]
-    held = {(r[0], u): "x" for r in rows for u in people if rng.random() < 0.5}
+    users = [*"abcde", c.FALLBACK_USER]
+    held = {(r[0], u): "x" for r in rows for u in users if rng.random() < 0.5}
     events = log(
         *((u, "x", at(h)) for u in "abcde" for h in (*range(-1, 13), *rng.uniform(0, 12, 9)))
     )

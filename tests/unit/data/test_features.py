@@ -78,7 +78,7 @@ def test_a_low_rating_weighs_nothing_and_still_counts_as_seen() -> None:
     assert history.confidence(None).toarray().tolist() == [[0.0, 1.0]]
 
 
-def test_what_people_thought_of_an_item_is_kept_beside_what_it_weighs() -> None:
+def test_ratings_of_an_item_are_kept_beside_what_it_weighs() -> None:
     log = events(
         ("u", "b", "rating", 2.5, 2),
         ("u", "a", "purchase", 9.0, 0),
@@ -141,9 +141,9 @@ def test_what_is_known_of_users_and_items_ends_with_the_window() -> None:
     assert activity(history).tolist() == [2, 1]
     assert recency_days(history).tolist() == [6.0, 9.0]
     assert item_age_days(history).tolist() == [10.0, 9.0]
-    nobody = history.take(np.array([], np.int64))
-    assert recency_days(nobody).tolist() == []
-    assert item_age_days(nobody).tolist() == [-np.inf, -np.inf]
+    no_users = history.take(np.array([], np.int64))
+    assert recency_days(no_users).tolist() == []
+    assert item_age_days(no_users).tolist() == [-np.inf, -np.inf]
 
 
 def test_a_matrix_leaves_the_events_as_they_were() -> None:

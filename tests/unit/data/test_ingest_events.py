@@ -138,8 +138,8 @@ def test_quarantine_shows_no_person():
 
 def identified(*rows: dict[str, str | None]) -> pl.DataFrame:
     good = judge(*rows).good
-    people = {user: f"u{user}" for user in good[c.USER_ID]}
-    return derive_ids(with_pseudonyms(good, people))
+    pseudonyms = {user: f"u{user}" for user in good[c.USER_ID]}
+    return derive_ids(with_pseudonyms(good, pseudonyms))
 
 
 def test_an_id_that_is_there_stays():
@@ -186,7 +186,7 @@ def test_parts_cannot_run_into_each_other():
     assert one != two
 
 
-def test_duplicates_are_told_by_id_and_day():
+def test_duplicates_are_recognised_by_id_and_day():
     rows = identified(
         {c.EVENT_ID: "e1"},
         {c.EVENT_ID: "e1", c.VALUE: "9"},
@@ -214,7 +214,7 @@ def test_duplicates_are_told_by_id_and_day():
     assert days.filter(on_days(rows)).height == 2
 
 
-def test_a_repeat_that_says_something_else_is_no_duplicate():
+def test_a_repeat_with_other_content_is_no_duplicate():
     rows = identified(
         {c.EVENT_ID: "e1"},
         {c.EVENT_ID: "e1"},

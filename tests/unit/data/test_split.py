@@ -176,7 +176,7 @@ def test_discovery_leaves_out_what_was_only_looked_at() -> None:
 
 
 @pytest.mark.parametrize(("again", "policy"), [(1, "discovery"), (2, "repeat")])
-def test_the_policy_follows_from_who_comes_back(again: int, policy: str) -> None:
+def test_the_policy_follows_from_the_returning_users(again: int, policy: str) -> None:
     rows: list[Row] = [("u", f"i{n}", 0) for n in range(again)]
     rows += [("u", f"i{n}", 35) for n in range(10)]
     result = split(log(*rows), at(40), FEW, first=False)

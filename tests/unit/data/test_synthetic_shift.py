@@ -14,13 +14,13 @@ SINCE = START + timedelta(days=10)
 @pytest.fixture(scope="module")
 def events():
     """4,000 events of 20 days on 9 items, the first of them the best seller."""
-    dice = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     weight = 1 / np.arange(1, 10)
-    at = np.sort(dice.integers(0, 20 * 86_400, 4_000))
+    at = np.sort(rng.integers(0, 20 * 86_400, 4_000))
     return pl.DataFrame(
         {
             c.EVENT_ID: [f"e{n}" for n in range(4_000)],
-            c.ITEM_ID: [f"i{n}" for n in dice.choice(9, 4_000, p=weight / weight.sum())],
+            c.ITEM_ID: [f"i{n}" for n in rng.choice(9, 4_000, p=weight / weight.sum())],
             c.TIMESTAMP: [START + timedelta(seconds=int(seconds)) for seconds in at],
         }
     ).with_columns(pl.col(c.TIMESTAMP).cast(c.INSTANT))
@@ -52,6 +52,6 @@ def test_a_day_alone_is_planted_as_it_is_among_the_others(events):
     assert alone.equals(plant_shift(events, pairs, SINCE).filter(day).sort(c.EVENT_ID))
 
 
-def test_nobody_had_anything_before(events):
+def test_no_user_had_anything_before(events):
     assert exchanged(events, START) == {}
     assert plant_shift(events, {}, START).equals(events)

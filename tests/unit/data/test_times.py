@@ -64,8 +64,8 @@ def test_zones_may_be_mixed_in_one_column():
 
 
 def test_of_a_repeated_hour_the_first_is_meant_and_a_skipped_one_is_none():
-    found = instants("2024-10-27 02:30:00", "2024-03-31 02:30:00", timezone="Europe/Berlin")
-    assert found == [datetime(2024, 10, 27, 0, 30, tzinfo=UTC), None]
+    parsed = instants("2024-10-27 02:30:00", "2024-03-31 02:30:00", timezone="Europe/Berlin")
+    assert parsed == [datetime(2024, 10, 27, 0, 30, tzinfo=UTC), None]
 
 
 @pytest.mark.parametrize(
@@ -93,10 +93,10 @@ def test_numbers_have_the_declared_unit(unit, text):
 
 
 def test_fractions_are_kept_and_nonsense_is_none():
-    found = instants("1709287200.000001", "-1", "nan", "x", None, timestamp_unit="s")
-    assert found[0] == MOMENT.replace(microsecond=1)
-    assert found[1] == datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
-    assert found[2:] == [None, None, None]
+    parsed = instants("1709287200.000001", "-1", "nan", "x", None, timestamp_unit="s")
+    assert parsed[0] == MOMENT.replace(microsecond=1)
+    assert parsed[1] == datetime(1969, 12, 31, 23, 59, 59, tzinfo=UTC)
+    assert parsed[2:] == [None, None, None]
 
 
 def test_numbers_beyond_all_time_do_not_wrap_around():
@@ -118,8 +118,8 @@ def test_a_declared_form_is_read(form, text, zone):
 
 
 def test_a_declared_form_may_be_a_day():
-    found = instants("01.03.2024", timestamp_format="%d.%m.%Y", timezone="UTC")
-    assert found == [datetime(2024, 3, 1, tzinfo=UTC)]
+    parsed = instants("01.03.2024", timestamp_format="%d.%m.%Y", timezone="UTC")
+    assert parsed == [datetime(2024, 3, 1, tzinfo=UTC)]
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_declared_form_may_be_a_day():
         (["01.03.2024 11:00"], {"timestamp_format": "%d.%m.%Y %H:%M"}, 1, (2,)),
     ],
 )
-def test_times_that_only_the_config_can_tell_refuse_the_file(texts, source, count, lines):
+def test_times_that_only_the_config_can_resolve_refuse_the_file(texts, source, count, lines):
     with raises("ingest.naive_times") as caught:
         read(*texts, **source)
     assert caught.value.count == count

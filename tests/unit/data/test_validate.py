@@ -83,8 +83,8 @@ def judged(events: pl.DataFrame | None = None, **changed: Any) -> Validation:
 
 
 def check(validation: Validation, name: str) -> DataCheck:
-    (found,) = [one for one in validation.checks if one.name == name]
-    return found
+    (matching,) = [one for one in validation.checks if one.name == name]
+    return matching
 
 
 def blocking(validation: Validation) -> list[str]:
@@ -187,7 +187,7 @@ def test_the_record_shows_no_id_and_is_strict_json_and_no_bars_are_made(
 # --- the night's judgement
 
 
-def test_steady_data_pass_and_the_record_says_what_was_asked(healthy: Validation) -> None:
+def test_steady_data_pass_and_the_record_names_what_was_checked(healthy: Validation) -> None:
     assert healthy.passed
     assert reasons(healthy) == []
     assert healthy.rows == 28 * 20
@@ -423,7 +423,7 @@ def test_bursty_data_have_a_wider_bound() -> None:
         (14, (FAILED, PASSED)),
     ],
 )
-def test_a_short_history_is_said_and_passes(days: int, expected: tuple[Status, Status]) -> None:
+def test_a_short_history_is_reported_and_passes(days: int, expected: tuple[Status, Status]) -> None:
     assert statuses([1, *[20] * (days - 1)] if days else []) == expected
 
 

@@ -46,6 +46,6 @@ def test_the_weights_of_some_are_those_they_have_in_the_window_of_all():
     assert alone[WEIGHT].max() < some[WEIGHT].max()  # cut where others are
 
 
-def test_a_kind_that_came_later_says_nothing():
+def test_a_kind_that_came_later_counts_for_nothing():
     rows = events(3).with_columns(pl.Series(c.KIND, ["purchase", "wish", "view"]))
     assert weigh_users(rows, events(), CONFIG).height == 2

@@ -63,10 +63,10 @@ def values(rng, n: int, tau: float, salts: int = REPLICATES, noise: float = 0.05
     return taste + luck + noise * rng.standard_normal((salts, n))
 
 
-def shop(seed=0, n=1000, tau=0.002, cutoffs=CUTOFFS, worth=0.6) -> list[ReplicateBlock]:
+def shop(seed=0, n=1000, tau=0.002, cutoffs=CUTOFFS, better=0.6) -> list[ReplicateBlock]:
     rng = np.random.default_rng(seed)
-    found = [(when, values(rng, n, tau)) for when in whens(cutoffs)]
-    return [ReplicateBlock(when, upright, worth * upright) for when, upright in found]
+    blocks = [(when, values(rng, n, tau)) for when in whens(cutoffs)]
+    return [ReplicateBlock(when, upright, better * upright) for when, upright in blocks]
 
 
 # τ and the rate -----------------------------------------------------------------------------------
@@ -80,26 +80,28 @@ def test_tau_is_the_seeds_spread_and_not_the_users_luck():
 
 
 def test_the_analysis_of_variance_is_the_textbook_one():
-    found = values(np.random.default_rng(1), 50, 0.05)
-    total, users = replicate_variance(found)
-    salts, n = found.shape
-    fit = found.mean(1, keepdims=True) + found.mean(0) - found.mean()
-    ms_salt = n * ((found.mean(1) - found.mean()) ** 2).sum() / (salts - 1)
-    ms_rest = ((found - fit) ** 2).sum() / ((salts - 1) * (n - 1))
-    assert total == pytest.approx(ms_salt / n / found.mean() ** 2)
-    assert users == pytest.approx(ms_rest / n / found.mean() ** 2)
+    sample = values(np.random.default_rng(1), 50, 0.05)
+    total, users = replicate_variance(sample)
+    salts, n = sample.shape
+    fit = sample.mean(1, keepdims=True) + sample.mean(0) - sample.mean()
+    ms_seed = n * ((sample.mean(1) - sample.mean()) ** 2).sum() / (salts - 1)
+    ms_rest = ((sample - fit) ** 2).sum() / ((salts - 1) * (n - 1))
+    assert total == pytest.approx(ms_seed / n / sample.mean() ** 2)
+    assert users == pytest.approx(ms_rest / n / sample.mean() ** 2)
     pairs = [(a, b) for a in range(salts) for b in range(a)]
-    apart = [np.var(found[a] - found[b], ddof=1) / n for a, b in pairs]
-    assert 2 * users == pytest.approx(np.mean(apart) / found.mean() ** 2)
+    apart = [np.var(sample[a] - sample[b], ddof=1) / n for a, b in pairs]
+    assert 2 * users == pytest.approx(np.mean(apart) / sample.mean() ** 2)
 
 
 def test_the_limit_is_the_one_of_28_degrees_of_freedom():
     rng = np.random.default_rng(2)
-    found = false_rate([values(rng, 500, 0.05) for _ in range(CUTOFFS)], BOUND, 0.0)
-    assert found["df"] == 28
-    assert found["v_hat"] == pytest.approx(1.0)
-    assert found["rate"] == pytest.approx(0.002)
-    assert found["rate_upper"] == pytest.approx(0.013, abs=0.0005)  # the procedure's own figure
+    false_rates = false_rate([values(rng, 500, 0.05) for _ in range(CUTOFFS)], BOUND, 0.0)
+    assert false_rates["df"] == 28
+    assert false_rates["v_hat"] == pytest.approx(1.0)
+    assert false_rates["rate"] == pytest.approx(0.002)
+    assert false_rates["rate_upper"] == pytest.approx(
+        0.013, abs=0.0005
+    )  # the procedure's own figure
 
 
 @pytest.mark.parametrize("tau", [0.0, 0.004, 0.02])
@@ -113,17 +115,17 @@ def test_the_limit_covers_the_true_rate(tau):
             + noise * rng.standard_normal((REPLICATES, n))
             for _ in range(CUTOFFS)
         ]
-        found = false_rate(blocks, BOUND, 0.0)
-        true = stats.norm.sf(found["z"] * found["se"] / math.sqrt(truth))
-        covered += found["rate_upper"] >= true
+        false_rates = false_rate(blocks, BOUND, 0.0)
+        true = stats.norm.sf(false_rates["z"] * false_rates["se"] / math.sqrt(truth))
+        covered += false_rates["rate_upper"] >= true
     assert 0.92 <= covered / tries <= 0.98
 
 
 def test_a_margin_above_the_test_bounds_the_rate_where_blocks_are_large():
     rng = np.random.default_rng(4)
     blocks = [values(rng, 4000, 0.0001) for _ in range(CUTOFFS)]
-    found = false_rate(blocks, BOUND, 0.03)
-    assert found["rate"] < false_rate(blocks, BOUND, 0.0)["rate"] / 10
+    false_rates = false_rate(blocks, BOUND, 0.03)
+    assert false_rates["rate"] < false_rate(blocks, BOUND, 0.0)["rate"] / 10
 
 
 def test_clopper_and_pearson():
@@ -137,39 +139,39 @@ def test_clopper_and_pearson():
 
 def test_a_replay_is_an_account_that_switches_with_points_and_lift():
     blocks = [(0.03, 1e-4, when) for when in reversed(whens(6))]
-    found = replay(blocks, 500.0, MARGIN)
+    replayed = replay(blocks, 500.0, MARGIN)
     account = EProcess(EProcessKey("a", "b", NDCG, 20, 28))
     for number, block in enumerate(blocks, start=1):
         account = account.add(*block)
-        assert found.log_e[number - 1] == account.log_e
-        if found.switched == number:
+        assert replayed.log_e[number - 1] == account.log_e
+        if replayed.switched == number:
             assert account.e_value >= 500
             assert replay(blocks[: number - 1], 500.0, MARGIN).switched is None
             break
     else:
         raise AssertionError("a lift of three standard errors a block was never found")
     assert replay(blocks, 500.0, 0.031).switched is None
-    assert replay([None, *blocks], 500.0, MARGIN).switched == found.switched + 1
+    assert replay([None, *blocks], 500.0, MARGIN).switched == replayed.switched + 1
 
 
-def test_equal_fits_do_not_switch_and_a_planted_change_is_found():
-    found = calibrate(shop(), CONFIG)
-    assert (found.pairs, found.disjoint_pairs, found.df) == (224, 16, 28)
-    assert (len(found.equal), len(found.better)) == (56, 56)
-    assert (found.passed, found.disjoint_passed, found.switched) == (0, 0, 0)
-    assert found.sd_z == pytest.approx(1.0, abs=0.25)
-    assert found.threshold == 500
-    assert found.power == 1.0
-    assert found.seed_noise
+def test_equal_fits_do_not_switch_and_a_planted_change_is_detected():
+    calibration = calibrate(shop(), CONFIG)
+    assert (calibration.pairs, calibration.disjoint_pairs, calibration.df) == (224, 16, 28)
+    assert (len(calibration.equal), len(calibration.better)) == (56, 56)
+    assert (calibration.passed, calibration.disjoint_passed, calibration.switched) == (0, 0, 0)
+    assert calibration.sd_z == pytest.approx(1.0, abs=0.25)
+    assert calibration.threshold == 500
+    assert calibration.power == 1.0
+    assert calibration.seed_noise
 
 
 def test_what_is_planted_has_about_the_size_that_was_wanted_and_is_measured():
-    for worth in (0.5, 0.8, 0.9):
-        blocks = shop(worth=worth)
-        found = calibrate(blocks, CONFIG)
-        assert found.planted == pytest.approx(PLANTED, rel=0.25)
-        assert found.planted == pytest.approx((1 - worth) / found.every, rel=0.1)
-    assert calibrate(shop(worth=0.99), CONFIG).every == 1
+    for size in (0.5, 0.8, 0.9):
+        blocks = shop(better=size)
+        calibration = calibrate(blocks, CONFIG)
+        assert calibration.planted == pytest.approx(PLANTED, rel=0.25)
+        assert calibration.planted == pytest.approx((1 - size) / calibration.every, rel=0.1)
+    assert calibrate(shop(better=0.99), CONFIG).every == 1
 
 
 def test_a_smaller_block_finds_less():
@@ -177,9 +179,9 @@ def test_a_smaller_block_finds_less():
 
 
 def test_more_seed_luck_is_seen_and_does_not_switch():
-    calm, wild = calibrate(shop(), CONFIG), calibrate(shop(tau=0.02), CONFIG)
+    steady, wild = calibrate(shop(), CONFIG), calibrate(shop(tau=0.02), CONFIG)
     assert wild.seed_sd == pytest.approx(0.02, rel=0.4)
-    assert wild.power < calm.power
+    assert wild.power < steady.power
     assert wild.switched == 0
     assert wild.rate_upper < 0.02
 
@@ -194,39 +196,44 @@ def test_a_cutoff_is_tested_with_the_seeds_of_the_others():
 # Bad and odd input --------------------------------------------------------------------------------
 
 
-def test_a_recipe_without_dice_has_no_rate_and_still_a_power():
+def test_a_recipe_without_randomness_has_no_rate_and_still_a_power():
     same = [
         replace(block, ndcg=np.tile(block.ndcg[0], (REPLICATES, 1)),
                 ndcg_reversed=np.tile(block.ndcg_reversed[0], (REPLICATES, 1)))
         for block in shop()
     ]  # fmt: skip
-    found = calibrate(same, CONFIG)
-    assert (found.seed_sd, found.v_hat, found.rate, found.rate_upper) == (0.0, 0.0, 0.0, 0.0)
-    assert (found.passed, found.switched, found.seed_noise) == (0, 0, False)
-    assert found.power == 1.0
-    assert len({replay.log_e for replay in found.better}) == 56  # other lists in each
-    assert 0 < found.tossed_upper < 0.006
+    calibration = calibrate(same, CONFIG)
+    assert (calibration.seed_sd, calibration.v_hat, calibration.rate, calibration.rate_upper) == (
+        0.0,
+        0.0,
+        0.0,
+        0.0,
+    )
+    assert (calibration.passed, calibration.switched, calibration.seed_noise) == (0, 0, False)
+    assert calibration.power == 1.0
+    assert len({replay.log_e for replay in calibration.better}) == 56  # other lists in each
+    assert 0 < calibration.tossed_upper < 0.006
 
 
-def test_a_coin_errs_as_often_as_the_test_says():
-    blocks = shop(tau=0.0, worth=0.2)
+def test_a_coin_errs_as_often_as_the_level_of_the_test():
+    blocks = shop(tau=0.0, better=0.2)
     loose = GateConfig(alpha=0.05, candidates=1, min_lift=0.0)
-    found = calibrate(blocks, loose)
-    assert found.tosses == 4000
-    assert found.tossed_passed / found.tosses == pytest.approx(0.05, abs=0.015)
+    calibration = calibrate(blocks, loose)
+    assert calibration.tosses == 4000
+    assert calibration.tossed_passed / calibration.tosses == pytest.approx(0.05, abs=0.015)
     strict = calibrate(blocks, CONFIG)
     assert strict.tossed_passed <= 20
     assert strict.tossed_upper == clopper_pearson_upper(strict.tossed_passed, 4000)
 
 
-def test_a_test_that_errs_on_people_is_seen(monkeypatch):
+def test_a_test_that_errs_on_users_is_seen(monkeypatch):
     def sure(*sides, **options):
-        found = difference(*sides, **options)
-        t = 2 * found.t  # half of the standard error
-        return replace(found, v=found.v / 4, t=t, p_better=stats.t.sf(t, found.n - 1))
+        compared = difference(*sides, **options)
+        t = 2 * compared.t  # half of the standard error
+        return replace(compared, v=compared.v / 4, t=t, p_better=stats.t.sf(t, compared.n - 1))
 
     monkeypatch.setattr(calibration_of, "difference", sure)
-    assert calibrate(shop(tau=0.0, worth=0.2), CONFIG).tossed_upper > 0.05
+    assert calibrate(shop(tau=0.0, better=0.2), CONFIG).tossed_upper > 0.05
 
 
 def test_neither_the_order_of_blocks_nor_that_of_users_counts():
@@ -236,13 +243,13 @@ def test_neither_the_order_of_blocks_nor_that_of_users_counts():
         replace(block, ndcg=block.ndcg[:, order], ndcg_reversed=block.ndcg_reversed[:, order])
         for block in reversed(blocks)
     ]
-    ours, theirs = plain(calibrate(blocks, CONFIG)), plain(calibrate(mixed, CONFIG))
-    for one, other in zip(ours.pop("equal"), theirs.pop("equal"), strict=True):
+    ordered, shuffled = plain(calibrate(blocks, CONFIG)), plain(calibrate(mixed, CONFIG))
+    for one, other in zip(ordered.pop("equal"), shuffled.pop("equal"), strict=True):
         np.testing.assert_allclose(one["log_e"], other["log_e"], rtol=1e-6, atol=1e-9)
-    for one, other in zip(ours.pop("better"), theirs.pop("better"), strict=True):
+    for one, other in zip(ordered.pop("better"), shuffled.pop("better"), strict=True):
         np.testing.assert_allclose(one["log_e"], other["log_e"], rtol=1e-6, atol=1e-9)
-    assert ours.pop("users") == theirs.pop("users")
-    assert ours == pytest.approx(theirs)
+    assert ordered.pop("users") == shuffled.pop("users")
+    assert ordered == pytest.approx(shuffled)
 
 
 def test_too_few_users_or_hits_are_refused_in_words():
@@ -256,8 +263,8 @@ def test_too_few_users_or_hits_are_refused_in_words():
 
 
 def test_it_is_written_and_read_back():
-    found = calibrate(shop(n=250), CONFIG)
-    assert TypeAdapter(Calibration).validate_json(json.dumps(plain(found))) == found
+    calibration = calibrate(shop(n=250), CONFIG)
+    assert TypeAdapter(Calibration).validate_json(json.dumps(plain(calibration))) == calibration
 
 
 # Values of lists ----------------------------------------------------------------------------------
@@ -269,8 +276,8 @@ def test_lists_stand_upside_down():
         np.array([4, 2, 7, 1, 0], np.int32),
         np.array([3, 2, 1, 2, 1], np.float32),
     )
-    found = reversed_lists(lists)
-    assert [found.of(row).tolist() for row in range(3)] == [[7, 2, 4], [], [0, 1]]
+    turned = reversed_lists(lists)
+    assert [turned.of(row).tolist() for row in range(3)] == [[7, 2, 4], [], [0, 1]]
 
 
 @pytest.mark.parametrize("seen", ["repeat", "discovery"])

@@ -19,18 +19,18 @@ def moments(n: int, mean: float, sd: float) -> np.ndarray:
     return mean + sd * (half - half.mean()) / half.std(ddof=1)
 
 
-def test_without_dice_it_is_the_paired_t_test() -> None:
+def test_without_randomness_it_is_the_paired_t_test() -> None:
     random = np.random.default_rng(3)
     b = random.uniform(0.1, 0.5, 300)
     cand = b + random.normal(0.004, 0.03, 300)
-    found = difference(cand, b, tau_candidate=0.0, tau_champion=0.0)
+    compared = difference(cand, b, tau_candidate=0.0, tau_champion=0.0)
     plain = stats.ttest_rel(cand, b, alternative="greater")
-    assert found.t == pytest.approx(plain.statistic)
-    assert found.p_better == pytest.approx(plain.pvalue)
-    assert found.p_better + found.p_worse == pytest.approx(1.0)
-    assert found.x == pytest.approx(cand.mean() / b.mean() - 1)
-    assert found.smallest_effect == pytest.approx(3.17 * found.se)
-    assert found.underpowered is None
+    assert compared.t == pytest.approx(plain.statistic)
+    assert compared.p_better == pytest.approx(plain.pvalue)
+    assert compared.p_better + compared.p_worse == pytest.approx(1.0)
+    assert compared.x == pytest.approx(cand.mean() / b.mean() - 1)
+    assert compared.smallest_effect == pytest.approx(3.17 * compared.se)
+    assert compared.underpowered is None
 
 
 def test_the_luck_of_the_seed_is_what_a_bootstrap_over_users_misses() -> None:
@@ -54,7 +54,7 @@ def test_the_luck_of_the_seed_is_what_a_bootstrap_over_users_misses() -> None:
         (200, 0.1, 30, None),
     ],
 )
-def test_what_cannot_be_judged_says_why(
+def test_what_cannot_be_judged_has_a_reason(
     n: int, level: float, moved: int, reason: str | None
 ) -> None:
     b = np.full(n, level)
@@ -63,7 +63,7 @@ def test_what_cannot_be_judged_says_why(
     assert difference(b + d, b).underpowered == reason
 
 
-def test_nobody_and_no_spread_give_no_warning() -> None:
+def test_no_users_and_no_spread_give_no_warning() -> None:
     empty = difference(np.zeros(0), np.zeros(0))
     assert (empty.n, empty.underpowered) == (0, compare.TOO_FEW_USERS)
     assert math.isnan(empty.x)
@@ -93,7 +93,7 @@ def test_users_are_lined_up_by_id_and_not_by_row() -> None:
     assert (left.tolist(), right.tolist()) == ([0.1, 0.2], [0.3, 0.4])
 
 
-def test_different_people_are_no_comparison() -> None:
+def test_different_users_are_no_comparison() -> None:
     with raises("compare.other_users"):
         paired(frame(a=0.1, b=0.2), frame(a=0.1), "ndcg")
     with raises("compare.missing_values"):

@@ -10,26 +10,26 @@ from tests import worlds
 from tests.worlds import START
 
 
-def test_the_windows_that_choose_know_nobody_by_name():
+def test_the_windows_that_choose_do_not_depend_on_user_ids():
     events = worlds.events(days=60)
-    dice = np.random.default_rng(1)
+    rng = np.random.default_rng(1)
     names = {u: f"{n:04}" for u, n in zip(
-        events[c.USER_ID].unique().sort(), dice.permutation(9999), strict=False
+        events[c.USER_ID].unique().sort(), rng.permutation(9999), strict=False
     )}  # fmt: skip
-    other = events.with_columns(pl.col(c.USER_ID).replace(names))[dice.permutation(events.height)]
+    other = events.with_columns(pl.col(c.USER_ID).replace(names))[rng.permutation(events.height)]
     until = START + timedelta(days=60)
     config = Config(split={"min_users": 50})
-    ours = list(earlier_windows(events, until, config.windows, "discovery"))
-    theirs = list(earlier_windows(other, until, config.windows, "discovery"))
-    assert len(ours) == len(theirs) > 1
-    for a, b in zip(ours, theirs, strict=True):
+    named = list(earlier_windows(events, until, config.windows, "discovery"))
+    renamed = list(earlier_windows(other, until, config.windows, "discovery"))
+    assert len(named) == len(renamed) > 1
+    for a, b in zip(named, renamed, strict=True):
         same(a.history, b.history)
-    assert ours[0].previous_day.history.end == ours[0].history.end - timedelta(days=1)
-    same(ours[0].previous_day.judged, theirs[0].previous_day.judged)
-    assert [window.previous_day for window in ours[1:]] == [None] * (len(ours) - 1)
+    assert named[0].previous_day.history.end == named[0].history.end - timedelta(days=1)
+    same(named[0].previous_day.judged, renamed[0].previous_day.judged)
+    assert [window.previous_day for window in named[1:]] == [None] * (len(named) - 1)
     blind = next(earlier_windows(events, until, config.windows, "discovery", with_stability=False))
     assert blind.previous_day is None
-    same(blind.history, ours[0].history)
+    same(blind.history, named[0].history)
 
 
 def same(mine, yours):
@@ -38,7 +38,7 @@ def same(mine, yours):
     assert all(np.array_equal(mine[name], yours[name]) for name in mine)
 
 
-def test_a_window_of_less_than_a_day_has_no_eve():
+def test_a_window_of_less_than_a_day_has_no_previous_day():
     until = START + timedelta(days=60)
     events = worlds.events(days=60).filter(
         pl.col(c.TIMESTAMP) >= until - timedelta(days=7, hours=23)

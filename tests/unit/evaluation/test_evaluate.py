@@ -38,11 +38,11 @@ class Ranked(Scorer):
     """Everybody gets the same ranking: a plain scorer whose lists can be read off."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
-    worth: NDArray[np.float32]
+    item_scores: NDArray[np.float32]
 
     def _fold_in(self, history: History) -> Scores:
         users = np.ones((history.n_users, 1), np.float32)
-        return Scores(users=users, items=self.worth[:, None])
+        return Scores(users=users, items=self.item_scores[:, None])
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         return {}
@@ -95,8 +95,10 @@ def night(seen: str = "repeat") -> tuple[History, Split]:
 
 
 def ranked(history: History, *best: str, until: datetime | None = None) -> Ranked:
-    worth = np.array([-float([*best, i].index(i)) for i in history.item_ids.tolist()], np.float32)
-    return Ranked(worth, item_ids=history.item_ids, trained_until=until or history.end)
+    item_scores = np.array(
+        [-float([*best, i].index(i)) for i in history.item_ids.tolist()], np.float32
+    )
+    return Ranked(item_scores, item_ids=history.item_ids, trained_until=until or history.end)
 
 
 def values(frame: pl.DataFrame, column: str) -> dict[str, float | None]:
@@ -105,8 +107,8 @@ def values(frame: pl.DataFrame, column: str) -> dict[str, float | None]:
 
 def test_users_are_judged_by_what_they_went_for() -> None:
     history, holdout = night()
-    found = evaluate(ranked(history, "d", "c", "b", "a"), history, holdout, k=2)
-    users = found.users
+    evaluation = evaluate(ranked(history, "d", "c", "b", "a"), history, holdout, k=2)
+    users = evaluation.users
     assert users[c.USER_ID].to_list() == ["ann", "bob", "cat", "dan"]
     second = 1 / np.log2(3)
     assert users[NDCG].to_list() == pytest.approx(
@@ -114,33 +116,35 @@ def test_users_are_judged_by_what_they_went_for() -> None:
     )
     assert users[RECALL].to_list() == [0.5, 0.5, 0.0, 1.0]
     assert users[HIT_RATE].to_list() == [1.0, 1.0, 0.0, 1.0]
-    assert found.coverage == found.metrics["coverage_at_2"] == 0.5
-    assert found.metrics["users"] == 4.0
-    assert found.metrics["recall_at_2"] == 0.5
+    assert evaluation.coverage == evaluation.metrics["coverage_at_2"] == 0.5
+    assert evaluation.metrics["users"] == 4.0
+    assert evaluation.metrics["recall_at_2"] == 0.5
 
 
 def test_discovery_neither_lists_nor_asks_for_what_was_had() -> None:
     history, holdout = night("discovery")
-    found = evaluate(ranked(history, "a", "b", "c", "d"), history, holdout, k=1)
-    assert values(found.users, NDCG) == {"ann": 1.0, "bob": 0.0, "cat": 0.0}
-    assert found.coverage == 0.75  # d for ann, b for bob, a for cat
+    evaluation = evaluate(ranked(history, "a", "b", "c", "d"), history, holdout, k=1)
+    assert values(evaluation.users, NDCG) == {"ann": 1.0, "bob": 0.0, "cat": 0.0}
+    assert evaluation.coverage == 0.75  # d for ann, b for bob, a for cat
 
 
-def test_a_planted_leak_scores_zero_for_whoever_lists_best() -> None:
+def test_a_planted_leak_scores_zero_for_the_best_lists() -> None:
     history, holdout = night()
     for item in history.item_ids.tolist():
-        found = evaluate(ranked(history, item), history, holdout, k=20)
-        assert values(found.users, NDCG)["cat"] == 0.0
-        assert values(found.users, RECALL)["bob"] == 0.5
+        evaluation = evaluate(ranked(history, item), history, holdout, k=20)
+        assert values(evaluation.users, NDCG)["cat"] == 0.0
+        assert values(evaluation.users, RECALL)["bob"] == 0.5
 
 
-def test_slices_say_who_is_inside() -> None:
+def test_slices_name_their_users() -> None:
     history, holdout = night()
     segments = pl.DataFrame({c.USER_ID: ["ann", "bob", "dan"], c.SEGMENT: ["Ü 1", "x", None]})
-    found = evaluate(ranked(history, "d", "c"), history, holdout, k=2, segments=segments)
+    evaluation = evaluate(ranked(history, "d", "c"), history, holdout, k=2, segments=segments)
     inside = {
-        name.removeprefix(SLICE): set(found.users.filter(pl.col(name).is_not_null())[c.USER_ID])
-        for name in found.users.columns
+        name.removeprefix(SLICE): set(
+            evaluation.users.filter(pl.col(name).is_not_null())[c.USER_ID]
+        )
+        for name in evaluation.users.columns
         if name.startswith(SLICE)
     }
     assert inside == {
@@ -155,9 +159,11 @@ def test_slices_say_who_is_inside() -> None:
         "segment_x": {"bob"},
     }
     assert set(SLICES) <= set(inside)
-    assert found.metrics["slice.cold.users"] == 3.0
-    assert found.metrics["slice.hot.ndcg_at_2"] == pytest.approx(values(found.users, NDCG)["ann"])
-    assert "slice.warm.ndcg_at_2" not in found.metrics
+    assert evaluation.metrics["slice.cold.users"] == 3.0
+    assert evaluation.metrics["slice.hot.ndcg_at_2"] == pytest.approx(
+        values(evaluation.users, NDCG)["ann"]
+    )
+    assert "slice.warm.ndcg_at_2" not in evaluation.metrics
 
 
 def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:
@@ -167,7 +173,7 @@ def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:
         schema={c.ITEM_ID: pl.String, c.CATEGORIES: pl.List(pl.String)},
     )
     scorer = ranked(history, "d", "c", "b", "a")
-    found = evaluate(scorer, history, holdout, k=3, categories=kinds).metrics
+    metrics = evaluate(scorer, history, holdout, k=3, categories=kinds).metrics
     per_user = {*PER_USER, NOVELTY, DIVERSITY}
     named = {
         metric_name(metric, k) + end
@@ -175,23 +181,23 @@ def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:
         for metric in per_user
         for end in ("", "_lo", "_hi")
     } | {metric_name(metric, k) for k in (3, SHORT) for metric in (COVERAGE, GINI)}
-    assert named | {USERS} == {name for name in found if not name.startswith(SLICE)}
-    assert found["diversity_at_3"] == 0.0  # d and b share y
-    assert found["diversity_at_10"] == pytest.approx(1 / 3)  # d and a share nothing
+    assert named | {USERS} == {name for name in metrics if not name.startswith(SLICE)}
+    assert metrics["diversity_at_3"] == 0.0  # d and b share y
+    assert metrics["diversity_at_10"] == pytest.approx(1 / 3)  # d and a share nothing
     # Everybody's list is d c b: d and c were had by one of four users, b by two.
-    assert found["novelty_at_3"] == pytest.approx((2 + 2 + 1) / 3)
-    assert found["gini_at_10"] == 0.0  # everything is shown to everybody
-    assert found["gini_at_3"] == pytest.approx(1 / 4)
+    assert metrics["novelty_at_3"] == pytest.approx((2 + 2 + 1) / 3)
+    assert metrics["gini_at_10"] == 0.0  # everything is shown to everybody
+    assert metrics["gini_at_3"] == pytest.approx(1 / 4)
     without = evaluate(scorer, history, holdout, k=3).metrics
-    assert {name for name in found if name not in without} == {
+    assert {name for name in metrics if name not in without} == {
         f"diversity_at_{k}{end}" for k in (3, SHORT) for end in ("", "_lo", "_hi")
     }
 
 
 def test_at_ten_there_is_one_depth() -> None:
     history, holdout = night()
-    found = evaluate(ranked(history, "d"), history, holdout, k=SHORT)
-    assert {name.rpartition("_at_")[2] for name in found.metrics if "_at_" in name} == {
+    evaluation = evaluate(ranked(history, "d"), history, holdout, k=SHORT)
+    assert {name.rpartition("_at_")[2] for name in evaluation.metrics if "_at_" in name} == {
         "10",
         "10_lo",
         "10_hi",
@@ -210,19 +216,19 @@ def test_a_deeper_look_does_not_change_the_lists() -> None:
 
 def test_an_interval_holds_its_mean_and_comes_out_the_same_again() -> None:
     history, holdout = night()
-    found = evaluate(ranked(history, "d", "c"), history, holdout, k=2)
-    bounded = [name for name in found.metrics if f"{name}_lo" in found.metrics]
+    evaluation = evaluate(ranked(history, "d", "c"), history, holdout, k=2)
+    bounded = [name for name in evaluation.metrics if f"{name}_lo" in evaluation.metrics]
     assert {"ndcg_at_2", "recall_at_2", "hit_rate_at_2", "slice.cold.ndcg_at_2"} <= set(bounded)
     for name in bounded:
-        low, mean, high = (found.metrics[name + end] for end in ("_lo", "", "_hi"))
+        low, mean, high = (evaluation.metrics[name + end] for end in ("_lo", "", "_hi"))
         assert 0.0 <= low <= mean <= high <= (2.0 if "novelty" in name else 1.0)  # bits of 4 users
     again = evaluate(ranked(history, "d", "c"), history, holdout, k=2)
-    assert again.metrics == found.metrics
-    assert again.users.equals(found.users)
+    assert again.metrics == evaluation.metrics
+    assert again.users.equals(evaluation.users)
 
 
 @pytest.mark.parametrize("late", ["scorer", "history"])
-def test_whoever_reaches_into_the_holdout_is_refused(late: str) -> None:
+def test_a_window_that_reaches_into_the_holdout_is_refused(late: str) -> None:
     history, holdout = night()
     until = CUTOFF + timedelta(microseconds=1)
     if late == "history":
@@ -243,15 +249,15 @@ def test_a_scorer_of_another_catalogue_is_refused() -> None:
 def test_a_scorer_may_list_items_that_have_no_event_yet() -> None:
     history, holdout = night()
     names = ("a", "b", "c", "d", "new", "x")
-    worth = np.array([1, 1, 1, 1, 9, 8], np.float32)
-    longer = Ranked(worth, item_ids=np.array(names), trained_until=CUTOFF)
-    found = evaluate(longer, history, holdout, k=2)
+    item_scores = np.array([1, 1, 1, 1, 9, 8], np.float32)
+    longer = Ranked(item_scores, item_ids=np.array(names), trained_until=CUTOFF)
+    evaluation = evaluate(longer, history, holdout, k=2)
     plain = evaluate(ranked(history, "dcba"), history, holdout, k=2)
-    assert found.users[c.USER_ID].to_list() == plain.users[c.USER_ID].to_list()
-    hits = dict(zip(found.users[c.USER_ID], found.users[HIT_RATE], strict=True))
+    assert evaluation.users[c.USER_ID].to_list() == plain.users[c.USER_ID].to_list()
+    hits = dict(zip(evaluation.users[c.USER_ID], evaluation.users[HIT_RATE], strict=True))
     assert hits["bob"] == 1.0  # `new` is what he went for
-    assert found.users[f"{SLICE}new_items"].max() > 0
-    assert found.coverage == 2 / 6
+    assert evaluation.users[f"{SLICE}new_items"].max() > 0
+    assert evaluation.coverage == 2 / 6
     pair = evaluate_stored(longer, history, ranked(history, "dcba"), history, holdout, k=2)
     assert pair.stored[HIT_RATE].max() == 0.0  # evaluated on the items of tonight's catalogue
 
@@ -263,13 +269,13 @@ def test_judged_users_must_have_a_row() -> None:
         evaluate(ranked(other, "a"), other, holdout, k=2)
 
 
-def test_an_empty_holdout_is_an_evaluation_of_nobody() -> None:
+def test_an_empty_holdout_is_an_evaluation_of_no_users() -> None:
     events = log(*PAST)
     holdout = split(events, AS_OF, SplitConfig(holdout_days_options=(7,)), first=False)
     history = window(*PAST)
-    found = evaluate(ranked(history, "a"), history, holdout, k=2)
-    assert found.users.is_empty()
-    assert found.metrics == {
+    evaluation = evaluate(ranked(history, "a"), history, holdout, k=2)
+    assert evaluation.users.is_empty()
+    assert evaluation.metrics == {
         "users": 0.0,
         "coverage_at_2": 0.0,
         "coverage_at_10": 0.0,
@@ -326,7 +332,7 @@ def test_a_stored_scorer_that_saw_the_holdout_is_refused() -> None:
         evaluate_stored(late, history, ranked(history, "a"), history, holdout, k=2)
 
 
-def test_nobody_in_common_is_a_pair_of_empty_frames() -> None:
+def test_no_common_users_is_a_pair_of_empty_frames() -> None:
     history, holdout = night()
     past = window(("zoe", "a", 0), end=CUTOFF)
     pair = evaluate_stored(ranked(past, "a"), past, ranked(history, "a"), history, holdout, k=2)

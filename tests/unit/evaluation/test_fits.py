@@ -28,13 +28,13 @@ ALS = Als(factors=4, iterations=2)
 def test_more_fits_where_seeds_would_decide(recipe, users, seconds, fits):
     history = random_history()
     first = recipe.train(history)
-    found = further(recipe, history, first, users=users, seconds=seconds)
-    assert len(found) == fits
-    if found:
-        assert not same(first, found[0])
-        assert not same(found[0], found[1])
-        assert same(found[1], recipe.train(history, replicate=2))
-    assert [fit_name(salt) for salt in range(3)] == ["scorer", "scorer-1", "scorer-2"]
+    more = further(recipe, history, first, users=users, seconds=seconds)
+    assert len(more) == fits
+    if more:
+        assert not same(first, more[0])
+        assert not same(more[0], more[1])
+        assert same(more[1], recipe.train(history, replicate=2))
+    assert [fit_name(replicate) for replicate in range(3)] == ["scorer", "scorer-1", "scorer-2"]
 
 
 def evaluation(values, coverage=0.5, ids=("a", "b", "c")):
@@ -43,11 +43,11 @@ def evaluation(values, coverage=0.5, ids=("a", "b", "c")):
 
 
 def test_several_fits_are_one_evaluation():
-    found = averaged([evaluation([0.0, 0.3, 0.9]), evaluation([0.6, 0.3, 0.0], coverage=0.3)])
-    assert found.users["ndcg"].to_list() == pytest.approx([0.3, 0.3, 0.45])
-    assert found.users["slice.cold"].to_list()[0] is None
-    assert found.metrics == {"ndcg_at_20": pytest.approx(0.35), "users": 3.0}
-    assert found.coverage == pytest.approx(0.4)
+    averages = averaged([evaluation([0.0, 0.3, 0.9]), evaluation([0.6, 0.3, 0.0], coverage=0.3)])
+    assert averages.users["ndcg"].to_list() == pytest.approx([0.3, 0.3, 0.45])
+    assert averages.users["slice.cold"].to_list()[0] is None
+    assert averages.metrics == {"ndcg_at_20": pytest.approx(0.35), "users": 3.0}
+    assert averages.coverage == pytest.approx(0.4)
     one = evaluation([0.1, 0.2, 0.3])
     assert averaged([one]) is one
     with raises("evaluate.fits_differ"):

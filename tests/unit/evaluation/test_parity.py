@@ -32,19 +32,19 @@ def scored(rows, did, past=(), task="discovery"):
 
 
 def test_lists_are_scored_as_if_they_had_been_live():
-    found = scored(lists(ann="ab", bob="bc"), [("ann", "a", 0.5), ("bob", "a", 0.5)])
-    assert (found.users, found.events) == (2, 2)
-    assert found.ndcg.mean == pytest.approx(0.5)  # the one first, the other not at all
-    assert found.hit_rate.mean == pytest.approx(0.5)
+    scores = scored(lists(ann="ab", bob="bc"), [("ann", "a", 0.5), ("bob", "a", 0.5)])
+    assert (scores.users, scores.events) == (2, 2)
+    assert scores.ndcg.mean == pytest.approx(0.5)  # the one first, the other not at all
+    assert scores.hit_rate.mean == pytest.approx(0.5)
 
 
-def test_what_somebody_had_before_can_be_in_no_list_of_new_things():
+def test_what_a_user_had_before_can_be_in_no_list_of_new_things():
     did, before = [("ann", "a", 0.5), ("ann", "b", 0.6)], [("ann", "b", -3.0)]
     assert scored(lists(ann="ab"), did, before).events == 1
     assert scored(lists(ann="ab"), did, before, task="repeat").events == 2
 
 
-def test_whoever_has_no_list_and_whatever_lies_outside_counts_for_nothing():
+def test_users_without_a_list_and_events_outside_count_for_nothing():
     did = [("ann", "a", -0.5), ("ann", "a", 2.0), ("zoe", "a", 0.5)]
     assert scored(lists(ann="ab"), did) is None
     assert scored(lists(ann="ab"), [*did, ("ann", "b", 1.9)]).events == 1

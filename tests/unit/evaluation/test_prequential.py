@@ -26,8 +26,8 @@ def run(events, table=ONE, shown=SHOWN, past=None, task="repeat", span=SPAN):
     return prequential(events, past, table, shown, span=span, k=K, task=task)
 
 
-def the(found, version="7", name="all"):
-    rows = {(row.model_version, row.slice): row for row in found.rows}
+def the(result, version="7", name="all"):
+    rows = {(row.model_version, row.slice): row for row in result.rows}
     return rows[version, name]
 
 
@@ -36,8 +36,8 @@ def gain(*places):
 
 
 def test_hits_and_ndcg_by_hand():
-    found = run(log(("ann", "b", at(1)), ("ann", "q", at(2)), ("bob", "b", at(3))))
-    row = the(found)
+    result = run(log(("ann", "b", at(1)), ("ann", "q", at(2)), ("bob", "b", at(3))))
+    row = the(result)
     assert (row.users, row.user_days, row.events) == (2, 2, 3)
     assert row.hit_rate.mean == pytest.approx(2 / 3)
     ann = gain(2) / gain(1, 2)
@@ -63,8 +63,8 @@ def test_what_is_behind_k_is_no_hit():
 def test_a_list_counts_from_the_instant_it_is_live():
     table = publications(("p1", 1, None, "7", at(-9), at(6)))
     instant = timedelta(microseconds=1)
-    found = run(log(("ann", "a", at(6)), ("bob", "b", at(6) - instant)), table)
-    assert (found.events, found.unlisted, the(found).users) == (2, 1, 1)
+    result = run(log(("ann", "a", at(6)), ("bob", "b", at(6) - instant)), table)
+    assert (result.events, result.unlisted, the(result).users) == (2, 1, 1)
 
 
 def test_two_publications_in_one_span_are_two_rows():
@@ -78,19 +78,19 @@ def test_two_publications_in_one_span_are_two_rows():
         }
     )
     events = log(("ann", "a", at(11)), ("ann", "a", at(12)), ("ann", "a", at(13)))
-    found = run(events, table, shown)
-    assert the(found, "7").ndcg.mean == pytest.approx(1.0)
-    assert the(found, "8").ndcg.mean == pytest.approx(0.5)
-    assert (the(found, "7").events, the(found, "8").events) == (1, 2)
-    assert [row.model_version for row in found.rows if row.slice == "all"] == ["7", "8"]
+    result = run(events, table, shown)
+    assert the(result, "7").ndcg.mean == pytest.approx(1.0)
+    assert the(result, "8").ndcg.mean == pytest.approx(0.5)
+    assert (the(result, "7").events, the(result, "8").events) == (1, 2)
+    assert [row.model_version for row in result.rows if row.slice == "all"] == ["7", "8"]
 
 
 def test_the_generation_decides_where_clocks_disagree():
     # The second went live while the clock was an hour behind: it is still the later one.
     table = publications(("p1", 1, None, "7", at(-9), at(4)), ("p2", 2, None, "8", at(-1), at(3)))
     shown = lists({("p1", "ann"): "a", ("p2", "ann"): "b", ("p1", "*"): "x", ("p2", "*"): "x"})
-    found = run(log(("ann", "b", at(5))), table, shown)
-    assert found.rows[0].model_version == "8"
+    result = run(log(("ann", "b", at(5))), table, shown)
+    assert result.rows[0].model_version == "8"
     assert active_publications(table, SPAN) == ["p2"]
 
 
@@ -125,36 +125,36 @@ def test_a_user_with_a_patch_is_judged_by_it_and_the_base_stands_beside():
         ("bob", "b", at(9)),
         ("ann", "a", at(21)),  # the nightly ended the chain
     )
-    found = run(events, table, shown)
-    row = the(found, "7")
+    result = run(events, table, shown)
+    row = the(result, "7")
     assert row.hit_rate.mean == pytest.approx(4 / 6)
     assert row.base_only_hit_rate.mean == pytest.approx(2 / 6)
     assert row.user_days == 4  # ann's day has two lists
     half = gain(1) / gain(1, 2)
     assert row.ndcg.mean == pytest.approx((2 + half) / 4)
     assert row.base_only_ndcg.mean == pytest.approx((1 + half) / 4)
-    assert the(found, "8").hit_rate.mean == 1.0
+    assert the(result, "8").hit_rate.mean == 1.0
     assert active_publications(table, SPAN) == ["p1", "p1a", "p1b", "p2"]
 
 
-def test_who_has_no_list_is_shown_the_one_for_anyone():
+def test_users_without_a_list_are_shown_the_one_for_anyone():
     shown = lists({("p1", "ann"): "abc", ("p1", "~cat"): "xyz", ("p1", c.FALLBACK_USER): "xyz"})
     past = log(("ann", "z", at(-5)))
     events = log(("ann", "a", at(1)), ("cat", "q", at(1)), ("eve", "y", at(1)))
-    found = run(events, shown=shown, past=past)
-    assert the(found, name="model").hit_rate.mean == 1.0
-    fallback = the(found, name="fallback")
+    result = run(events, shown=shown, past=past)
+    assert the(result, name="model").hit_rate.mean == 1.0
+    fallback = the(result, name="fallback")
     assert (fallback.users, fallback.hit_rate.mean) == (2, 0.5)
-    assert the(found, name="new").users == 2
-    assert the(found, name="cold").users == 1
+    assert the(result, name="new").users == 2
+    assert the(result, name="cold").users == 1
 
 
 def test_groups_are_quartiles_of_what_was_had_before():
     names = [f"u{n}" for n in range(1, 9)]
     had = [(name, "a", at(-n)) for count, name in enumerate(names, 1) for n in range(1, count + 1)]
     past = log(*had, *((name, "a", at(1)) for name in names))
-    found = run(log(*((name, "x", at(1)) for name in names)), past=past)
-    sizes = {row.slice: row.users for row in found.rows}
+    result = run(log(*((name, "x", at(1)) for name in names)), past=past)
+    sizes = {row.slice: row.users for row in result.rows}
     assert sizes == {"all": 8, "fallback": 8, "cold": 2, "warm": 4, "hot": 2}
 
 
@@ -165,8 +165,8 @@ def test_discovery_asks_for_nothing_that_the_list_could_not_hold():
         *[("ann", item, at(1)) for item in "abc"],
     )
     events = log(*[("ann", item, at(1)) for item in "abc"])
-    found = run(events, past=past, task="discovery")
-    assert (found.events, found.repeated, the(found).events) == (3, 1, 2)
+    result = run(events, past=past, task="discovery")
+    assert (result.events, result.repeated, the(result).events) == (3, 1, 2)
     assert run(events, past=past).repeated == 0
 
 
@@ -195,21 +195,21 @@ def test_only_what_can_have_been_shown_is_read():
 
 def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     rng = np.random.default_rng(1)
-    people = [f"u{n:03}" for n in range(60)]
-    other = dict(zip(people, rng.permutation([f"q{n:03}" for n in range(60)]), strict=True))
+    users = [f"u{n:03}" for n in range(60)]
+    other = dict(zip(users, rng.permutation([f"q{n:03}" for n in range(60)]), strict=True))
     rows = [
-        (people[rng.integers(60)], "abcdefgh"[rng.integers(8)], at(float(rng.uniform(0, 24))))
+        (users[rng.integers(60)], "abcdefgh"[rng.integers(8)], at(float(rng.uniform(0, 24))))
         for _ in range(400)
     ]
-    shown = {("p1", u): rng.permutation(list("abcdefgh"))[:K].tolist() for u in people}
+    shown = {("p1", u): rng.permutation(list("abcdefgh"))[:K].tolist() for u in users}
 
-    def told(names, events):
+    def scored(names, events):
         renamed = lists({("p1", names[u]): items for (_, u), items in shown.items()})
         events = [(names[u], item, when) for u, item, when in events]
         return plain(run(log(*events), shown=renamed, past=log(*events)))
 
-    same = {name: name for name in people}
-    assert told(same, rows) == told(other, [rows[n] for n in rng.permutation(400)])
+    same = {name: name for name in users}
+    assert scored(same, rows) == scored(other, [rows[n] for n in rng.permutation(400)])
 
 
 def test_it_is_plain_json():
@@ -221,9 +221,9 @@ def test_it_is_plain_json():
     assert row.items() >= plain(PrequentialFigures.of(scores.rows[0]).summary).items()
 
 
-def test_of_fewer_than_ten_people_only_their_number_is_told():
-    people = [(f"u{n}", "x", at(n)) for n in range(9)]
-    few = [plain(PrequentialFigures.of(row)) for row in run(log(*people)).rows]
+def test_of_fewer_than_ten_users_only_their_number_is_reported():
+    events = [(f"u{n}", "x", at(n)) for n in range(9)]
+    few = [plain(PrequentialFigures.of(row)) for row in run(log(*events)).rows]
     assert {row["slice"] for row in few} == {"all", "fallback", "new"}
     for row in few:
         assert (row["users"], row["user_days"], row["events"]) == (9, 9, 9)
@@ -231,7 +231,7 @@ def test_of_fewer_than_ten_people_only_their_number_is_told():
             v for n, v in row.items() if n.removeprefix("base_only_")[:4] in ("hit_", "ndcg")
         }
         assert figures == {None}
-    rows = run(log(*people, ("u9", "q", at(9)))).rows
+    rows = run(log(*events, ("u9", "q", at(9)))).rows
     enough = plain(PrequentialFigures.of(rows[0]))
     assert (enough["users"], enough["hit_rate"]) == (10, 0.9)
     assert enough["ndcg_lo"] < enough["ndcg"] < enough["ndcg_hi"]

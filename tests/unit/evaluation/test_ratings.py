@@ -67,9 +67,9 @@ def test_both_equal_a_plain_loop_whatever_the_block(monkeypatch, at_once):
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
     scorer = BiasedMf(factors=3).train(history)
-    found = rating_errors(scorer, history, parts.ratings)
+    errors = rating_errors(scorer, history, parts.ratings)
     rmse, mae, count = slow(scorer, history, events, parts.cutoff)
-    assert found == {
+    assert errors == {
         "rmse": pytest.approx(rmse),
         "mae": pytest.approx(mae),
         "ratings": count,
@@ -77,7 +77,7 @@ def test_both_equal_a_plain_loop_whatever_the_block(monkeypatch, at_once):
     assert count > 100
 
 
-def test_strangers_and_new_items_are_left_out_and_the_count_says_so():
+def test_strangers_and_new_items_are_left_out_and_counted():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
@@ -99,13 +99,13 @@ def test_of_whom_nothing_is_known_nothing_is_judged():
     )
     history = build_history(weigh(looked, FeaturesConfig()), parts.cutoff)
     scorer = BiasedMf().train(history)
-    found = rating_errors(scorer, history, parts.ratings)
+    errors = rating_errors(scorer, history, parts.ratings)
     others = parts.ratings.filter(pl.col(c.USER_ID) != "u3")
-    assert found == rating_errors(scorer, history, others)
-    assert found["ratings"] < parts.ratings.height
+    assert errors == rating_errors(scorer, history, others)
+    assert errors["ratings"] < parts.ratings.height
 
 
-def test_only_who_predicts_ratings_is_judged_by_them():
+def test_only_scorers_that_predict_ratings_are_judged_by_them():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)
@@ -134,7 +134,7 @@ class Empty(Scorer):
         raise AssertionError("not needed here")
 
 
-def test_who_says_ratings_and_gives_none_is_refused():
+def test_a_scorer_that_declares_ratings_and_gives_none_is_refused():
     events = log()
     parts = split_of(events)
     history = build_history(weigh(events, FeaturesConfig()), parts.cutoff)

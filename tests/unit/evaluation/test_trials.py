@@ -31,9 +31,9 @@ def events() -> pl.DataFrame:
 
 
 def window(events, end, policy="discovery", before=CUTOFF) -> Window:
-    found = split(events, end, SplitConfig(task=policy, min_users=50), first=False)
-    past = events.filter(pl.col(c.TIMESTAMP) < found.cutoff)
-    return Window.of(build_history(weigh(past, FeaturesConfig()), found.cutoff), found, before)
+    parts = split(events, end, SplitConfig(task=policy, min_users=50), first=False)
+    past = events.filter(pl.col(c.TIMESTAMP) < parts.cutoff)
+    return Window.of(build_history(weigh(past, FeaturesConfig()), parts.cutoff), parts, before)
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def test_a_window_that_reaches_too_far_is_refused(events):
     window(events, CUTOFF)
     with raises("tuning.window_overlaps"):
         window(events, CUTOFF + timedelta(days=1))
-    found = split(events, CUTOFF, SplitConfig(task="discovery", min_users=50), first=False)
+    parts = split(events, CUTOFF, SplitConfig(task="discovery", min_users=50), first=False)
     whole = build_history(weigh(events, FeaturesConfig()), CUTOFF)
     with raises("tuning.window_overlaps"):
-        Window.of(whole, found, CUTOFF)
+        Window.of(whole, parts, CUTOFF)
 
 
 def test_the_better_recipe_is_better_and_never_the_other_way(windows):
@@ -73,11 +73,11 @@ def test_only_the_better_one_is_kept_in_memory(windows):
 
 
 def test_what_cannot_be_trained_is_left_out(windows):
-    told: list[str] = []
+    messages: list[str] = []
     broken = recipe_from({"family": "als", "device": "cuda"})
-    trials = EarlierWindows(windows, 20, told.append)
+    trials = EarlierWindows(windows, 20, messages.append)
     assert not trials.better(broken, GOOD)
-    assert "no usable GPU" in told[-1]
+    assert "no usable GPU" in messages[-1]
 
 
 def test_a_pool_values_lists_as_the_holdout_does(windows):
@@ -105,13 +105,13 @@ def test_lists_that_may_repeat_are_pooled_with_what_was_had(events):
 
 def test_a_family_climbs_to_what_is_better(windows):
     start = BAD.model_copy(update={"regularization": 1.0, "factors": 8, "tune": ("alpha",)})
-    told: list[str] = []
-    found = select_hyperparameters(start, EarlierWindows(windows, 20), told.append)
-    assert (found.tune, found.regularization) == ((), 1.0)
-    assert found.alpha < 100
-    assert told[0] == "alpha 100"
+    messages: list[str] = []
+    selected = select_hyperparameters(start, EarlierWindows(windows, 20), messages.append)
+    assert (selected.tune, selected.regularization) == ((), 1.0)
+    assert selected.alpha < 100
+    assert messages[0] == "alpha 100"
     span = Span((1.0, 2.0, 4.0), 1.0, 4.0)
-    assert coordinate_search(GOOD, "alpha", span, EarlierWindows([], 20), told.append) == GOOD
+    assert coordinate_search(GOOD, "alpha", span, EarlierWindows([], 20), messages.append) == GOOD
 
 
 def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
@@ -127,15 +127,15 @@ def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
         }
     )
     assert recipe.has_free_params
-    found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
-    assert not found.has_free_params
-    assert "good" in found.parts
-    assert "own" not in found.parts  # lists leave out items that their user had
-    assert set(found.weights) == set(found.parts)
+    selected = select_hyperparameters(recipe, EarlierWindows(windows, 20))
+    assert not selected.has_free_params
+    assert "good" in selected.parts
+    assert "own" not in selected.parts  # lists leave out items that their user had
+    assert set(selected.weights) == set(selected.parts)
     trials = EarlierWindows(windows, 20)
     parts = {name: GOOD if name == "good" else part for name, part in recipe.parts.items()}
     start = recipe.model_copy(update={"parts": parts, "tune": ()})
-    assert sum(trials.value(found, at) for at in range(3)) > 0.999 * sum(
+    assert sum(trials.value(selected, at) for at in range(3)) > 0.999 * sum(
         trials.value(start, at) for at in range(3)
     )
 
@@ -157,8 +157,8 @@ def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the
             },
         }
     )
-    found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
-    assert (found.has_free_params, list(found.parts), found.weights) == (
+    selected = select_hyperparameters(recipe, EarlierWindows(windows, 20))
+    assert (selected.has_free_params, list(selected.parts), selected.weights) == (
         False,
         ["good"],
         {"good": 1.0},
@@ -172,9 +172,9 @@ def test_a_blend_that_has_nothing_to_say_here_stays_as_it_is(windows):
         "parts": {"own": {"family": "personal_frequency"}},
     }
     recipe = recipe_from(own)
-    found = select_hyperparameters(recipe, EarlierWindows(windows, 20))
-    assert found == recipe.model_copy(update={"tune": ()})
-    assert found.capabilities.repeats_only
+    selected = select_hyperparameters(recipe, EarlierWindows(windows, 20))
+    assert selected == recipe.model_copy(update={"tune": ()})
+    assert selected.capabilities.repeats_only
 
 
 def test_scorers_of_dropped_parts_are_let_go_before_all_windows_are_asked(windows):

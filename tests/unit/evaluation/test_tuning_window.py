@@ -44,10 +44,10 @@ def history(events, end):
 
 
 def window(events, policy="discovery") -> Window:
-    found = split(events, CUTOFF, SplitConfig(task=policy, min_users=50), first=False)
-    past = events.filter(pl.col(c.TIMESTAMP) < found.cutoff)
-    eve = history(past, found.cutoff - DAY)
-    return Window.of(history(past, found.cutoff), found, CUTOFF, eve)
+    parts = split(events, CUTOFF, SplitConfig(task=policy, min_users=50), first=False)
+    past = events.filter(pl.col(c.TIMESTAMP) < parts.cutoff)
+    previous_day = history(past, parts.cutoff - DAY)
+    return Window.of(history(past, parts.cutoff), parts, CUTOFF, previous_day)
 
 
 def with_a_new_item(events) -> pl.DataFrame:
@@ -61,23 +61,23 @@ def with_a_new_item(events) -> pl.DataFrame:
 
 
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
-def test_an_eve_is_of_those_who_did_nothing_since(events, policy):
-    found = window(events, policy)
-    assert found.previous_day is not None
-    since = found.history.end - DAY
-    assert found.previous_day.history.end == since
+def test_the_previous_day_is_of_users_without_events_since(events, policy):
+    tuning = window(events, policy)
+    assert tuning.previous_day is not None
+    since = tuning.history.end - DAY
+    assert tuning.previous_day.history.end == since
     acted = events.filter(
-        (pl.col(c.TIMESTAMP) >= since) & (pl.col(c.TIMESTAMP) < found.history.end)
+        (pl.col(c.TIMESTAMP) >= since) & (pl.col(c.TIMESTAMP) < tuning.history.end)
     )[c.USER_ID]
-    judged = found.judged.user_ids
+    judged = tuning.judged.user_ids
     idle = sorted(set(judged) - set(acted))
     assert 0 < len(idle) < len(judged)
-    assert sorted(judged[found.previous_day.rows]) == idle
-    assert np.array_equal(found.previous_day.judged.user_ids, judged[found.previous_day.rows])
-    assert (found.previous_day.exclude is None) == (policy == "repeat")
+    assert sorted(judged[tuning.previous_day.rows]) == idle
+    assert np.array_equal(tuning.previous_day.judged.user_ids, judged[tuning.previous_day.rows])
+    assert (tuning.previous_day.exclude is None) == (policy == "repeat")
 
 
-def test_an_event_at_the_very_end_of_the_eve_is_of_the_day_after(events):
+def test_an_event_at_the_very_end_of_the_previous_day_is_of_the_day_after(events):
     whole = window(events)
     assert whole.previous_day is not None
     one = whole.previous_day.judged.user_ids[0]
@@ -89,7 +89,7 @@ def test_an_event_at_the_very_end_of_the_eve_is_of_the_day_after(events):
     assert one not in again.previous_day.judged.user_ids
 
 
-def test_fewer_people_take_their_eve_along(events):
+def test_fewer_users_take_their_previous_day_along(events):
     whole = window(events)
     thin = whole.thinned(60)
     assert whole.previous_day is not None
@@ -108,15 +108,15 @@ def dense(scores):
     return pair_scores(scores, user, item).reshape(scores.shape)
 
 
-def overlap(recipe, found, k):
+def overlap(recipe, tuning, k):
     """The plain reference: train twice, list twice, compare entry by entry."""
     kept = had = 0
-    eve = found.previous_day
-    now, then = recipe.train(found.history), recipe.train(eve.history)
-    scores = [dense(now.score(found.judged)), dense(then.score(eve.judged))]
-    for n, row in enumerate(eve.rows):
+    previous_day = tuning.previous_day
+    now, then = recipe.train(tuning.history), recipe.train(previous_day.history)
+    scores = [dense(now.score(tuning.judged)), dense(then.score(previous_day.judged))]
+    for n, row in enumerate(previous_day.rows):
         lists = []
-        for board, at, of in ((scores[0], row, found), (scores[1], n, eve)):
+        for board, at, of in ((scores[0], row, tuning), (scores[1], n, previous_day)):
             line = board[at].copy()
             if of.exclude is not None:
                 line[of.exclude[at].indices] = -np.inf
@@ -129,12 +129,12 @@ def overlap(recipe, found, k):
 
 @pytest.mark.parametrize("policy", ["discovery", "repeat"])
 @pytest.mark.parametrize("recipe", [ALS, TREND], ids=["als", "recency_boost"])
-def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
+def test_stability_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy, monkeypatch):
     monkeypatch.setattr(blend_pool, "CANDIDATES", 10)  # parts propose no more than their lists
-    found = window(with_a_new_item(events), policy)
-    assert found.history.n_items == found.previous_day.history.n_items + 1
-    trials = EarlierWindows([found], 10)
-    wanted = overlap(recipe, found, 10)
+    tuning = window(with_a_new_item(events), policy)
+    assert tuning.history.n_items == tuning.previous_day.history.n_items + 1
+    trials = EarlierWindows([tuning], 10)
+    wanted = overlap(recipe, tuning, 10)
     assert 0.05 < wanted < 1
     assert trials.stability(recipe) == pytest.approx(wanted, abs=1e-9)
     (pool,) = trials.pools({"one": recipe})
@@ -144,39 +144,39 @@ def test_calm_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, policy,
     assert kept == pytest.approx(wanted, abs=1e-9)
 
 
-def test_what_was_not_there_on_the_eve_is_not_in_its_lists(events):
-    found = window(with_a_new_item(events))
-    (pool,) = EarlierWindows([found], 10).pools({"one": TREND})
+def test_what_was_not_there_on_the_previous_day_is_not_in_its_lists(events):
+    tuning = window(with_a_new_item(events))
+    (pool,) = EarlierWindows([tuning], 10).pools({"one": TREND})
     new = pool.stability.part_scores.item < 0
     assert new.any()
     first = np.where(new, 1, -np.arange(len(new)) / len(new)).astype(np.float32)
-    offered = np.isin(found.previous_day.rows, pool.user[new]).sum()
+    offered = np.isin(tuning.previous_day.rows, pool.user[new]).sum()
     kept = pool.stability.kept_share(first, first)
-    assert kept == pytest.approx(1 - offered / (10 * len(found.previous_day.rows)))
+    assert kept == pytest.approx(1 - offered / (10 * len(tuning.previous_day.rows)))
 
 
-def test_nobody_asks_where_no_window_has_an_eve(events):
-    found = replace(window(events), previous_day=None)
-    trials = EarlierWindows([found], 10)
+def test_stability_is_not_computed_where_no_window_has_a_previous_day(events):
+    tuning = replace(window(events), previous_day=None)
+    trials = EarlierWindows([tuning], 10)
     assert trials.stability(TREND) == 1.0
     assert trials.pools({"one": TREND})[0].stability is None
 
 
 def test_of_two_that_find_as_much_the_calmer_one_is_better(events):
     trials = EarlierWindows([window(events)], 20)
-    calm, restless = ALS, TREND
-    trials._values |= {(calm.hash, 0): 0.2, (restless.hash, 0): 0.2}
-    trials._stability |= {calm.hash: 0.95, restless.hash: 0.80}
-    assert trials.better(calm, restless)
-    assert not trials.better(restless, calm)
+    stable, restless = ALS, TREND
+    trials._values |= {(stable.hash, 0): 0.2, (restless.hash, 0): 0.2}
+    trials._stability |= {stable.hash: 0.95, restless.hash: 0.80}
+    assert trials.better(stable, restless)
+    assert not trials.better(restless, stable)
     needed = 0.2 * (0.95 / 0.80) ** STABILITY_WEIGHT
     trials._values[restless.hash, 0] = needed * (1 + ACCEPTANCE.min_gain / 2)
-    assert not trials.better(restless, calm)
+    assert not trials.better(restless, stable)
     trials._values[restless.hash, 0] = needed * (1 + 2 * ACCEPTANCE.min_gain)
-    assert trials.better(restless, calm)
+    assert trials.better(restless, stable)
 
 
-def test_what_finds_nothing_is_worth_nothing_however_calm():
+def test_lists_without_hits_score_nothing_however_stable():
     assert utility(0.0, 1.0) == 0.0
     assert utility(0.1, 1.0) == 0.1
     assert utility(0.1, 0.81) == pytest.approx(0.1 * 0.81**STABILITY_WEIGHT)

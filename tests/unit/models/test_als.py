@@ -65,7 +65,7 @@ def test_known_users_are_scored_as_trained_beside_strangers():
     assert not np.allclose(scorer.fold_in(newer).users[known], scorer.user_factors, atol=1e-3)
 
 
-def test_solving_nobody_and_somebody_without_cells():
+def test_solving_no_users_and_a_user_without_cells():
     items = np.ones((3, 2), np.float32)
     assert solve_users(items, sp.csr_matrix((0, 3), dtype=np.float32), 1.0).shape == (0, 2)
     assert not solve_users(items, sp.csr_matrix((2, 3), dtype=np.float32), 1.0).any()

@@ -65,7 +65,7 @@ def test_biases_are_the_least_squares_of_all_ratings_at_once(regularization):
     np.testing.assert_allclose(predicted(recipe.train(history), history), expected, atol=1e-5)
 
 
-def test_factors_find_a_taste_that_no_bias_can_tell():
+def test_factors_find_a_taste_that_no_bias_can_express():
     rng = np.random.default_rng(1)
     taste, kind = rng.choice([-1.0, 1.0], 40), rng.choice([-1.0, 1.0], 30)
     truth = 3.0 + 1.5 * taste[:, None] * kind[None, :]
@@ -109,7 +109,7 @@ def test_a_user_without_a_rating_gets_no_list_and_an_unrated_item_the_mean():
     assert scores[0, 1] > scores[1, 1]  # a rates higher than b
 
 
-def test_more_damping_brings_everybody_nearer_to_the_mean():
+def test_more_damping_brings_all_users_nearer_to_the_mean():
     history = window(random_ratings())
     spread = [
         predicted(BiasedMf(factors=0, regularization=damping).train(history), history).std()
@@ -120,7 +120,7 @@ def test_more_damping_brings_everybody_nearer_to_the_mean():
 
 
 @pytest.mark.parametrize("rating", [None, float("nan")])
-def test_without_a_rating_it_says_so_in_one_sentence(rating):
+def test_without_a_rating_it_is_refused_in_one_sentence(rating):
     history = window([("a", "x", 3, rating), ("b", "x", 3, rating)])
     with raises("model.no_ratings"):
         BiasedMf().train(history)

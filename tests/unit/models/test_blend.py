@@ -73,8 +73,8 @@ def test_the_sum_is_the_one_of_the_docstring():
         if name != "own":
             part = part * trend
         expected += weight * part / part.max(axis=1, keepdims=True)
-    found = dense(recipe.train(history).score(history))
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=2e-5)
+    scores = dense(recipe.train(history).score(history))
+    np.testing.assert_allclose(scores, expected, rtol=2e-5, atol=2e-5)
 
 
 def test_one_recent_user_is_not_a_trend():
@@ -93,8 +93,8 @@ def test_one_recent_user_is_not_a_trend():
         schema_overrides={c.TIMESTAMP: c.INSTANT},
     )
     scorer = blend(parts={"pop": POP}, recency_boost=0.5).train(build_history(events, end))
-    found = dict(zip(scorer.item_ids.tolist(), scorer.trend.tolist(), strict=True))
-    assert found["old"] < found["rare"] < found["crowd"]
+    trends = dict(zip(scorer.item_ids.tolist(), scorer.trend.tolist(), strict=True))
+    assert trends["old"] < trends["rare"] < trends["crowd"]
 
 
 def test_a_weight_of_zero_is_not_trained():

@@ -68,10 +68,10 @@ def test_noise_gets_no_weight_and_two_halves_both_do():
         a = wanted * half + 0.3 * rng.random((30, 40))
         b = wanted * ~half + 0.3 * rng.random((30, 40))
         pools.append(pool({"a": a, "b": b, "noise": rng.random((30, 40))}, wanted))
-    found = choose(pools, Mixture({"a": 1.0, "b": 0.0, "noise": 1.0}, 0.0, 0.0))
-    assert found.weights["a"] > 0
-    assert found.weights["b"] > 0
-    assert found.weights["noise"] == 0
+    chosen = choose(pools, Mixture({"a": 1.0, "b": 0.0, "noise": 1.0}, 0.0, 0.0))
+    assert chosen.weights["a"] > 0
+    assert chosen.weights["b"] > 0
+    assert chosen.weights["noise"] == 0
 
 
 def test_without_pools_or_anything_to_try_the_start_stays():
@@ -82,7 +82,7 @@ def test_without_pools_or_anything_to_try_the_start_stays():
     assert choose([one], start, grid={}) == start
 
 
-def test_the_trend_is_found_and_spares_what_stands_still():
+def test_the_trend_is_detected_and_spares_what_stands_still():
     fresh = np.arange(40) % 2
 
     def trends(trend, spread):
@@ -111,10 +111,10 @@ def test_it_is_never_worse_than_the_best_part_alone():
         a = wanted + 0.5 * rng.random((30, 40))
         pools.append(pool({"a": a, "b": rng.random((30, 40))}, wanted))
     start = Mixture({"a": 0.0, "b": 1.0}, 0.25, 0.0)
-    found = choose(pools, start, trends=lambda _: trends)
-    assert found.recency_boost == 0
+    chosen = choose(pools, start, trends=lambda _: trends)
+    assert chosen.recency_boost == 0
     alone = Mixture({"a": 1.0}, 0.0, 0.0)
-    assert mixed_value(pools, found)[0] >= mixed_value(pools, alone)[0]
+    assert mixed_value(pools, chosen)[0] >= mixed_value(pools, alone)[0]
 
 
 def test_coverage_costs_at_most_the_traded_gain():
@@ -181,9 +181,9 @@ def test_of_equals_the_more_stable_one_wins():
     )
     for start in ({"a": 0.0, "b": 1.0}, {"a": 1.0, "b": 1.0}, {"a": 1.0, "b": 0.0}):
         for wide in (False, True):
-            found = choose([one], Mixture(start, 0.0, 0.0), maximise_coverage=wide)
-            assert found.weights["a"] > 0
-            assert found.weights["b"] == 0
+            chosen = choose([one], Mixture(start, 0.0, 0.0), maximise_coverage=wide)
+            assert chosen.weights["a"] > 0
+            assert chosen.weights["b"] == 0
 
 
 def test_stability_does_not_replace_quality():
@@ -193,8 +193,8 @@ def test_stability_does_not_replace_quality():
     one = with_stability(
         pool({"good": good, "still": still}, wanted), {"good": then, "still": still}
     )
-    found = choose([one], Mixture({"good": 0.0, "still": 1.0}, 0.0, 0.0))
-    assert found.weights["good"] > 0
+    chosen = choose([one], Mixture({"good": 0.0, "still": 1.0}, 0.0, 0.0))
+    assert chosen.weights["good"] > 0
 
 
 @pytest.mark.parametrize("still", [False, True])
@@ -224,8 +224,8 @@ def test_stability_and_coverage_cost_at_most_the_traded_gain(still):
         )
         alone = max(mixed_value(pools, Mixture({n: 1.0}, 0.0, 0.0))[0] for n in "ab")
         top = mixed_value(pools, best)[0]
-        for found in (stable, wider):
-            cost = np.log(top / mixed_value(pools, found)[0])
+        for mixture in (stable, wider):
+            cost = np.log(top / mixed_value(pools, mixture)[0])
             assert cost <= MAX_TRADED_GAIN * np.log(top / alone) + 1e-9
         assert mean_stability(pools, stable) >= mean_stability(pools, best) - 1e-9
         assert mean_stability(pools, wider) >= mean_stability(pools, best) - 1e-9

@@ -32,13 +32,13 @@ def test_popularity_is_given_back():
     # No user has a taste: a score is the log of the number of users with the item, plus a constant.
     history = random_history(n_users=400, n_items=60, events=5000)
     scorer = SMALL.train(history)
-    people = np.bincount(history.confidence(None).indices, minlength=history.n_items)
+    user_counts = np.bincount(history.confidence(None).indices, minlength=history.n_items)
     scores = (scorer.score(history).users @ scorer.item_factors.T).mean(axis=0)
-    slope, _ = np.polyfit(np.log(people), scores, 1)
+    slope, _ = np.polyfit(np.log(user_counts), scores, 1)
     assert 0.8 < slope < 1.3
 
 
-def test_who_was_not_there_is_refused_by_number():
+def test_users_who_were_not_there_are_refused_by_number():
     history = random_history()
     scorer = SMALL.train(history.take(np.arange(0, history.n_users, 2)))
     with pytest.raises(KeyError, match=f"{history.n_users // 2} users"):

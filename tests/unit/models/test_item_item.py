@@ -89,18 +89,18 @@ def test_the_cut_is_exact_and_ties_fall_to_lower_columns(seed, most):
         order = rng.permutation(own.stop - own.start)
         cells.indices[own], cells.data[own] = cells.indices[own][order], cells.data[own][order]
     cells = sp.csr_matrix((cells.data, cells.indices, cells.indptr), shape=(30, 30))
-    found = keep_topk_per_row(cells, most)
+    cut = keep_topk_per_row(cells, most)
     no_diagonal = matrix.copy()
     np.fill_diagonal(no_diagonal, 0)
     off = sp.csr_matrix(no_diagonal)
     assert np.array_equal(keep_topk_per_row(off, most).toarray(), kept(matrix, most))
-    assert found.has_sorted_indices
-    assert np.diff(found.indptr).max() <= most
-    assert (found.data != 0).all()
+    assert cut.has_sorted_indices
+    assert np.diff(cut.indptr).max() <= most
+    assert (cut.data != 0).all()
     for row in range(30):
         order = sorted(range(30), key=lambda i, row=row: (-abs(matrix[row, i]), i))
         expected = sorted(i for i in order[:most] if matrix[row, i])
-        assert found.indices[found.indptr[row] : found.indptr[row + 1]].tolist() == expected
+        assert cut.indices[cut.indptr[row] : cut.indptr[row + 1]].tolist() == expected
 
 
 @pytest.mark.parametrize("block", [1, 200, 1 << 20])
@@ -109,9 +109,9 @@ def test_products_do_not_depend_on_their_blocks(block, monkeypatch):
     left = sp.random(60, 90, density=0.1, format="csr", random_state=0)
     right = sp.random(90, 60, density=0.1, format="csr", random_state=1)
     lines = []
-    found = topk_rows_product(left, right, 4, lines.append)
+    product = topk_rows_product(left, right, 4, lines.append)
     assert len(lines) == {1: 60, 200: 18, 1 << 20: 1}[block]
-    np.testing.assert_array_equal(found.toarray(), kept((left @ right).toarray(), 4))
+    np.testing.assert_array_equal(product.toarray(), kept((left @ right).toarray(), 4))
 
 
 def test_a_block_holds_no_more_than_its_cells(monkeypatch):
@@ -160,8 +160,8 @@ def test_cosines_are_those_of_a_dense_matrix(half_life, shrinkage):
         recipe = ItemKnn(
             similarity=similarity, shrinkage=shrinkage, neighbours=6, half_life_days=half_life
         )
-        found = recipe.train(history).item_similarity.toarray()
-        np.testing.assert_allclose(found, expected, rtol=2e-6)
+        cosines = recipe.train(history).item_similarity.toarray()
+        np.testing.assert_allclose(cosines, expected, rtol=2e-6)
 
 
 @pytest.mark.parametrize("b", [0.0, 0.75, 1.0])
@@ -199,9 +199,9 @@ def test_similarities_are_those_of_implicit(similarity, library):
     library.fit(padded.astype(np.float64), show_progress=False)
     expected = library.similarity.toarray()[:40, :40]
     assert (expected.diagonal() > 0).all()
-    found = recipe.train(history).item_similarity
-    assert found.nnz > 500
-    np.testing.assert_allclose(found.toarray(), kept(expected, ALL), rtol=2e-6)
+    trained = recipe.train(history).item_similarity
+    assert trained.nnz > 500
+    np.testing.assert_allclose(trained.toarray(), kept(expected, ALL), rtol=2e-6)
 
 
 @pytest.mark.parametrize("exponents", [(1.0, 1.0, 0.0), (1.0, 1.0, 0.6), (0.8, 0.6, 0.4)])
@@ -235,11 +235,11 @@ def test_ease_is_the_closed_form():
     inverse = np.linalg.inv(x.T @ x + 5.0 * np.eye(x.shape[1]))
     weights = -inverse / np.diag(inverse)
     recipe = Ease(regularization=5.0, half_life_days=20.0, neighbours=ALL)
-    found = recipe.train(history).item_similarity.toarray()
+    trained = recipe.train(history).item_similarity.toarray()
     np.fill_diagonal(weights, 0)
-    np.testing.assert_allclose(found, weights, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(trained, weights, rtol=1e-4, atol=1e-7)
     few = recipe.model_copy(update={"neighbours": 9}).train(history).item_similarity.toarray()
-    np.testing.assert_array_equal(few, kept(found.T, 9).T)  # the strongest of each item
+    np.testing.assert_array_equal(few, kept(trained.T, 9).T)  # the strongest of each item
 
 
 def test_ease_leaves_out_unpopular_items_and_reports_it():
@@ -247,10 +247,10 @@ def test_ease_leaves_out_unpopular_items_and_reports_it():
     history = replace(history, weight=np.ones_like(history.weight))
     lines = []
     recipe = Ease(item_limit=30, half_life_days=None)
-    found = recipe.train(history, progress=lines.append).item_similarity
+    similarity = recipe.train(history, progress=lines.append).item_similarity
     popular = np.sort(np.argsort(-dense(history, None).sum(axis=0), kind="stable")[:30])
-    assert np.flatnonzero(np.diff(found.indptr)).tolist() == popular.tolist()
-    assert np.unique(found.indices).tolist() == popular.tolist()
+    assert np.flatnonzero(np.diff(similarity.indptr)).tolist() == popular.tolist()
+    assert np.unique(similarity.indices).tolist() == popular.tolist()
     assert any("30 most popular of 80 items" in line for line in lines)
     lines.clear()
     Ease(item_limit=80).train(history, progress=lines.append)
@@ -258,19 +258,19 @@ def test_ease_leaves_out_unpopular_items_and_reports_it():
     only = history.reindex_items(history.item_ids[popular])
     alone = Ease(half_life_days=None).train(only).item_similarity
     np.testing.assert_allclose(
-        found[popular][:, popular].toarray(), alone.toarray(), rtol=1e-5, atol=1e-7
+        similarity[popular][:, popular].toarray(), alone.toarray(), rtol=1e-5, atol=1e-7
     )
 
 
 def test_the_inverse_is_the_same_for_any_number_of_threads():
     x = np.random.default_rng(0).standard_normal((1500, 1200))
     gram = np.asfortranarray(x.T @ x + np.eye(1200))
-    found = []
+    results = []
     for threads in (1, 2):
         with threadpool_limits(threads, "blas"):
-            found.append(np.tril(invert(gram.copy(order="F"), "ease", 1.0)))
-    assert found[0].tobytes() == found[1].tobytes()
-    np.testing.assert_allclose(found[0], np.tril(np.linalg.inv(gram)), rtol=1e-6, atol=1e-12)
+            results.append(np.tril(invert(gram.copy(order="F"), "ease", 1.0)))
+    assert results[0].tobytes() == results[1].tobytes()
+    np.testing.assert_allclose(results[0], np.tril(np.linalg.inv(gram)), rtol=1e-6, atol=1e-12)
 
 
 def test_what_cannot_be_inverted_is_one_sentence():

@@ -59,11 +59,11 @@ def test_the_scores_are_those_of_the_library(monkeypatch):
     assert len(made) == RECIPE.iterations
     for user in (0, 17):
         items = np.arange(history.n_items, dtype=np.int32)
-        theirs = model.predict(
+        expected = model.predict(
             np.full_like(items, user), items, item_features=of_items, user_features=of_users
         )
-        ours = scores.users[user] @ scores.items.T
-        shift = theirs - ours  # a user's own bias moves no list
+        actual = scores.users[user] @ scores.items.T
+        shift = expected - actual  # a user's own bias moves no list
         np.testing.assert_allclose(shift, shift[0], atol=1e-4)
     assert np.abs(scores.items[:, -1]).max() > 0.01
 
@@ -93,10 +93,10 @@ def test_a_row_of_features_weighs_the_same_however_large_its_cells():
     )
     one, other = RECIPE.train(history), RECIPE.train(loud)
     assert one.item_factors.tobytes() == other.item_factors.tobytes()
-    people = strangers(history, [[0, 1]])
+    users = strangers(history, [[0, 1]])
     scores = [
         one.score(some).users.tobytes()
-        for some in (people, replace(people, user_features=louder(people.user_features)))
+        for some in (users, replace(users, user_features=louder(users.user_features)))
     ]
     assert scores[0] == scores[1]
 
@@ -111,7 +111,7 @@ def test_an_example_weighs_its_confidence():
     assert one.item_factors.tobytes() == scaled.item_factors.tobytes()
 
 
-def test_whoever_took_everything_back_gets_no_list():
+def test_a_user_without_net_purchases_gets_no_list():
     history = grouped()
     weight = history.weight.copy()
     weight[: history.indptr[1]] = 0.0
@@ -144,7 +144,7 @@ def test_it_can_be_the_base_of_ridge():
         scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
-def test_without_the_library_it_says_what_to_do(monkeypatch):
+def test_without_the_library_the_error_names_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
     with raises("extra.lightfm_missing"):
         RECIPE.train(grouped())

@@ -24,7 +24,7 @@ def random_rows(seed):
 
 @pytest.mark.parametrize("half_life", [None, 20.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_popularity_is_a_loop_over_people(seed, half_life):
+def test_popularity_is_a_loop_over_users(seed, half_life):
     rows = random_rows(seed)
     history = window(rows)
     expected = dict.fromkeys(history.item_ids.tolist(), 0.0)
@@ -40,7 +40,7 @@ def test_popularity_is_a_loop_over_people(seed, half_life):
     assert min(expected.values()) < max(expected.values())
 
 
-def test_people_count_once_and_the_newest_counts_most():
+def test_users_count_once_and_the_newest_counts_most():
     rows = [("a", "often", 10 + day, 1.0) for day in range(30)]
     rows += [("b", "two", 50, 1.0), ("c", "two", 50, 1.0), ("d", "new", 1, 1.0)]
     history = window(rows)

@@ -144,12 +144,12 @@ def test_features_are_a_loop_over_pairs(seed):
         spans = sum(max(ages[pair]) - min(ages[pair]) for pair in several)
         return spans / sum(days[pair] - 1 for pair in several) if several else np.nan
 
-    def lately(some, half_life):
+    def decayed(some, half_life):
         return sum(0.5 ** (min(ages[pair]) / half_life) for pair in some)
 
     for at, (u, i) in enumerate(named(history, pairs)):
-        mine, ours, last = among(0, u), among(1, i), min(ages[u, i])
-        item_gap = gap(ours)
+        mine, of_item, last = among(0, u), among(1, i), min(ages[u, i])
+        item_gap = gap(of_item)
         expected = {
             **{f"own_{d:.0f}": pairs.own[k, at] for k, d in enumerate(HALF_LIVES)},
             "days": days[u, i],
@@ -164,20 +164,20 @@ def test_features_are_a_loop_over_pairs(seed):
             "user_items": len(mine),
             "user_repeats": np.mean([days[pair] > 1 for pair in mine]),
             "user_back": back(mine),
-            "item_7": lately(ours, 7),
-            "item_30": lately(ours, 30),
-            "item_users": len(ours),
-            "item_trend": lately(ours, 30) / len(ours),
-            "item_trend_7": lately(ours, 7) / lately(ours, 30),
-            "item_repeats": np.mean([days[pair] > 1 for pair in ours]),
+            "item_7": decayed(of_item, 7),
+            "item_30": decayed(of_item, 30),
+            "item_users": len(of_item),
+            "item_trend": decayed(of_item, 30) / len(of_item),
+            "item_trend_7": decayed(of_item, 7) / decayed(of_item, 30),
+            "item_repeats": np.mean([days[pair] > 1 for pair in of_item]),
             "item_gap": -1 if np.isnan(item_gap) else item_gap,
-            "item_back": back(ours),
+            "item_back": back(of_item),
         }
         assert tuple(expected) == FEATURES
         assert everything[at] == pytest.approx(list(expected.values()), rel=1e-4, nan_ok=True)
 
 
-def test_nothing_is_told_of_what_comes_after_and_no_answer_comes_from_before():
+def test_no_feature_holds_what_comes_after_and_no_answer_comes_from_before():
     rows = random_rows(0)
     cut = 30
     events, now = Events.of(window(rows)), NOW - cut * US_PER_DAY
@@ -204,11 +204,13 @@ def test_coins_cannot_be_foretold(leak, monkeypatch):
     seen = pairs_at
     monkeypatch.setattr(recipes, "pairs_at", lambda e, now: seen(e, now + leak * US_PER_DAY))
     recipe = RepeatPurchase(block_days=BLOCK, blocks=3)
-    told, again, share = recipe._examples(Events.of(history), NOW, recipes._item_phase(history))
+    examples, again, share = recipe._examples(Events.of(history), NOW, recipes._item_phase(history))
     assert share == 1.0
     assert len(again) == 3 * 2400
     assert 0.3 < again.mean() < 0.7
-    strength = np.abs(np.corrcoef(np.nan_to_num(told).T[told.std(axis=0) > 0], again)[-1, :-1])
+    strength = np.abs(
+        np.corrcoef(np.nan_to_num(examples).T[examples.std(axis=0) > 0], again)[-1, :-1]
+    )
     assert (strength.max() > 0.1) == bool(leak)
 
 
@@ -229,9 +231,9 @@ def test_chances_are_those_of_all_pairs_however_few_were_learnt_from(room, pairs
     monkeypatch.setattr(recipes, "_ROWS", room)
     before, taken = later(shop(), 3)
     history = window(before)
-    said = []
-    scorer = RepeatPurchase(block_days=3).train(history, progress=said.append)
-    assert f"on {pairs}" in said[0]
+    messages = []
+    scorer = RepeatPurchase(block_days=3).train(history, progress=messages.append)
+    assert f"on {pairs}" in messages[0]
     own = scorer.score(history).sparse_bonus.tocoo()
     here = list(
         zip(history.user_ids[own.row].tolist(), history.item_ids[own.col].tolist(), strict=True)
@@ -314,9 +316,9 @@ def test_one_more_day_changes_little():
     lists = {}
     for name, seen in (("old", yesterday), ("new", today)):
         history = window(seen)
-        found = top_k(RepeatPurchase().train(history).score(history), 5)
+        shorter_window = top_k(RepeatPurchase().train(history).score(history), 5)
         lists[name] = {
-            user: set(history.item_ids[found.of(row)].tolist())
+            user: set(history.item_ids[shorter_window.of(row)].tolist())
             for row, user in enumerate(history.user_ids.tolist())
         }
     quiet = lists["old"].keys() - came
@@ -325,27 +327,27 @@ def test_one_more_day_changes_little():
 
 
 @pytest.mark.parametrize("days", [3, 27])
-def test_in_a_short_window_own_counts_take_over_and_it_says_so(days):
+def test_in_a_short_window_own_counts_take_over_and_it_is_reported(days):
     history = window([row for row in shop() if row[2] < days])
-    said = []
-    scorer = RepeatPurchase().train(history, progress=said.append)
+    messages = []
+    scorer = RepeatPurchase().train(history, progress=messages.append)
     assert scorer.booster is load("repeat_purchase", scorer.arrays()).booster is None
-    assert any("own counts replace them" in line for line in said)
-    assert not any("trees on" in line for line in said)
+    assert any("own counts replace them" in line for line in messages)
+    assert not any("trees on" in line for line in messages)
     counts = PersonalFrequency().train(history).score(history).sparse_bonus
     assert np.allclose(scorer.score(history).sparse_bonus.toarray(), counts.toarray(), rtol=1e-5)
 
 
 def test_few_examples_grow_few_trees():
-    said = []
+    messages = []
     history = window(shop(n_users=12))
-    scorer = RepeatPurchase().train(history, progress=said.append)
+    scorer = RepeatPurchase().train(history, progress=messages.append)
     _, again, _ = RepeatPurchase()._examples(Events.of(history), NOW, recipes._item_phase(history))
     assert scorer.booster.text.count("Tree=") == again.sum() // EXAMPLES_A_TREE < 20
-    assert "trees on" in said[0]
+    assert "trees on" in messages[0]
 
 
-def test_only_users_who_came_are_learnt_from():
+def test_only_users_with_events_are_learnt_from():
     rows = shop(n_users=40)
     gone = [("gone" + u[1:], i, days, w) for u, i, days, w in rows if days > 60]
     counts = []
@@ -359,7 +361,7 @@ def test_only_users_who_came_are_learnt_from():
 
 
 @pytest.mark.parametrize("missing", ["not installed", "libgomp.so.1"])
-def test_without_the_library_one_sentence_says_what_to_do(missing, monkeypatch):
+def test_without_the_library_one_sentence_names_what_to_do(missing, monkeypatch):
     if missing == "not installed":
         monkeypatch.setitem(sys.modules, "lightgbm", None)
     else:

@@ -41,14 +41,14 @@ def plainly(x: np.ndarray, v: np.ndarray, regularization: float):
 @pytest.mark.parametrize("regularization", [0.1, 10.0])
 def test_the_map_is_plain_ridge_regression(regularization):
     known, factors = problem()
-    found = learn_map(known, factors, [regularization])
+    fitted = learn_map(known, factors, [regularization])
     weights, offset = plainly(known.cells.toarray().astype(float), factors, regularization)
-    np.testing.assert_allclose(found.weights, weights, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(found.offset, offset, rtol=1e-5)
-    assert found.regularization == regularization
+    np.testing.assert_allclose(fitted.weights, weights, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(fitted.offset, offset, rtol=1e-5)
+    assert fitted.regularization == regularization
 
 
-def test_the_regularization_predicts_best_who_is_left_out():
+def test_the_regularization_predicts_best_what_is_left_out():
     known, factors = problem(noise=3.0)
     x, v = known.cells.toarray().astype(float), factors.astype(float)
     tries = (0.01, 1.0, 3.0, 10.0, 100.0, 1000.0)
@@ -76,16 +76,16 @@ def test_only_the_most_common_features_teach(monkeypatch):
     monkeypatch.setattr(feature_map, "WIDEST", 2)
     known = described([[0, 1], [0, 1], [0, 2], [1, 2], [0], [1]], 3)
     factors = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
-    found = learn_map(known, factors, [1.0])
-    assert found.weights[2].tolist() == [0, 0]
-    assert np.abs(found.weights[:2]).min() > 0
+    fitted = learn_map(known, factors, [1.0])
+    assert fitted.weights[2].tolist() == [0, 0]
+    assert np.abs(fitted.weights[:2]).min() > 0
 
 
 def test_two_features_that_always_go_together_are_no_obstacle():
     known = described([[0, 1], [0, 1], [2], [2, 3], [0, 1, 3]], 4)
-    found = learn_map(known, np.arange(10, dtype=np.float32).reshape(5, 2), (1.0, 10.0))
-    assert np.isfinite(found.weights).all()
-    np.testing.assert_allclose(found.weights[0], found.weights[1], rtol=1e-6)
+    fitted = learn_map(known, np.arange(10, dtype=np.float32).reshape(5, 2), (1.0, 10.0))
+    assert np.isfinite(fitted.weights).all()
+    np.testing.assert_allclose(fitted.weights[0], fitted.weights[1], rtol=1e-6)
 
 
 def test_the_bytes_do_not_hang_on_threads():
@@ -93,31 +93,31 @@ def test_the_bytes_do_not_hang_on_threads():
     x = sp.random(700, 500, 0.05, format="csr", dtype=np.float32, random_state=rng)
     known = FeatureMatrix(np.array([f"f={n:03}" for n in range(500)]), x)
     factors = rng.normal(size=(700, 16)).astype(np.float32)
-    found = []
+    results = []
     for threads in (1, 2):
         with threadpool_limits(threads, "blas"):
-            found.append(learn_map(known, factors, (1.0, 10.0)))
-    assert found[0].weights.tobytes() == found[1].weights.tobytes()
+            results.append(learn_map(known, factors, (1.0, 10.0)))
+    assert results[0].weights.tobytes() == results[1].weights.tobytes()
 
 
 def test_other_features_than_those_learnt_from_are_refused():
     known, factors = problem()
-    found = learn_map(known, factors, [1.0])
+    fitted = learn_map(known, factors, [1.0])
     with pytest.raises(ValueError, match="other features"):
-        found.factors(described([[0]], 3))
+        fitted.factors(described([[0]], 3))
 
 
 # --- new items ----------------------------------------------------------------------------------
 
 
-def test_items_that_people_have_keep_the_scores_of_the_base():
+def test_items_with_users_keep_the_scores_of_the_base():
     history = with_groups(grouped(), users=False)
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
-    theirs, ours = base.score(history), scorer.score(history.reindex_items(scorer.item_ids))
+    expected, actual = base.score(history), scorer.score(history.reindex_items(scorer.item_ids))
     kept = np.isin(scorer.item_ids, history.item_ids)
     assert scorer.base.item_ids is history.item_ids
-    assert ours.users.tobytes() == theirs.users.tobytes()
-    assert ours.items[kept].tobytes() == theirs.items.tobytes()
+    assert actual.users.tobytes() == expected.users.tobytes()
+    assert actual.items[kept].tobytes() == expected.items.tobytes()
 
 
 @pytest.mark.parametrize("lacking", ["item_features", "cold_items"])
@@ -129,12 +129,12 @@ def test_without_a_table_it_is_its_base(lacking):
         history = replace(history, cold_items=None)
     base, scorer = BASE.train(history), Ridge(factors_of=BASE).train(history)
     assert scorer.item_ids is history.item_ids
-    for answer, theirs in (
+    for answer, expected in (
         (scorer.score(history), base.score(history)),
         (scorer.fold_in(history), base.fold_in(history)),
     ):
-        assert answer.users.tobytes() == theirs.users.tobytes()
-        assert answer.items.tobytes() == theirs.items.tobytes()
+        assert answer.users.tobytes() == expected.users.tobytes()
+        assert answer.items.tobytes() == expected.items.tobytes()
 
 
 def test_too_few_events_of_an_item_are_outweighed_by_its_features():
@@ -157,26 +157,26 @@ def test_too_few_events_of_an_item_are_outweighed_by_its_features():
     fans = np.char.startswith(history.user_ids, "u0")
     scores = {}
     for min_users in (1, 2):
-        found = Ridge(factors_of=BASE, min_users=min_users).train(history).score(history)
-        scores[min_users] = float((found.users[fans] @ found.items[few].T).mean())
+        predicted = Ridge(factors_of=BASE, min_users=min_users).train(history).score(history)
+        scores[min_users] = float((predicted.users[fans] @ predicted.items[few].T).mean())
     assert abs(scores[1]) < 0.1 < 0.5 < scores[2]
-    nameless = replace(history.item_features, cells=history.item_features.cells.copy())
-    nameless.cells.data[history.item_features.cells.indptr[few[0]]] = 0
-    nameless.cells.eliminate_zeros()
-    bare = replace(history, item_features=nameless)
-    found = Ridge(factors_of=BASE, min_users=2).train(bare).score(bare)
-    theirs = BASE.train(bare).score(bare)
-    assert found.items.tobytes() == theirs.items.tobytes()  # nothing is known of it: no guess
+    without_features = replace(history.item_features, cells=history.item_features.cells.copy())
+    without_features.cells.data[history.item_features.cells.indptr[few[0]]] = 0
+    without_features.cells.eliminate_zeros()
+    bare = replace(history, item_features=without_features)
+    predicted = Ridge(factors_of=BASE, min_users=2).train(bare).score(bare)
+    expected = BASE.train(bare).score(bare)
+    assert predicted.items.tobytes() == expected.items.tobytes()  # nothing is known of it: no guess
 
 
 def test_a_base_with_a_term_of_own_items_keeps_it_in_place():
     history = with_groups(grouped(), users=False)
     scorer = Ridge(factors_of=PersonalFrequency()).train(history)
     longer = history.reindex_items(scorer.item_ids)
-    scores, theirs = scorer.score(longer), PersonalFrequency().train(history).score(history)
+    scores, expected = scorer.score(longer), PersonalFrequency().train(history).score(history)
     kept = np.isin(scorer.item_ids, history.item_ids)
     assert scores.shape == (history.n_users, len(scorer.item_ids))
-    assert (scores.sparse_bonus[:, kept] != theirs.sparse_bonus).nnz == 0
+    assert (scores.sparse_bonus[:, kept] != expected.sparse_bonus).nnz == 0
     assert scores.sparse_bonus[:, ~kept].nnz == 0
     assert scores.items[~kept].min() > 0  # as popular as its like
     assert scorer.capabilities.baseline is None
@@ -215,12 +215,12 @@ def test_it_settles_its_base_and_then_itself():
         discovery = True
 
         def better(self, recipe, than):
-            def worth(one):
+            def value(one):
                 if isinstance(one, Ridge):
                     return -(one.regularization or 1e9)
                 return one.alpha
 
-            return worth(recipe) > worth(than)
+            return value(recipe) > value(than)
 
         def pools(self, recipes, newest=None):
             raise AssertionError("no weights are sought")
@@ -229,11 +229,11 @@ def test_it_settles_its_base_and_then_itself():
         factors_of=BASE.model_copy(update={"tune": ("alpha",)}), tune=("regularization",)
     )
     assert recipe.has_free_params
-    settled = select_hyperparameters(recipe, Higher())
-    assert not settled.has_free_params
-    assert settled.factors_of.alpha == Als.space["alpha"].grid[-1]
-    assert settled.regularization == 1.0
-    assert settled.tune == settled.factors_of.tune == ()
+    selected = select_hyperparameters(recipe, Higher())
+    assert not selected.has_free_params
+    assert selected.factors_of.alpha == Als.space["alpha"].grid[-1]
+    assert selected.regularization == 1.0
+    assert selected.tune == selected.factors_of.tune == ()
     assert Ridge(factors_of=BASE).hash != Ridge(factors_of=Als()).hash
 
 
@@ -253,9 +253,9 @@ def test_an_item_of_which_nothing_is_known_is_answered_for_by_its_events():
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
     history = replace(history, item_features=described(rows))
-    ours = Ridge(factors_of=BASE, min_users=1000).train(history).score(history).items
-    theirs = BASE.train(history).score(history).items
-    assert np.isfinite(ours).all()
-    changed = (ours != theirs).any(axis=1)
+    scores = Ridge(factors_of=BASE, min_users=1000).train(history).score(history).items
+    expected = BASE.train(history).score(history).items
+    assert np.isfinite(scores).all()
+    changed = (scores != expected).any(axis=1)
     assert not changed[0]
     assert changed[1:].all()  # these are answered for by what is known of them

@@ -36,9 +36,13 @@ def test_a_value_is_snapped_to_two_digits_within_its_span():
 
 
 def test_the_fields_of_a_family_are_those_with_a_span():
-    found = axes(ALS)
-    assert set(found) == set(type(ALS).space)
-    assert (found["alpha"].high, found["alpha"].log, found["alpha"].whole) == (1000.0, True, False)
+    fields = axes(ALS)
+    assert set(fields) == set(type(ALS).space)
+    assert (fields["alpha"].high, fields["alpha"].log, fields["alpha"].whole) == (
+        1000.0,
+        True,
+        False,
+    )
     assert axes(recipe_from({"family": "popularity"})) == {}
 
 
@@ -48,18 +52,18 @@ def test_the_fields_of_a_family_are_those_with_a_span():
 )
 def test_what_a_similarity_ignores_is_neither_searched_nor_tuned(similarity, read, ignored):
     dumped = {"family": "item_knn", "similarity": similarity}
-    found = set(axes(recipe_from(dumped)))
-    assert found == set(FAMILIES["item_knn"].space) - {ignored}
+    names = set(axes(recipe_from(dumped)))
+    assert names == set(FAMILIES["item_knn"].space) - {ignored}
     assert recipe_from(dumped | {"tune": [read]}).tune == (read,)
     with pytest.raises(ConfigError, match=f"'{ignored}' cannot be selected.*Allowed: .*{read}"):
         recipe_from(dumped | {"tune": ["neighbours", ignored]})
 
 
 def test_a_blend_moves_the_fields_of_its_parts_but_not_of_a_part_that_does_not_count():
-    found = axes(BLEND)
-    assert {"als.alpha", "quick.alpha"} < set(found)
-    assert not any(name.startswith(("mute.", "weights", "recency_boost")) for name in found)
-    there = moved(BLEND, {"als.alpha": 5.04, "quick.regularization": 17.0}, found)
+    fields = axes(BLEND)
+    assert {"als.alpha", "quick.alpha"} < set(fields)
+    assert not any(name.startswith(("mute.", "weights", "recency_boost")) for name in fields)
+    there = moved(BLEND, {"als.alpha": 5.04, "quick.regularization": 17.0}, fields)
     assert there.parts["als"].alpha == 5.0
     assert there.parts["quick"].regularization == 17.0
     assert there.parts["quick"].alpha == BLEND.parts["quick"].alpha
@@ -68,14 +72,14 @@ def test_a_blend_moves_the_fields_of_its_parts_but_not_of_a_part_that_does_not_c
 
 def test_a_recipe_that_builds_on_another_moves_its_fields_too():
     ridge = recipe_from({"family": "ridge", "factors_of": ALS.model_dump()})
-    found = axes(ridge)
-    assert {"regularization", "factors_of.alpha"} < set(found)
-    there = moved(ridge, {"regularization": 30.0, "factors_of.alpha": 2.0}, found)
+    fields = axes(ridge)
+    assert {"regularization", "factors_of.alpha"} < set(fields)
+    there = moved(ridge, {"regularization": 30.0, "factors_of.alpha": 2.0}, fields)
     assert (there.regularization, there.factors_of.alpha) == (30.0, 2.0)
-    assert "regularization" not in current_values(ridge, found)  # it is chosen in training
+    assert "regularization" not in current_values(ridge, fields)  # it is chosen in training
 
 
-def test_a_recipe_is_found_where_it_was_moved_to():
+def test_a_recipe_is_read_where_it_was_moved_to():
     among = axes(ALS)
     there = moved(ALS, {"alpha": 2.0, "half_life_days": 33.0}, among)
     assert current_values(there, among) == {

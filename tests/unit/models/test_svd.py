@@ -41,8 +41,8 @@ def test_scores_are_those_of_the_formula(factors, damping, smoothing):
     history = random_history(n_users=150, n_items=60, events=2000)
     recipe = Svd(factors=factors, damping=damping, smoothing=smoothing, iterations=50)
     expected = plainly(history, recipe)
-    found = scored(recipe.train(history), history)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
+    scores = scored(recipe.train(history), history)
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-3 * np.abs(expected).max())
 
 
 def test_few_rounds_come_near():
@@ -55,7 +55,7 @@ def test_few_rounds_come_near():
     assert far[0].mean() > far[1].mean() > far[2].mean()
 
 
-def test_who_else_joined_hardly_moves_a_list_and_dice_do():
+def test_other_users_hardly_move_a_list_and_another_seed_does():
     # No taste to be learnt: which directions are found is up to the projection.
     today = random_history(events=3000, n_items=200)
     tomorrow = random_history(events=3000, n_items=200)
@@ -63,9 +63,9 @@ def test_who_else_joined_hardly_moves_a_list_and_dice_do():
     tomorrow.weight[:20] += 1.0
     old = top_k(SMALL.train(today).score(today), 10, exclude=today.seen)
     new = top_k(SMALL.train(tomorrow).score(tomorrow), 10, exclude=today.seen)
-    dice = top_k(SMALL.train(today, replicate=1).score(today), 10, exclude=today.seen)
+    reseeded = top_k(SMALL.train(today, replicate=1).score(today), 10, exclude=today.seen)
     assert overlap(old, new) > 0.93
-    assert overlap(old, dice) < 0.8
+    assert overlap(old, reseeded) < 0.8
 
 
 def test_without_smoothing_a_lonely_pair_is_a_direction_as_strong_as_any():
@@ -97,7 +97,7 @@ def test_more_factors_than_the_window_has_directions():
     np.testing.assert_allclose(scored(scorer, history), plainly(history, recipe), atol=1e-5)
 
 
-def test_people_and_items_of_whom_nothing_is_left():
+def test_users_and_items_of_which_nothing_is_left():
     rows = [("a", "x"), ("a", "y"), ("b", "x"), ("c", "z", 1.0), ("c", "z", -1.0)]
     history = pairs(rows)
     scorer = SMALL.train(history)

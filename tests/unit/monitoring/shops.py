@@ -26,14 +26,14 @@ ITEMS = pl.DataFrame(
 )
 
 
-def shop(seed=0, days=70, change=None, since=0, people=60):
+def shop(seed=0, days=70, change=None, since=0, n_users=60):
     """Events of the `days` before `END`; `change(row, rng)` alters those of the last `since`."""
     rng = np.random.default_rng(seed)
     law = WEIGHTS / WEIGHTS.sum()
     rows = []
     for day in range(days):
         start = END - timedelta(days=days - day)
-        for user in np.flatnonzero(rng.random(people) < 0.6):
+        for user in np.flatnonzero(rng.random(n_users) < 0.6):
             for item in rng.choice(40, 4, p=law):
                 kind = "purchase" if rng.random() < 0.3 else "view"
                 at = start + timedelta(seconds=int(rng.integers(86_400)))
@@ -59,9 +59,9 @@ def judged(events, *, items=ITEMS, qualities=(), restarts=None, end=END, config=
     return drift(events, items, known, qualities, restarts or {}, end=end, config=config)
 
 
-def named(found):
-    return {signal.name: signal for signal in found.signals}
+def named(report):
+    return {signal.name: signal for signal in report.signals}
 
 
-def drifting(found):
-    return {signal.name for signal in found.signals if signal.status == "drift"}
+def drifting(report):
+    return {signal.name for signal in report.signals if signal.status == "drift"}

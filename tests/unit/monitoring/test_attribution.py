@@ -18,11 +18,11 @@ from tests.published import DAY, at, lists, publications
 SPAN = Interval(DAY, DAY + timedelta(days=1))
 CONFIG = AttributionConfig(window_days=2)
 ONE = publications(("p1", 1, None, "7", at(-9), at(-1))).with_columns(recipe=pl.lit("als"))
-PEOPLE = [f"u{n:02}" for n in range(12)]
-SHOWN = {("p1", user): "abc" for user in PEOPLE} | {("p1", c.FALLBACK_USER): "xyz"}
+USERS = [f"u{n:02}" for n in range(12)]
+SHOWN = {("p1", user): "abc" for user in USERS} | {("p1", c.FALLBACK_USER): "xyz"}
 PRICES = pl.DataFrame({c.ITEM_ID: ["a", "b", "x"], c.PRICE: [2.1, 0.7, None]})
 SEGMENTS = pl.DataFrame(
-    {c.USER_ID: PEOPLE, c.SEGMENT: ["new"] * 11 + [None]},
+    {c.USER_ID: USERS, c.SEGMENT: ["new"] * 11 + [None]},
     schema_overrides={c.SEGMENT: pl.String},
 )
 
@@ -52,19 +52,19 @@ def run(events, table=ONE, shown=SHOWN, span=SPAN, config=CONFIG) -> Attribution
     return attribute_events(events, table, held, PRICES, SEGMENTS, span=span, config=config)
 
 
-def the(found, by="all", name="all"):
-    rows = {(row.by, row.name): row for row in found.rows}
+def the(attribution, by="all", name="all"):
+    rows = {(row.by, row.name): row for row in attribution.rows}
     return rows[by, name]
 
 
-def everybody(*rows):
+def all_users(*rows):
     """Twelve active users without a response, and the named rows."""
-    return did(*((user, "q", 1) for user in PEOPLE), *rows)
+    return did(*((user, "q", 1) for user in USERS), *rows)
 
 
 def test_rates_by_hand():
-    found = run(
-        everybody(
+    result = run(
+        all_users(
             ("u00", "a", 2),  # a click
             ("u00", "a", 3),  # the same exposure again
             ("u00", "b", 3, "view"),
@@ -76,8 +76,8 @@ def test_rates_by_hand():
             ("u05", "a", 6, "return", 1.0),  # of something bought elsewhere
         )
     )
-    row = figures = the(found)
-    assert (found.users, found.events, found.joined, found.unshown) == (12, 19, 6, 0)
+    row = figures = the(result)
+    assert (result.users, result.events, result.joined, result.unshown) == (12, 19, 6, 0)
     assert (row.users, figures.exposures) == (12, 36)
     assert (figures.answers, figures.clicks, figures.purchases, figures.ratings) == (5, 2, 2, 1)
     assert (figures.returned, figures.unpriced) == (1, 1)
@@ -94,17 +94,17 @@ def test_rates_by_hand():
     assert 0.0 < figures.ctr_lo < 2 / 36 < figures.ctr_hi < 1.0
 
 
-def test_an_answer_to_a_list_of_an_earlier_day_is_told_and_in_no_rate():
+def test_an_answer_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
     table = publications(
         ("p1", 1, None, "7", at(-9), at(-8)), ("p2", 2, None, "8", at(-1), at(0))
     ).with_columns(recipe=pl.lit("als"))
-    shown = SHOWN | {("p2", user): "de" for user in PEOPLE}
-    seen = [(user, "q", -2) for user in PEOPLE]
-    late = [(user, item, 2) for user in PEOPLE for item in "abc"]
-    found = run(did(*seen, *late, ("u00", "d", 3)), table, shown)
-    assert (found.joined, found.late) == (37, 36)
-    assert {row.name for row in found.rows if row.by == "version"} == {"8"}
-    figures = the(found)
+    shown = SHOWN | {("p2", user): "de" for user in USERS}
+    seen = [(user, "q", -2) for user in USERS]
+    late = [(user, item, 2) for user in USERS for item in "abc"]
+    result = run(did(*seen, *late, ("u00", "d", 3)), table, shown)
+    assert (result.joined, result.late) == (37, 36)
+    assert {row.name for row in result.rows if row.by == "version"} == {"8"}
+    figures = the(result)
     assert (figures.exposures, figures.answers) == (24, 1)
     # A span of two days is the sum of its days.
     whole = run(did(*seen, *late), table, shown, span=Interval(DAY - timedelta(days=1), SPAN.end))
@@ -112,8 +112,8 @@ def test_an_answer_to_a_list_of_an_earlier_day_is_told_and_in_no_rate():
     assert the(whole).exposures == 60
 
 
-def test_groups_name_who_what_and_where():
-    found = run(everybody(("u00", "a", 2), ("u11", "b", 2)))
+def test_groups_are_of_users_items_and_places():
+    result = run(all_users(("u00", "a", 2), ("u11", "b", 2)))
     for by, name, exposures, clicks in (
         ("publication", "p1", 36, 2),
         ("version", "7", 36, 2),
@@ -124,17 +124,17 @@ def test_groups_name_who_what_and_where():
         ("position", "3", 12, 0),
         ("segment", "new", 33, 1),
     ):
-        figures = the(found, by, name)
+        figures = the(result, by, name)
         assert (figures.exposures, figures.clicks) == (exposures, clicks), (by, name)
-    assert [row.by for row in found.rows] == [
+    assert [row.by for row in result.rows] == [
         "all", "publication", "version", "recipe", "segment", "segment", "slot",
         "position", "position", "position",
     ]  # fmt: skip
 
 
-def test_of_a_group_of_fewer_than_ten_only_the_number_is_told():
-    found = run(everybody(("u11", "a", 2)))
-    row = the(found, "segment", "(none)")
+def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
+    result = run(all_users(("u11", "a", 2)))
+    row = the(result, "segment", "(none)")
     assert row.users == 1
     assert {v for n, v in plain_json(row).items() if n not in ("by", "name", "users")} == {None}
 
@@ -153,25 +153,29 @@ def test_an_event_answers_the_last_showing_that_held_its_item():
     }  # fmt: skip
 
     def answered(*rows):
-        found = run(did(*rows), table, shown)
+        result = run(did(*rows), table, shown)
         # ann alone is too small a group; the claims show the attribution
-        return found.claims.agree, found.claims.contradict, found.claims.unmatched
+        return result.claims.agree, result.claims.contradict, result.claims.unmatched
 
-    def says(item, hours, publication, position=None):
+    def expected(item, hours, publication, position=None):
         return ("ann", item, hours, "click", 1.0, publication, position)
 
     there = ("ann", "q", 1)
-    assert answered(there, says("a", 3, "p1", 1)) == (1, 0, 0)
-    assert answered(there, says("b", 7, "p2", 1)) == (1, 0, 0)
-    assert answered(there, says("b", 7, "p1", 2)) == (0, 1, 0)
-    assert answered(there, says("b", 7, "p2", 2)) == (0, 1, 0)
-    assert answered(there, says("a", 7, "p1", 1)) == (1, 0, 0)  # p2 lacks it: the last one with it
-    assert answered(says("a", 7, "p1")) == (0, 0, 1)  # but no user was active while p1 was live
-    assert answered(there, says("q", 7, "p2", 1)) == (0, 0, 1)
-    assert answered(there, says("d", 8, "p2a", 1)) == (0, 0, 1)  # before the patch
-    assert answered(there, says("d", 9, "p2a", 1)) == (1, 0, 0)
-    assert answered(("ann", "q", 8), says("c", 10, "p2", 2)) == (1, 0, 0)
-    assert answered(there, says("a", 7, None)) == (0, 0, 0)
+    assert answered(there, expected("a", 3, "p1", 1)) == (1, 0, 0)
+    assert answered(there, expected("b", 7, "p2", 1)) == (1, 0, 0)
+    assert answered(there, expected("b", 7, "p1", 2)) == (0, 1, 0)
+    assert answered(there, expected("b", 7, "p2", 2)) == (0, 1, 0)
+    assert answered(there, expected("a", 7, "p1", 1)) == (
+        1,
+        0,
+        0,
+    )  # p2 lacks it: the last one with it
+    assert answered(expected("a", 7, "p1")) == (0, 0, 1)  # but no user was active while p1 was live
+    assert answered(there, expected("q", 7, "p2", 1)) == (0, 0, 1)
+    assert answered(there, expected("d", 8, "p2a", 1)) == (0, 0, 1)  # before the patch
+    assert answered(there, expected("d", 9, "p2a", 1)) == (1, 0, 0)
+    assert answered(("ann", "q", 8), expected("c", 10, "p2", 2)) == (1, 0, 0)
+    assert answered(there, expected("a", 7, None)) == (0, 0, 0)
 
 
 def test_the_window_ends_after_its_days():
@@ -186,48 +190,48 @@ def test_the_window_ends_after_its_days():
     assert run(late, table, shown, config=AttributionConfig(window_days=3)).joined == 1
 
 
-def test_who_has_no_list_answers_the_one_for_anyone():
+def test_users_without_a_list_answer_the_one_for_anyone():
     strangers = [f"s{n:02}" for n in range(10)]
-    found = run(did(*((s, "x", 2) for s in strangers), ("s00", "a", 3), ("u00", "x", 3)))
-    figures = the(found, "slot", "fallback")
+    result = run(did(*((s, "x", 2) for s in strangers), ("s00", "a", 3), ("u00", "x", 3)))
+    figures = the(result, "slot", "fallback")
     assert (figures.exposures, figures.answers) == (30, 10)
-    assert found.joined == 10
+    assert result.joined == 10
 
 
 def test_answers_to_lists_that_were_never_shown_are_counted_and_not_believed():
     claimed = [("u00", item, 2, "click", 1.0, "p1", 1) for item in "klmno"]
     claimed += [("u01", "a", 2, "click", 1.0, "p99", 1), ("s00", "a", 2, "click", 1.0, "p1", 1)]
-    found = run(everybody(*claimed))
-    assert (found.claims.agree, found.claims.contradict, found.claims.unmatched) == (0, 1, 6)
-    assert found.joined == the(found).clicks == 1
-    assert "p99" not in {row.name for row in found.rows}
+    result = run(all_users(*claimed))
+    assert (result.claims.agree, result.claims.contradict, result.claims.unmatched) == (0, 1, 6)
+    assert result.joined == the(result).clicks == 1
+    assert "p99" not in {row.name for row in result.rows}
     before = run(did(("u00", "a", 2, "click", 1.0, "p1", 1)), publications(), {})
     assert (before.joined, before.unshown, before.claims.unmatched) == (0, 1, 1)
     assert before.rows == ()
 
 
 def test_a_flood_from_one_person_answers_no_more_than_that_person_was_shown():
-    calm = run(everybody(("u01", "a", 2)))
+    without_flood = run(all_users(("u01", "a", 2)))
     flood = [("u00", "abcxyz"[n % 6], 2 + n / 1000, "click") for n in range(3000)]
-    found = run(everybody(("u01", "a", 2), *flood))
-    figures = the(found)
-    assert figures.exposures == the(calm).exposures
-    assert figures.clicks == the(calm).clicks + 3
+    with_flood = run(all_users(("u01", "a", 2), *flood))
+    figures = the(with_flood)
+    assert figures.exposures == the(without_flood).exposures
+    assert figures.clicks == the(without_flood).clicks + 3
     # And the interval accounts for its being one user.
-    assert figures.ctr_lo < the(calm).ctr
+    assert figures.ctr_lo < the(without_flood).ctr
 
 
 def test_each_day_of_the_span_is_an_exposure_of_its_own():
     week = Interval(DAY, DAY + timedelta(days=7))
-    events = did(*((user, "q", 24 * day) for user in PEOPLE for day in range(3)), ("u00", "a", 49))
+    events = did(*((user, "q", 24 * day) for user in USERS for day in range(3)), ("u00", "a", 49))
     figures = the(run(events, span=week))
     assert (figures.exposures, figures.answers) == (3 * 36, 1)
 
 
 def test_a_window_with_no_event_and_no_publication():
     for events in (did(), did(("u00", "a", -5)), did(("u00", "a", 24))):
-        found = run(events)
-        assert (found.users, found.events, found.joined, found.rows) == (0, 0, 0, ())
+        result = run(events)
+        assert (result.users, result.events, result.joined, result.rows) == (0, 0, 0, ())
     assert run(did(), publications(), {}).rows == ()
 
 
@@ -248,7 +252,7 @@ def plain(events, table, shown, window):
                 return held[-1], owner
         return None
 
-    found = []
+    results = []
     all_events = list(events.iter_rows(named=True))
     for event in all_events:
         if event[c.TIMESTAMP] not in SPAN:
@@ -265,12 +269,12 @@ def plain(events, table, shown, window):
             if best is None or visit[c.TIMESTAMP] > best[0]:
                 place = shown[seen].index(event[c.ITEM_ID]) + 1
                 best = (visit[c.TIMESTAMP], seen[0], place)
-        found.append(None if best is None else best[1:])
-    return found
+        results.append(None if best is None else best[1:])
+    return results
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_last_touch_is_what_a_plain_reading_says(seed):
+def test_last_touch_agrees_with_a_plain_loop(seed):
     rng = np.random.default_rng(seed)
     hours = sorted(rng.choice(np.arange(-60, 24), 7, replace=False).tolist())
     rows, base = [], None
@@ -283,12 +287,12 @@ def test_last_touch_is_what_a_plain_reading_says(seed):
     shown = {
         (row[0], user): "".join(rng.permutation(items)[:3])
         for row in rows
-        for user in [*PEOPLE[:4], c.FALLBACK_USER]
+        for user in [*USERS[:4], c.FALLBACK_USER]
         if rng.random() < 0.6
     }
     events = did(
         *(
-            (PEOPLE[rng.integers(6)], items[rng.integers(8)], float(rng.uniform(-48, 24)))
+            (USERS[rng.integers(6)], items[rng.integers(8)], float(rng.uniform(-48, 24)))
             for _ in range(160)
         )
     )
@@ -313,29 +317,29 @@ def test_last_touch_is_what_a_plain_reading_says(seed):
 def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     rng = np.random.default_rng(3)
     rows = [
-        (PEOPLE[rng.integers(12)], "abcdxyz"[rng.integers(7)], float(rng.uniform(0, 24)), kind, 2.0)
+        (USERS[rng.integers(12)], "abcdxyz"[rng.integers(7)], float(rng.uniform(0, 24)), kind, 2.0)
         for kind in ("click", "purchase", "return", "rating")
         for _ in range(60)
     ]
-    names = dict(zip(PEOPLE, rng.permutation([f"q{n}" for n in range(12)]), strict=True))
+    names = dict(zip(USERS, rng.permutation([f"q{n}" for n in range(12)]), strict=True))
 
-    def told(name, order):
+    def rates(name, order):
         events = did(*((name(row[0]), *row[1:]) for row in (rows[n] for n in order)))
         shown = {(p, name(u)): items for (p, u), items in SHOWN.items()}
         held = ShownLists.of([lists(shown)], events)
         segments = SEGMENTS.with_columns(pl.col(c.USER_ID).replace(names)) if order[0] else SEGMENTS
-        found = attribute_events(events, ONE, held, PRICES, segments, span=SPAN, config=CONFIG)
-        return plain_json(found)
+        result = attribute_events(events, ONE, held, PRICES, segments, span=SPAN, config=CONFIG)
+        return plain_json(result)
 
-    once = told(lambda user: user, range(len(rows)))
+    once = rates(lambda user: user, range(len(rows)))
     other = rng.permutation(len(rows))
-    assert once == told(lambda user: names.get(user, user), other)
+    assert once == rates(lambda user: names.get(user, user), other)
     assert once["rows"][0]["revenue"] > 0 and once["rows"][0]["returned"] > 0
 
 
 def test_it_is_plain_json():
-    told = plain_json(run(everybody(("u00", "a", 2))))
-    assert json.loads(json.dumps(told, allow_nan=False)) == told
-    assert told["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
-    assert told["claims"] == {"agree": 0, "contradict": 0, "unmatched": 0}
-    assert told["rows"][0]["ctr_hi"] > told["rows"][0]["ctr"] > 0
+    as_json = plain_json(run(all_users(("u00", "a", 2))))
+    assert json.loads(json.dumps(as_json, allow_nan=False)) == as_json
+    assert as_json["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
+    assert as_json["claims"] == {"agree": 0, "contradict": 0, "unmatched": 0}
+    assert as_json["rows"][0]["ctr_hi"] > as_json["rows"][0]["ctr"] > 0

@@ -13,18 +13,18 @@ REFERENCE = np.arange(31) >= 3
 def cells(days):
     """One array (users, cells) of shares a day, the latest first."""
     sums = np.array([day.sum(axis=0) for day in days])
-    people = np.array([float(len(day)) for day in days])
-    ref = sums[3:].sum(axis=0), people[3:].sum()
+    n_users = np.array([float(len(day)) for day in days])
+    ref = sums[3:].sum(axis=0), n_users[3:].sum()
     expected, against = np.zeros_like(sums), np.zeros(len(days))
     for at in range(len(days)):
-        own = (sums[at], people[at]) if at >= 3 else (0.0, 0.0)
+        own = (sums[at], n_users[at]) if at >= 3 else (0.0, 0.0)
         against[at] = ref[1] - own[1]
         expected[at] = (ref[0] - own[0]) / against[at]
     squares = np.array([(day**2).sum(axis=0) for day in days])
-    return Histogram(sums, squares, people, expected, against)
+    return Histogram(sums, squares, n_users, expected, against)
 
 
-def people(rng, law, n, takes=5):
+def draw_users(rng, law, n, takes=5):
     return rng.multinomial(takes, law, n) / takes
 
 
@@ -42,20 +42,20 @@ def test_the_divergence_by_hand():
 
 
 @pytest.mark.parametrize("n", [15, 60, 240])
-def test_days_of_few_people_do_not_alarm_for_being_small(n):
+def test_days_of_few_users_do_not_alarm_for_being_small(n):
     """The reference has 60 users a day; no distribution changes, only the size of the latest."""
     rng = np.random.default_rng(n)
-    found = []
+    results = []
     for _ in range(60):
-        days = [people(rng, LAW, n)] * 3 + [people(rng, LAW, 60) for _ in range(28)]
-        found.append(scores(cells(days), REFERENCE)[0])
-    assert max(found) < 4
-    assert -1.5 < np.median(found) < 1.0
+        days = [draw_users(rng, LAW, n)] * 3 + [draw_users(rng, LAW, 60) for _ in range(28)]
+        results.append(scores(cells(days), REFERENCE)[0])
+    assert max(results) < 4
+    assert -1.5 < np.median(results) < 1.0
 
 
 def test_another_law_is_far_off():
     rng = np.random.default_rng(1)
-    days = [people(rng, LAW[::-1], 60)] + [people(rng, LAW, 60) for _ in range(30)]
+    days = [draw_users(rng, LAW[::-1], 60)] + [draw_users(rng, LAW, 60) for _ in range(30)]
     z = scores(cells(days), REFERENCE)
     assert z[0] > 15
     assert max(z[1:]) < 4
@@ -64,10 +64,10 @@ def test_another_law_is_far_off():
 def test_a_weekday_that_differs_every_week_is_no_drift():
     rng = np.random.default_rng(2)
     sunday = np.roll(LAW, 1)
-    days = [people(rng, sunday if at % 7 == 0 else LAW, 60) for at in range(31)]
+    days = [draw_users(rng, sunday if at % 7 == 0 else LAW, 60) for at in range(31)]
     assert scores(cells(days), REFERENCE)[0] < 4
     # The same day among weeks without such days is one.
-    plain = [days[0], *(people(rng, LAW, 60) for _ in range(30))]
+    plain = [days[0], *(draw_users(rng, LAW, 60) for _ in range(30))]
     assert scores(cells(plain), REFERENCE)[0] > 4
 
 
@@ -75,16 +75,16 @@ def test_what_is_too_small_to_matter_is_none_however_sure():
     rng = np.random.default_rng(3)
     moved = LAW.copy()
     moved[0], moved[20] = moved[0] - 0.01, moved[20] + 0.01
-    days = [people(rng, law, 20_000) for law in [moved, *[LAW] * 30]]
-    found = cells(days)
-    excess = divergence(found.sums[0] / 20_000, found.expected[0])
+    days = [draw_users(rng, law, 20_000) for law in [moved, *[LAW] * 30]]
+    counts = cells(days)
+    excess = divergence(counts.sums[0] / 20_000, counts.expected[0])
     assert 0.0005 < excess < 4 * FLOOR
-    assert scores(found, REFERENCE)[0] < 2
+    assert scores(counts, REFERENCE)[0] < 2
 
 
-def test_a_day_without_people_has_no_score():
+def test_a_day_without_users_has_no_score():
     rng = np.random.default_rng(4)
-    days = [np.zeros((0, 40))] + [people(rng, LAW, 60) for _ in range(30)]
+    days = [np.zeros((0, 40))] + [draw_users(rng, LAW, 60) for _ in range(30)]
     z = scores(cells(days), REFERENCE)
     assert math.isnan(z[0]) and np.isfinite(z[1:]).all()
 

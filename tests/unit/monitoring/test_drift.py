@@ -20,7 +20,7 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def calm():
+def stable():
     return shop()
 
 
@@ -29,34 +29,34 @@ def another_item(row, rng):
     return [row[0], f"i{39 - int(row[1][1:]):02}", *row[2:]]
 
 
-def test_a_calm_shop_is_calm(calm):
-    found = judged(calm)
-    assert found.status == DriftStatus.STABLE
-    assert found.alarms == ()
-    assert set(named(found)) == {
+def test_a_stable_shop_has_no_drift(stable):
+    report = judged(stable)
+    assert report.status == DriftStatus.STABLE
+    assert report.alarms == ()
+    assert set(named(report)) == {
         "data.volume", "data.kinds", "data.values", "data.prices",
         "taste.popularity", "taste.items", "taste.categories",
     }  # fmt: skip
-    assert "no drift in 7 signals up to 2026-06-01T03:00:00Z" in found.sentence
-    for signal in found.signals:
+    assert "no drift in 7 signals up to 2026-06-01T03:00:00Z" in report.sentence
+    for signal in report.signals:
         assert signal.status == DriftStatus.STABLE and abs(signal.figure) < 3
         assert len(signal.days) == CONFIG.scored_days
 
 
-def test_thirty_calm_nights_raise_one_alarm_at_most():
+def test_thirty_stable_nights_raise_one_alarm_at_most():
     long = shop(seed=1, days=62)
     nights = [judged(long, end=END - back * DAY) for back in range(30)]
     assert sum(night.status == DriftStatus.DRIFT for night in nights) <= 1
 
 
-def test_another_taste_is_found_in_its_first_night():
-    found = judged(shop(change=another_item, since=1))
-    assert found.status == DriftStatus.DRIFT
-    assert {"taste.popularity", "taste.items"} <= drifting(found)
-    first = found.alarms[0]
+def test_another_taste_is_detected_in_its_first_night():
+    report = judged(shop(change=another_item, since=1))
+    assert report.status == DriftStatus.DRIFT
+    assert {"taste.popularity", "taste.items"} <= drifting(report)
+    first = report.alarms[0]
     assert first.name.startswith("taste.") and first.figure > CONFIG.single_day_z
     assert first.since == END - DAY
-    assert first.sentence in found.sentence
+    assert first.sentence in report.sentence
     assert ", and 6 for a single day" in first.sentence and "28 days before" in first.sentence
 
 
@@ -85,44 +85,44 @@ def no_value(row, rng):
     ],
 )
 def test_each_signal_finds_its_own_change(change, name, asks):
-    found = judged(shop(change=change, since=1))
-    assert name in drifting(found)
-    assert named(found)[name].retrain_helps is asks
-    assert (name in {alarm.name for alarm in found.alarms}) is asks
+    report = judged(shop(change=change, since=1))
+    assert name in drifting(report)
+    assert named(report)[name].retrain_helps is asks
+    assert (name in {alarm.name for alarm in report.alarms}) is asks
 
 
-def test_one_persons_flood_is_no_volume(calm):
-    few = calm.filter(pl.col(c.USER_ID) < "u040")
-    latest = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY)
+def test_one_persons_flood_is_no_volume(stable):
+    few = stable.filter(pl.col(c.USER_ID) < "u040")
+    latest = stable.filter(pl.col(c.TIMESTAMP) >= END - DAY)
     flood = latest.with_columns(pl.lit("eve").alias(c.USER_ID))
-    found = named(judged(pl.concat([few, flood])))["data.volume"]
-    assert found.status == DriftStatus.STABLE
+    volume = named(judged(pl.concat([few, flood])))["data.volume"]
+    assert volume.status == DriftStatus.STABLE
 
 
-def test_volume_up_asks_for_a_retrain_and_volume_down_for_a_person(calm):
+def test_volume_up_asks_for_a_retrain_and_volume_down_for_a_person(stable):
     latest = pl.col(c.TIMESTAMP) >= END - DAY
-    up = calm.filter(latest).with_columns(pl.format("x{}", c.USER_ID).alias(c.USER_ID))
-    twice = named(judged(pl.concat([calm, up, up.with_columns(user_id=c.ITEM_ID)])))
+    up = stable.filter(latest).with_columns(pl.format("x{}", c.USER_ID).alias(c.USER_ID))
+    twice = named(judged(pl.concat([stable, up, up.with_columns(user_id=c.ITEM_ID)])))
     assert twice["data.volume"].status == DriftStatus.DRIFT and twice["data.volume"].retrain_helps
     assert twice["data.volume"].figure > 6
-    few = judged(calm.filter(~latest | (pl.col(c.USER_ID) < "u010")))
+    few = judged(stable.filter(~latest | (pl.col(c.USER_ID) < "u010")))
     down = named(few)["data.volume"]
     assert down.status == DriftStatus.DRIFT and not down.retrain_helps and down.figure < -6
     assert "events, usually" in down.sentence
     assert "data.volume" not in {alarm.name for alarm in few.alarms}
 
 
-def test_a_flood_from_one_person_is_no_drift(calm):
-    noise = calm.filter(pl.col(c.TIMESTAMP) >= END - DAY).head(1)
+def test_a_flood_from_one_person_is_no_drift(stable):
+    noise = stable.filter(pl.col(c.TIMESTAMP) >= END - DAY).head(1)
     flood = pl.concat([noise] * 5000).with_columns(
         pl.lit("u000").alias(c.USER_ID),
         pl.lit("i39").alias(c.ITEM_ID),
         pl.Series(c.TIMESTAMP, [END - DAY + timedelta(seconds=n) for n in range(5000)]),
     )
-    found = judged(pl.concat([calm, flood.cast({c.TIMESTAMP: c.INSTANT})]))
-    assert found.status == DriftStatus.STABLE
+    report = judged(pl.concat([stable, flood.cast({c.TIMESTAMP: c.INSTANT})]))
+    assert report.status == DriftStatus.STABLE
     crowd = flood.head(60).with_columns(pl.Series(c.USER_ID, [f"u{n:03}" for n in range(60)]))
-    many = pl.concat([calm, *[crowd.cast({c.TIMESTAMP: c.INSTANT})] * 4])
+    many = pl.concat([stable, *[crowd.cast({c.TIMESTAMP: c.INSTANT})] * 4])
     assert "taste.items" in drifting(judged(many))
 
 
@@ -146,24 +146,24 @@ def test_n_of_m_with_the_latest_among_them():
     assert back.status == DriftStatus.STABLE
 
 
-def test_a_reference_that_is_too_short_alarms_nobody_and_says_so():
+def test_a_reference_that_is_too_short_raises_no_alarm_and_is_reported():
     # Three days are judged; the first day of all began in the middle, and is not one.
-    found = judged(shop(days=17, change=another_item, since=1))
-    assert found.status == DriftStatus.TOO_SHORT
-    assert found.sentence == "data.volume: 13 days of reference, 14 are needed"
-    assert {signal.status for signal in found.signals} == {DriftStatus.TOO_SHORT}
-    assert found.alarms == () and all(signal.figure is None for signal in found.signals)
+    report = judged(shop(days=17, change=another_item, since=1))
+    assert report.status == DriftStatus.TOO_SHORT
+    assert report.sentence == "data.volume: 13 days of reference, 14 are needed"
+    assert {signal.status for signal in report.signals} == {DriftStatus.TOO_SHORT}
+    assert report.alarms == () and all(signal.figure is None for signal in report.signals)
     enough = judged(shop(days=18, change=another_item, since=1))
     assert enough.status == DriftStatus.DRIFT
 
 
-def test_a_window_with_no_event(calm):
+def test_a_window_with_no_event(stable):
     latest = pl.col(c.TIMESTAMP) >= END - DAY
-    found = judged(calm.filter(~latest))
-    assert found.status == DriftStatus.NO_EVENT
-    assert found.sentence == "no events on the day up to 2026-06-01T03:00:00Z"
-    assert {signal.status for signal in found.signals} == {DriftStatus.NO_EVENT}
-    nothing = judged(calm.clear())
+    report = judged(stable.filter(~latest))
+    assert report.status == DriftStatus.NO_EVENT
+    assert report.sentence == "no events on the day up to 2026-06-01T03:00:00Z"
+    assert {signal.status for signal in report.signals} == {DriftStatus.NO_EVENT}
+    nothing = judged(stable.clear())
     assert nothing.status == DriftStatus.TOO_SHORT and nothing.alarms == ()
 
 
@@ -171,29 +171,29 @@ def test_days_on_which_a_shop_is_closed_are_no_reference():
     """Every Saturday without an event: neither it, nor the day after, is a drift."""
     open_days = shop().filter(pl.col(c.TIMESTAMP).dt.offset_by("-3h").dt.weekday() != 6)
     for back in range(7):
-        found = judged(open_days, end=END - back * DAY)
-        assert found.status in (DriftStatus.STABLE, DriftStatus.NO_EVENT), found.sentence
+        report = judged(open_days, end=END - back * DAY)
+        assert report.status in (DriftStatus.STABLE, DriftStatus.NO_EVENT), report.sentence
 
 
-def test_what_was_told_begins_its_reference_anew():
+def test_what_was_reported_begins_its_reference_anew():
     changed = shop(change=another_item, since=3)
-    found = judged(changed)
-    told = {signal.name: signal.since for signal in found.signals if signal.since}
-    assert told and set(told.values()) == {END - 3 * DAY}
-    again = judged(changed, restarts=told)
+    report = judged(changed)
+    since = {signal.name: signal.since for signal in report.signals if signal.since}
+    assert since and set(since.values()) == {END - 3 * DAY}
+    again = judged(changed, restarts=since)
     assert named(again)["taste.items"].status == DriftStatus.TOO_SHORT
     assert named(again)["data.kinds"].status == DriftStatus.STABLE
     assert again.status == DriftStatus.STABLE
     # Weeks later the new taste is the usual one, and the old one would be news.
     later = shop(change=another_item, since=20)
-    settled = judged(later, restarts=dict.fromkeys(told, END - 20 * DAY))
-    assert named(settled)["taste.items"].status == DriftStatus.STABLE
+    restarted = judged(later, restarts=dict.fromkeys(since, END - 20 * DAY))
+    assert named(restarted)["taste.items"].status == DriftStatus.STABLE
 
 
-def test_nothing_after_the_end_is_looked_at(calm):
+def test_nothing_after_the_end_is_looked_at(stable):
     end = END - 5 * DAY
-    before = judged(calm.filter(pl.col(c.TIMESTAMP) < end), end=end)
-    assert plain(judged(calm, end=end)) == plain(before)
+    before = judged(stable.filter(pl.col(c.TIMESTAMP) < end), end=end)
+    assert plain(judged(stable, end=end)) == plain(before)
 
 
 def test_what_the_data_lack_is_no_signal():
@@ -225,7 +225,7 @@ def quality(*days, nights=None):
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("seen", "verdict"),
     [
         (quality(mean(0.1), mean(0.1), mean(0.1)), DriftStatus.STABLE),
         (quality(mean(0.08), mean(0.085), mean(0.1)), DriftStatus.DRIFT),
@@ -240,64 +240,64 @@ def quality(*days, nights=None):
         (quality(mean(0.0), mean(0.0), mean(0.0), nights=[0.0] * 9), DriftStatus.STABLE),
     ],
 )
-def test_live_quality_alarms_when_it_is_clearly_worse(calm, found, verdict):
-    signal = named(judged(calm, qualities=[found]))["quality.ndcg"]
+def test_live_quality_alarms_when_it_is_clearly_worse(stable, seen, verdict):
+    signal = named(judged(stable, qualities=[seen]))["quality.ndcg"]
     assert signal.status == verdict
     assert signal.retrain_helps
     if verdict == DriftStatus.DRIFT:
         assert "nightly runs before (0.0" in signal.sentence and "usually 0.1000" in signal.sentence
 
 
-def worth(rng, people, hit=0.15):
+def live_quality(rng, n_users, hit=0.15):
     """Quality of lists for some users, few of them with a hit."""
-    ndcg = np.where(rng.random(people) < hit, rng.choice([1, 0.63, 0.5, 0.43, 0.3], people), 0.0)
-    found = ratio_ci(ndcg, np.ones(people))
-    return QualityMean(found.mean, found.se, people, people)
+    ndcg = np.where(rng.random(n_users) < hit, rng.choice([1, 0.63, 0.5, 0.43, 0.3], n_users), 0.0)
+    ratio = ratio_ci(ndcg, np.ones(n_users))
+    return QualityMean(ratio.mean, ratio.se, n_users, n_users)
 
 
-def quality_alarms(calm, people, hit=0.15, looks=200):
+def quality_alarms(steady, n_users, hit=0.15, looks=200):
     """Count the drifts of weekly nights' looks at days on which `hit` of the users have one."""
-    rng, nothing = np.random.default_rng(1), calm.clear()
-    told = [
+    rng, nothing = np.random.default_rng(1), steady.clear()
+    alarms = [
         Quality(
             "ndcg",
-            tuple(worth(rng, people, hit) for _ in range(CONFIG.scored_days)),
-            tuple(worth(rng, 7 * people) for _ in range(10)),
+            tuple(live_quality(rng, n_users, hit) for _ in range(CONFIG.scored_days)),
+            tuple(live_quality(rng, 7 * n_users) for _ in range(10)),
         )
         for _ in range(looks)
     ]
     signals = named(
-        judged(nothing, qualities=[replace(x, name=f"{n}") for n, x in enumerate(told)])
+        judged(nothing, qualities=[replace(x, name=f"{n}") for n, x in enumerate(alarms)])
     )
     return sum(signals[f"quality.{n}"].status == DriftStatus.DRIFT for n in range(looks))
 
 
-@pytest.mark.parametrize("people", [10, 15])
-def test_a_few_people_without_a_hit_are_no_worse_lists(calm, people):
-    assert quality_alarms(calm, people) == 0
+@pytest.mark.parametrize("n_users", [10, 15])
+def test_a_few_users_without_a_hit_are_no_worse_lists(stable, n_users):
+    assert quality_alarms(stable, n_users) == 0
 
 
-def test_lists_that_are_worth_nothing_are_found_with_fifty_people_a_day(calm):
-    assert quality_alarms(calm, 50, hit=0.0) > 150
+def test_lists_without_hits_are_detected_with_fifty_users_a_day(stable):
+    assert quality_alarms(stable, 50, hit=0.0) > 150
 
 
-def test_nights_that_know_no_error_leave_a_day_its_own(calm):
+def test_nights_that_know_no_error_leave_a_day_its_own(stable):
     nights = tuple(QualityMean(0.1, None, 400, 400) for _ in range(6))
     alike = Quality("ndcg", (mean(0.08), mean(0.08), mean(0.1)), nights)
-    assert named(judged(calm, qualities=[alike]))["quality.ndcg"].status == DriftStatus.DRIFT
+    assert named(judged(stable, qualities=[alike]))["quality.ndcg"].status == DriftStatus.DRIFT
 
 
-def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit(calm):
+def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit(stable):
     names = {f"u{n:03}": f"q{(n * 37) % 60:03}" for n in range(60)}
-    renamed = calm.with_columns(pl.col(c.USER_ID).replace(names))
+    renamed = stable.with_columns(pl.col(c.USER_ID).replace(names))
     shuffled = renamed.sample(fraction=1.0, shuffle=True, seed=1)
-    assert plain(judged(shuffled)) == plain(judged(calm))
+    assert plain(judged(shuffled)) == plain(judged(stable))
 
 
 def test_it_is_plain_json_and_comes_back():
-    found = judged(shop(change=another_item, since=1), qualities=[quality(None, None, None)])
-    text = json.dumps(plain(found), allow_nan=False)
-    assert TypeAdapter(Drift).validate_json(text) == found
+    report = judged(shop(change=another_item, since=1), qualities=[quality(None, None, None)])
+    text = json.dumps(plain(report), allow_nan=False)
+    assert TypeAdapter(Drift).validate_json(text) == report
 
 
 @pytest.mark.parametrize(

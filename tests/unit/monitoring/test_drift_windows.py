@@ -16,17 +16,17 @@ def test_windows_are_half_open_days_counted_back_from_the_end():
     instants = [END - timedelta(microseconds=1), END - DAY, END, END - 31 * DAY]
     rows = pl.DataFrame({c.USER_ID: ["a"] * 4, c.TIMESTAMP: instants})
     rows = rows.cast({c.TIMESTAMP: c.INSTANT})
-    found = cut(rows, WINDOWS, most=9).sort(c.TIMESTAMP)
-    assert found[WINDOW].to_list() == [30, 0, 0]
+    cut_rows = cut(rows, WINDOWS, most=9).sort(c.TIMESTAMP)
+    assert cut_rows[WINDOW].to_list() == [30, 0, 0]
     assert WINDOWS.start(0) == END - DAY and WINDOWS.span.start == END - 31 * DAY
     assert WINDOWS.folds.tolist() == [-1] * 3 + [week for week in range(4) for _ in range(7)]
     assert WINDOWS.reference(END - 10 * DAY).nonzero()[0].tolist() == [3, 4, 5, 6, 7, 8, 9]
 
 
-def test_of_a_crowd_so_many_are_looked_at_by_no_choice_of_ours():
+def test_of_many_users_a_hashed_sample_is_compared():
     rows = cut(shop(days=31), WINDOWS, most=100)
-    people = rows.group_by(WINDOW).agg(pl.col(USER_WINDOW).n_unique()).sort(WINDOW)
-    assert people[USER_WINDOW].min() > 20
+    n_users = rows.group_by(WINDOW).agg(pl.col(USER_WINDOW).n_unique()).sort(WINDOW)
+    assert n_users[USER_WINDOW].min() > 20
     assert sample_users(rows, 60).equals(rows)
     few = sample_users(rows, 20)
     counted = few.group_by(WINDOW).agg(pl.col(USER_WINDOW).n_unique()).sort(WINDOW)
@@ -39,5 +39,5 @@ def test_of_a_crowd_so_many_are_looked_at_by_no_choice_of_ours():
     again = sample_users(cut(other.drop(WINDOW, USER_WINDOW), WINDOWS, most=100), 20)
     back = {new: old for old, new in names.items()}
     known = [WINDOW, c.USER_ID, c.ITEM_ID, c.TIMESTAMP]
-    told = again.with_columns(pl.col(c.USER_ID).replace(back)).select(known).sort(known)
-    assert told.equals(few.select(known).sort(known))
+    renamed = again.with_columns(pl.col(c.USER_ID).replace(back)).select(known).sort(known)
+    assert renamed.equals(few.select(known).sort(known))

@@ -22,7 +22,7 @@ from pipeline.monitoring.verdicts import DriftStatus as Of
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 JUDGED = AT - timedelta(hours=33)
 CONFIG = PolicyConfig()
-CALM = Drift(AT, Of.STABLE, "no drift in 9 signals", ())
+STABLE = Drift(AT, Of.STABLE, "no drift in 9 signals", ())
 
 
 def nights(**changed):
@@ -35,15 +35,15 @@ def drifting(name="taste.items", asks=True):
     return Drift(AT, Of.DRIFT, signal.sentence, (signal,))
 
 
-def ask(events=0, counted=None, past=None, drift=CALM, config=CONFIG, at=AT):
+def ask(events=0, counted=None, past=None, drift=STABLE, config=CONFIG, at=AT):
     counted = events if counted is None else counted
     return policy(events, counted, past or nights(), drift, at=at, config=config)
 
 
 def test_nothing_new_is_nothing_to_do():
-    found = ask(0)
-    assert (found.action, found.wanted) == (RetrainAction.SKIP, False)
-    assert found.reason == (
+    action = ask(0)
+    assert (action.action, action.wanted) == (RetrainAction.SKIP, False)
+    assert action.reason == (
         "no retrain: 0 new events (since 2026-05-31T03:00:00Z); 2,000 are needed; "
         "no drift in 9 signals"
     )
@@ -51,11 +51,11 @@ def test_nothing_new_is_nothing_to_do():
 
 def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
     assert ask(1_999).action == RetrainAction.FOLD_IN
-    found = ask(2_000)
-    assert found.wanted and found.reason == (
+    action = ask(2_000)
+    assert action.wanted and action.reason == (
         "retrain requested: 2,000 new events (since 2026-05-31T03:00:00Z); 2,000 are needed"
     )
-    assert found.cause == Cause.EVENTS
+    assert action.cause == Cause.EVENTS
     assert ask(1_999).cause is None
     large = nights(learnt=80_000_000)
     assert ask(99_999, past=large).action == RetrainAction.FOLD_IN
@@ -70,18 +70,18 @@ def test_before_the_first_night_only_the_absolute_number_counts():
 
 
 def test_drift_asks_for_a_retrain_and_is_the_reason():
-    found = ask(5, drift=drifting())
-    assert found.wanted
-    assert found.reason == "retrain requested: taste.items: far"
-    assert (found.cause, ask(9_999, drift=drifting()).cause) == (Cause.DRIFT, Cause.DRIFT)
+    action = ask(5, drift=drifting())
+    assert action.wanted
+    assert action.reason == "retrain requested: taste.items: far"
+    assert (action.cause, ask(9_999, drift=drifting()).cause) == (Cause.DRIFT, Cause.DRIFT)
     quality = ask(0, drift=drifting("quality.ndcg"))
     assert quality.wanted and "quality.ndcg" in quality.reason
 
 
 def test_drift_that_a_person_must_look_at_asks_for_no_retrain():
-    found = ask(5, drift=drifting("data.missing.price", asks=False))
-    assert found.action == RetrainAction.FOLD_IN
-    assert "data.missing.price: far" in found.reason
+    action = ask(5, drift=drifting("data.missing.price", asks=False))
+    assert action.action == RetrainAction.FOLD_IN
+    assert "data.missing.price: far" in action.reason
 
 
 @pytest.mark.parametrize(
@@ -93,17 +93,17 @@ def test_drift_that_a_person_must_look_at_asks_for_no_retrain():
     ],
 )
 def test_a_retrain_waits(past, hold):
-    for found in (ask(50_000, past=nights(**past)), ask(9, past=nights(**past), drift=drifting())):
-        assert found.action == RetrainAction.FOLD_IN
-        assert found.reason.startswith("no retrain yet: ") and hold in found.reason
+    for action in (ask(50_000, past=nights(**past)), ask(9, past=nights(**past), drift=drifting())):
+        assert action.action == RetrainAction.FOLD_IN
+        assert action.reason.startswith("no retrain yet: ") and hold in action.reason
     assert ask(0, past=nights(**past), drift=drifting()).action == RetrainAction.SKIP
 
 
 def test_so_many_nights_a_day():
     often = PolicyConfig(min_hours=1, per_day=3)
     started = [AT - timedelta(hours=hours) for hours in (2, 9, 16, 25)]
-    found = ask(50_000, past=nights(started=started), config=often)
-    assert "3 runs have started within 24 hours, the maximum" in found.reason
+    action = ask(50_000, past=nights(started=started), config=often)
+    assert "3 runs have started within 24 hours, the maximum" in action.reason
     assert ask(50_000, past=nights(started=started[1:]), config=often).wanted
     # A run after the instant is not part of its past.
     assert ask(50_000, past=nights(started=[AT + timedelta(hours=1)]), config=often).wanted
@@ -119,13 +119,13 @@ def test_drift_is_not_looked_for_where_it_could_change_nothing():
     assert can_skip_drift(0, nights(), AT, CONFIG)
     assert can_skip_drift(9, waiting, AT, CONFIG)
     assert not can_skip_drift(9, nights(), AT, CONFIG)
-    told = policy(9, 9, waiting, None, at=AT, config=CONFIG).reason
-    assert told.startswith("no retrain yet: 9 new events") and "20 hours must pass" in told
+    reason = policy(9, 9, waiting, None, at=AT, config=CONFIG).reason
+    assert reason.startswith("no retrain yet: 9 new events") and "20 hours must pass" in reason
     nothing = policy(0, 0, waiting, None, at=AT, config=CONFIG).reason
     assert nothing.startswith("no retrain: 0 new events")
 
 
-def test_who_asks_again_gets_the_same_answer():
+def test_asking_again_gets_the_same_answer():
     assert ask(50_000) == ask(50_000)
 
 
@@ -147,10 +147,10 @@ def since(judged, learnt=10_000_000):
 def test_of_each_person_only_so_many_count():
     config = PolicyConfig(user_day_events=3)
     week = since(AT - timedelta(days=7))
-    calm = [("ann", day) for day in (1, 2)] + [("bob", 1)]
-    assert countable(events(*calm), week, AT, config) == 3
+    without_flood = [("ann", day) for day in (1, 2)] + [("bob", 1)]
+    assert countable(events(*without_flood), week, AT, config) == 3
     flood = [("eve", 1)] * 500
-    assert countable(events(*calm, *flood), week, AT, config) == 3 + 3
+    assert countable(events(*without_flood, *flood), week, AT, config) == 3 + 3
     # However many days a flood is dated on: not more than those since the night allow.
     spread = [("eve", day) for day in range(400) for _ in range(5)]
     assert countable(events(*spread), week, AT, config) == 3 * 7
@@ -163,14 +163,14 @@ def test_a_flood_from_one_person_buys_no_retrain():
     flood = events(*[("eve", day % 300) for day in range(200_000)])
     crowd = events(*[(f"u{n % 500}", 1) for n in range(2_000)])
     bought = countable(flood, since(JUDGED), AT, CONFIG)
-    found = ask(200_000, bought)
-    assert found.action == RetrainAction.FOLD_IN
-    assert f"200,000 new events, of which {bought:,} count" in found.reason
+    action = ask(200_000, bought)
+    assert action.action == RetrainAction.FOLD_IN
+    assert f"200,000 new events, of which {bought:,} count" in action.reason
     assert bought == 200
     assert ask(2_000, countable(crowd, since(JUDGED), AT, CONFIG)).wanted
 
 
-def test_in_a_small_shop_it_takes_ten_people():
+def test_in_a_small_shop_it_takes_ten_users():
     nights = since(AT - timedelta(days=3), learnt=12_900)  # 645 events are enough
     flood = [("eve", day) for day in (0.1, 1.1, 2.1) for _ in range(1_000)]
     assert countable(events(*flood), nights, AT, PolicyConfig()) == 645 // 10

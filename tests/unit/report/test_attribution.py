@@ -9,7 +9,7 @@ from pipeline.report.attribution import attribution_section, attribution_table
 from pipeline.report.drift import drift_table
 from tests.pages import ATTRIBUTION, DRIFT
 
-FOUND = replace(
+ATTRIBUTION = replace(
     ATTRIBUTION,
     rows=(
         AttributionRow(
@@ -35,7 +35,7 @@ FOUND = replace(
 
 
 def test_answers_are_a_line_a_group_and_notes_below():
-    lines = attribution_table(FOUND).splitlines()
+    lines = attribution_table(ATTRIBUTION).splitlines()
     assert " ".join(lines[0].split()) == (
         "by group users exposures answered ctr conversion revenue revenue per exposure return rate"
     )
@@ -51,12 +51,12 @@ def test_answers_are_a_line_a_group_and_notes_below():
         "lists that events claim: 1 equal the joined list, 2 are other lists, 3 without a joined "
         "list",
     ]
-    assert attribution_table(replace(FOUND, rows=())).startswith("no list was live")
+    assert attribution_table(replace(ATTRIBUTION, rows=())).startswith("no list was live")
 
 
 def test_notes_name_only_what_there_was():
     notes = attribution_table(
-        replace(FOUND, late=4, unshown=5, claims=Claims(0, 0, 0))
+        replace(ATTRIBUTION, late=4, unshown=5, claims=Claims(0, 0, 0))
     ).splitlines()
     assert notes[6:] == [
         "4 of these answer a list that was replaced on an earlier day; they count in no rate",
@@ -65,8 +65,8 @@ def test_notes_name_only_what_there_was():
 
 
 def test_on_a_page_intervals_stand_behind_their_figures():
-    told = attribution_section(FOUND).replace("\xa0", " ")
-    first, few = (re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in told.split("<tr")[2:])
+    section = attribution_section(ATTRIBUTION).replace("\xa0", " ")
+    first, few = (re.findall(r"<td[^>]*>([^<]*)</td>", row) for row in section.split("<tr")[2:])
     assert first == [
         "all",
         "all",
@@ -80,7 +80,7 @@ def test_on_a_page_intervals_stand_behind_their_figures():
         "–",
     ]
     assert few == ["segment", "few", "3", *["–"] * 7]
-    assert len(re.findall(r"<th[ >]", told)) == len(first)
+    assert len(re.findall(r"<th[ >]", section)) == len(first)
 
 
 def test_drifting_signals_are_first_and_stable_ones_last():
@@ -90,8 +90,8 @@ def test_drifting_signals_are_first_and_stable_ones_last():
         Signal("taste.items", 7.0, 4.0, DriftStatus.DRIFT, "far"),
         Signal("taste.categories", 9.0, 4.0, DriftStatus.DRIFT, "further"),
     )
-    found = replace(DRIFT, signals=signals)
-    lines = [line.split() for line in drift_table(found).splitlines()[2:]]
+    drift = replace(DRIFT, signals=signals)
+    lines = [line.split() for line in drift_table(drift).splitlines()[2:]]
     assert [line[1] for line in lines] == [
         "taste.categories",
         "taste.items",

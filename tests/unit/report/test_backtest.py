@@ -11,7 +11,7 @@ START = datetime(2024, 1, 1, tzinfo=UTC)
 PLANT = START + timedelta(days=4.5)
 
 
-def lived(ndcg, nights, seconds=2.0):
+def scored_days(ndcg, nights, seconds=2.0):
     """Ten days: the first is a night, then those of `nights`."""
     return tuple(
         DayFile(
@@ -34,13 +34,13 @@ def lived(ndcg, nights, seconds=2.0):
 @pytest.fixture
 def days():
     return {
-        "nightly": lived(0.3, set(range(10))),
-        "adaptive": lived(0.297, {5, 8}),
-        "never": lived(0.2, set()),
+        "nightly": scored_days(0.3, set(range(10))),
+        "adaptive": scored_days(0.297, {5, 8}),
+        "never": scored_days(0.2, set()),
     }
 
 
-def test_a_row_says_what_a_policy_came_to(days):
+def test_a_row_holds_what_a_policy_came_to(days):
     nightly, adaptive, never = summary(days, PLANT)
     assert (nightly.nights, adaptive.nights, never.nights) == (9, 2, 0)
     assert nightly.training_seconds == 18.0
@@ -59,11 +59,11 @@ def test_a_shift_is_answered_by_the_first_night_after_it(days):
     assert nightly.answered_days == 0.5
     assert adaptive.answered_days == 0.5
     assert never.answered_days is None
-    late = {"adaptive": lived(0.3, {3, 8})}
+    late = {"adaptive": scored_days(0.3, {3, 8})}
     assert summary(late, PLANT)[0].answered_days == 3.5
     assert [row.answered_cause for row in (nightly, never)] == ["drift", None]
-    told = text(days, PLANT).splitlines()
-    (row,) = [line for line in told if line.startswith("never")]
+    lines = text(days, PLANT).splitlines()
+    (row,) = [line for line in lines if line.startswith("never")]
     assert row.endswith("never")
 
 
@@ -78,7 +78,7 @@ def test_a_night_that_put_nothing_live_is_run_and_answers_nothing(days):
     assert (row.answered_days, row.answered_cause) == (None, None)
 
 
-def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
+def test_the_time_until_something_is_live_counts_against_no_policy(days):
     vain = days["never"][0].model_copy(update={"decision": "block", "promoted": False})
     late = days["never"][1].model_copy(
         update={"retrained": True, "promoted": True, "training_seconds": 9.0}
@@ -88,16 +88,16 @@ def test_what_it_takes_until_something_is_live_counts_against_nobody(days):
     assert row.answered_days is None
 
 
-def test_every_day_is_told_with_a_star_for_a_night(days):
+def test_every_day_is_printed_with_a_star_for_a_night(days):
     table, _, nights = text(days, None).rpartition("\n\n")
-    told = table.splitlines()
-    assert told[-1] == "* a nightly run followed   – no user-day was scored"
+    lines = table.splitlines()
+    assert lines[-1] == "* a nightly run followed   – no user-day was scored"
     assert "adaptive, 2024-01-06 00:00: because" in nights
-    assert told[-11].split() == ["2024-01-01", "00:00", "–*", "–*", "–*"]
-    assert told[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
+    assert lines[-11].split() == ["2024-01-01", "00:00", "–*", "–*", "–*"]
+    assert lines[-6].split() == ["2024-01-06", "00:00", "0.3050*", "0.3020*", "0.2050"]
 
 
-def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
+def test_nights_that_came_to_nothing_are_printed_with_the_first_reason(days):
     blocked = days["nightly"][4].model_copy(
         update={"promoted": False, "decision": "block", "sentence": "too few"}
     )
@@ -105,18 +105,18 @@ def test_nights_that_came_to_nothing_are_told_with_the_first_reason(days):
         update={"promoted": False, "decision": "block", "sentence": "too many"}
     )
     nightly = [*days["nightly"][:4], blocked, days["nightly"][5], again, *days["nightly"][7:]]
-    told = text(days | {"nightly": tuple(nightly)}, None)
-    assert "nightly: 2 nightly runs ended as block, first on 2024-01-05 00:00: too few" in told
+    printed = text(days | {"nightly": tuple(nightly)}, None)
+    assert "nightly: 2 nightly runs ended as block, first on 2024-01-05 00:00: too few" in printed
 
 
-def test_the_title_states_what_the_policy_is_worth(days):
+def test_the_title_states_the_value_of_the_policy(days):
     assert title(days) == (
         "adaptive reaches 99.0% of the NDCG of nightly retraining, with 22% of its training time"
     )
     assert title({"never": days["never"]}) == "never reaches an NDCG of 0.2054"
 
 
-def test_days_without_anybody_count_for_nothing(days):
+def test_days_without_users_count_for_nothing(days):
     empty = {
         "adaptive": tuple(
             DayFile(as_of=START + timedelta(days=n), retrained=n == 0, reason="because")

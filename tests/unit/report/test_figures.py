@@ -77,7 +77,7 @@ def size(svg: bytes) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("name", DRAW)
-def test_equal_rows_give_equal_bytes_on_a_card_that_says_what_it_shows(name: str) -> None:
+def test_equal_rows_give_equal_bytes_on_a_card_with_a_description(name: str) -> None:
     drawn = DRAW[name]()
     assert drawn == DRAW[name]()
     root = read(drawn)
@@ -87,11 +87,11 @@ def test_equal_rows_give_equal_bytes_on_a_card_that_says_what_it_shows(name: str
     assert title in " ".join(texts(drawn))
     ids = [one.attrib["id"] for one in root.iter() if "id" in one.attrib]
     assert all(one.startswith(f"{name}-") for one in ids)
-    told = drawn.decode()
-    used = re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", told)
+    text = drawn.decode()
+    used = re.findall(r"url\(#([^)]+)\)|href=\"#([^\"]+)\"", text)
     assert {one or other for one, other in used} == set(ids)
-    assert "matplotlib" not in told.lower()
-    assert "<style" not in told and "<metadata" not in told
+    assert "matplotlib" not in text.lower()
+    assert "<style" not in text and "<metadata" not in text
     assert len(drawn) < 60_000
 
 
@@ -106,8 +106,8 @@ def test_other_rows_give_another_figure() -> None:
 
 def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:
     def height(n: int) -> float:
-        found = {f"r{i}": evaluation(0.1, 0.1, 0.1) for i in range(n)}
-        return size(figures.recipes_figure(page(evaluations=found)))[1]
+        recipes = {f"r{i}": evaluation(0.1, 0.1, 0.1) for i in range(n)}
+        return size(figures.recipes_figure(page(evaluations=recipes)))[1]
 
     assert height(1) < height(4) < height(16) == height(40)
 
@@ -130,8 +130,8 @@ def test_more_than_a_figure_holds_is_named() -> None:
 
 
 def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
-    told = texts(DRAW["e_processes"]())
-    assert {"a switch needs 500", "als", "90", "mad", "under 0.1"} <= set(told)
+    labels = texts(DRAW["e_processes"]())
+    assert {"a switch needs 500", "als", "90", "mad", "under 0.1"} <= set(labels)
 
 
 def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
@@ -147,14 +147,14 @@ def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
 def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
     at = (0, 7, 14, 26, 27, 28)
     past = tuple(replace(PAST[2], as_of=NIGHTS[0] + timedelta(days=day)) for day in at)
-    told = texts(trends.lift_figure(past))
-    days = [text for text in told if re.fullmatch(r"\d+ Dec", text)]
+    labels = texts(trends.lift_figure(past))
+    days = [text for text in labels if re.fullmatch(r"\d+ Dec", text)]
     assert sorted(days) == ["1 Dec", "15 Dec", "29 Dec"]
 
 
 def test_churn_names_each_cause_beside_its_hatch() -> None:
-    told = texts(DRAW["churn"]())
-    assert {"data", "stock", "10 %", "22 Dec"} <= set(told)
+    labels = texts(DRAW["churn"]())
+    assert {"data", "stock", "10 %", "22 Dec"} <= set(labels)
     drawn = DRAW["churn"]().decode()
     assert drawn.count("<pattern") == 2
     unknown = trends.churn_figure([(NIGHTS[0], churn(0.9, 100))], NIGHTS[0])
@@ -180,7 +180,7 @@ def test_odd_names_are_drawn_as_they_are() -> None:
 
 
 def test_nothing_of_pyplot_is_touched() -> None:
-    told = subprocess.run(
+    imported = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -198,4 +198,4 @@ def test_nothing_of_pyplot_is_touched() -> None:
         text=True,
         check=True,
     )
-    assert told.stdout.split() == ["False", "False", "True"]
+    assert imported.stdout.split() == ["False", "False", "True"]

@@ -44,13 +44,13 @@ def nights(n=3):
 def test_the_table_has_a_line_a_night_and_version():
     lines = live_table(nights()).splitlines()
     assert "NDCG@20" in lines[0] and "hit rate@20" in lines[0]
-    told = [line.split() for line in lines[2:]]
-    assert [line[0] for line in told[:4]] == [f"2026-05-0{n}" for n in (1, 2, 3, 4)]
-    assert told[0][1:5] == ["1", "1,234", "4,000", "0.2500"]
+    rows = [line.split() for line in lines[2:]]
+    assert [line[0] for line in rows[:4]] == [f"2026-05-0{n}" for n in (1, 2, 3, 4)]
+    assert rows[0][1:5] == ["1", "1,234", "4,000", "0.2500"]
     assert "0.0900 to 0.1100" in lines[2]
-    assert told[3][1] == "–" and told[3][-1] == "5"
-    assert told[4][-2] == "0.1500"
-    assert told[5][0] == "10" and "to" not in told[5]
+    assert rows[3][1] == "–" and rows[3][-1] == "5"
+    assert rows[4][-2] == "0.1500"
+    assert rows[5][0] == "10" and "to" not in rows[5]
     assert live_table(()).startswith("no nightly run has scored")
 
 
@@ -60,11 +60,11 @@ def test_the_figure_is_the_same_bytes_for_the_same_rows():
     assert live_chart(nights(2), "png") != once
 
 
-def test_the_drawing_says_what_it_shows():
+def test_the_drawing_has_a_description():
     drawn = live_chart(nights(), "svg").decode()
     assert drawn == live_chart(nights(), "svg").decode()
-    for told in ("version 1", "version 10", "1 May", "without patches", "NDCG@20"):
-        assert told in drawn, told
+    for label in ("version 1", "version 10", "1 May", "without patches", "NDCG@20"):
+        assert label in drawn, label
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
@@ -73,7 +73,7 @@ def test_there_may_be_nothing_to_draw(kind):
     assert live_chart(nights(60), kind)
 
 
-def test_a_version_that_too_few_people_met_is_named_without_figures():
+def test_a_version_that_too_few_users_met_is_named_without_figures():
     shown = (*nights(1), night(1, scored("7", "all", 3, 9)))
     line = live_table(shown).splitlines()[-1].split()
     assert line == ["2026-05-02", "7", "3", "9", "–", "–", "–", "–", "0"]

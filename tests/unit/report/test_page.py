@@ -144,7 +144,7 @@ def test_each_candidate_has_a_line_about_its_points() -> None:
         assert f"{status.sentence}." in page.texts
 
 
-def test_churn_and_live_scores_are_told_newest_first() -> None:
+def test_churn_and_live_scores_are_shown_newest_first() -> None:
     _, page = written(NIGHT)
     new = ["1 Dec 2017", "655", "93 %", "data 6.0 %, stock 1.0 %", "1.9 %"]
     old = ["24 Nov 2017", "0", "–", "–", "–", "no user before"]
@@ -156,7 +156,7 @@ def test_churn_and_live_scores_are_told_newest_first() -> None:
     assert not [row for row in page.rows if row[:2] == ["all", "1"]]  # of last night
 
 
-def test_the_quality_of_the_data_is_told() -> None:
+def test_the_quality_of_the_data_is_shown() -> None:
     _, page = written(NIGHT)
     at = page.rows.index(["kind unknown", "412"])
     assert page.rows[at + 1] == ["user id missing", "39"]
@@ -167,7 +167,7 @@ def test_the_quality_of_the_data_is_told() -> None:
     assert "Quarantine" not in written(unknown)[1].texts
 
 
-def test_what_training_took_is_told_longest_first() -> None:
+def test_what_training_took_is_shown_longest_first() -> None:
     mad, slow = pages.evaluation(0.07), pages.cost(1.0, 1.0, 1.0, 9, 9.0)
     night = changed(
         NIGHT,
@@ -186,7 +186,7 @@ def test_what_training_took_is_told_longest_first() -> None:
     assert "Training cost" not in written(changed(NIGHT, costs={}))[0]
 
 
-def test_what_the_data_chose_is_told() -> None:
+def test_what_the_data_chose_is_shown() -> None:
     assert "als: alpha 3 <b>" in written(NIGHT)[1].texts
     assert "Hyperparameters selected" not in written(changed(NIGHT, selected={}))[0]
 
@@ -213,16 +213,16 @@ def test_the_page_needs_nothing_but_itself() -> None:
     assert 30_000 < len(html) < 300_000
 
 
-def test_every_figure_says_what_it_shows_and_shares_no_id() -> None:
+def test_every_figure_has_a_description_and_shares_no_id() -> None:
     _, page = written(NIGHT)
     assert len(page.pictures) == len(DRAWN)
-    told = {str(picture["aria-label"]) for picture in page.pictures}
-    assert len(told) == len(DRAWN)
+    labels = {str(picture["aria-label"]) for picture in page.pictures}
+    assert len(labels) == len(DRAWN)
     assert all(picture["role"] == "img" for picture in page.pictures)
-    assert "als has the highest e-value: 512 (500 needed)" in told
+    assert "als has the highest e-value: 512 (500 needed)" in labels
     assert (
         "93 % of the entries stayed for users without new events; main cause of the changes: data"
-        in told
+        in labels
     )
     assert len(page.ids) == len(set(page.ids)) > 10
     assert set(page.used) == set(page.ids)
@@ -311,7 +311,7 @@ def test_what_came_back_and_what_has_moved() -> None:
     assert "1 of 3 signals are stable" in texts
 
 
-def test_a_blocked_night_says_first_what_can_be_done() -> None:
+def test_a_blocked_night_names_first_what_can_be_done() -> None:
     blocked = changed(
         decided(NIGHT, kind="block", sentence="block: volume", recipe="popularity"),
         lifts=(),
@@ -371,8 +371,8 @@ def test_one_row_of_each_kind_stands_alone() -> None:
         evaluations={"a": pages.evaluation(0.0, 0.0, 0.0, coverage=0.0)},
     )
     _, page = drawn(alone)
-    told = {str(picture["aria-label"]) for picture in page.pictures}
-    assert told == {
+    labels = {str(picture["aria-label"]) for picture in page.pictures}
+    assert labels == {
         "a has the highest e-value: under 0.1 (500 needed)",
         "a reaches 0.0000 NDCG@20",
         "100 % of the entries stayed for users without new events",
@@ -392,7 +392,7 @@ def test_a_page_comes_back_from_json() -> None:
     assert written["calibration"] is None
 
 
-def test_the_page_says_how_far_the_gate_can_be_trusted() -> None:
+def test_the_page_states_how_far_the_gate_can_be_trusted() -> None:
     for days, age in ((0, "today"), (1, "1 day before"), (14, "14 days before")):
         measured = pages.calibration(AS_OF - timedelta(days=days), "<b>: 0.2 % of cases")
         page = night_page(changed(NIGHT, calibration=measured), {})

@@ -100,7 +100,7 @@ def test_of_many_fields_those_that_matter_are_drawn():
     assert size_of(study_figures(rows)["coordinates.png"])[0] == 8 * 144
 
 
-def test_a_new_mixture_is_told_like_the_trials():
+def test_a_new_mixture_is_shown_like_the_trials():
     assert STUDY.mixed is None
     mixed = study(best=0.30)
     assert mixed.mixed == pytest.approx(0.5)

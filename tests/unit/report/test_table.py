@@ -42,7 +42,7 @@ def test_no_figure_is_parted_from_its_percent() -> None:
         assert "33.4 %" in history_table([entry])
 
 
-def test_without_an_entry_it_says_so() -> None:
+def test_without_an_entry_the_page_states_it() -> None:
     assert history_table([]) == "the ledger has no entries yet"
 
 

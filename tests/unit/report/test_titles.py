@@ -39,11 +39,11 @@ def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
     second = PastRun(DAY + timedelta(days=7), "refresh", "als", 7, 0.02)
     third = replace(second, as_of=DAY + timedelta(days=14), mean=0.022)
     assert titles.metric_title([first, second], "ndcg_at_20") == "als reaches 0.0200 NDCG@20"
-    told = titles.metric_title([first, second, third], "ndcg_at_20")
-    assert told == "als reaches 0.0220 NDCG@20, +10 % since 8 Dec"
+    title = titles.metric_title([first, second, third], "ndcg_at_20")
+    assert title == "als reaches 0.0220 NDCG@20, +10 % since 8 Dec"
     gone = replace(third, mean=None)
-    told = titles.metric_title([first, gone], "ndcg_at_20")
-    assert told == "NDCG@20 of the champion by nightly run"
+    title = titles.metric_title([first, gone], "ndcg_at_20")
+    assert title == "NDCG@20 of the champion by nightly run"
 
 
 def test_the_lift_counts_the_nights_ahead() -> None:
@@ -51,10 +51,10 @@ def test_the_lift_counts_the_nights_ahead() -> None:
     behind = replace(ahead, lift=-0.05)
     level = replace(ahead, lift=0.0)
     assert titles.lift_title([ahead]) == "als: +17 % over the best baseline"
-    told = "als: +17 % over the best baseline; better in 2 of 2 nightly runs"
-    assert titles.lift_title([ahead, ahead]) == told
-    told = "als: −5.0 % over the best baseline; better in 1 of 2 nightly runs"
-    assert titles.lift_title([ahead, behind]) == told
+    title = "als: +17 % over the best baseline; better in 2 of 2 nightly runs"
+    assert titles.lift_title([ahead, ahead]) == title
+    title = "als: −5.0 % over the best baseline; better in 1 of 2 nightly runs"
+    assert titles.lift_title([ahead, behind]) == title
     assert titles.lift_title([level]) == "als: 0 % over the best baseline"
 
 
@@ -64,14 +64,14 @@ def test_a_forest_counts_what_is_clear() -> None:
     worse = SliceRow("hot", 200, 0.1, 0.2, -0.5, -0.7, -0.3)
     thin = replace(worse, underpowered="too few users")
 
-    def told(*rows: SliceRow) -> str:
+    def title(*rows: SliceRow) -> str:
         return titles.forest_title(rows, "als", "pop")
 
-    assert told(better, thin) == "als against pop: better in 1, worse in 0 of 1 groups"
-    assert told(better, unclear) == "als against pop: better in 1, worse in 0 of 2 groups"
-    assert told(better, worse) == "als against pop: better in 1, worse in 1 (hot) of 2 groups"
-    assert told(worse, worse, unclear) == "als against pop: better in 0, worse in 2 of 3 groups"
-    assert told(thin) == "No group is large enough to compare als with pop"
+    assert title(better, thin) == "als against pop: better in 1, worse in 0 of 1 groups"
+    assert title(better, unclear) == "als against pop: better in 1, worse in 0 of 2 groups"
+    assert title(better, worse) == "als against pop: better in 1, worse in 1 (hot) of 2 groups"
+    assert title(worse, worse, unclear) == "als against pop: better in 0, worse in 2 of 3 groups"
+    assert title(thin) == "No group is large enough to compare als with pop"
 
 
 def test_reach_names_the_winner_and_the_widest() -> None:

@@ -102,7 +102,7 @@ class Rows(HTMLParser):
             self.rows[-1].append(data)
 
 
-def test_the_page_is_well_formed_escaped_and_asks_nobody() -> None:
+def test_the_page_is_well_formed_escaped_and_loads_nothing() -> None:
     text = versions_page(PAGE)
     Rows(text)
     assert "<b>1" not in text and "<i>4" not in text and "Found &lt;this&gt;." in text
@@ -130,7 +130,7 @@ def test_what_differs_stands_first_and_everything_below() -> None:
     assert "Both have the same recipe." in versions_page(same)
 
 
-def test_a_lift_is_told_with_its_figures() -> None:
+def test_a_lift_is_stated_with_its_figures() -> None:
     assert comparison_sentence(PAGE, COMPARISON) == (
         "On the days that judged version 3, version 3 is ahead by 35 % (+22 % to +48 %, "
         "1,211 users): NDCG@20 0.0309 and 0.0229"
@@ -161,7 +161,7 @@ def test_a_comparison_without_rows_has_a_reason_and_no_figure() -> None:
     assert "It would leak." in text and "<svg" not in text
 
 
-def test_the_figure_shows_everybody_and_groups_of_the_primary_metric() -> None:
+def test_the_figure_shows_all_users_and_groups_of_the_primary_metric() -> None:
     drawn = comparison_figure(PAGE, COMPARISON)
     assert drawn is not None and drawn == comparison_figure(PAGE, COMPARISON)
     text = drawn.decode()

@@ -102,7 +102,7 @@ def test_a_sentence_does_not_repeat_the_id_of_its_row() -> None:
         ((None, None, None), "–"),
     ],
 )
-def test_an_interval_has_decimals_to_tell_its_ends_apart(estimate, text: str) -> None:
+def test_an_interval_has_decimals_that_distinguish_its_ends(estimate, text: str) -> None:
     assert wording.estimate(*estimate, least=2) == text
 
 
@@ -110,14 +110,14 @@ def test_what_a_person_may_accept_is_named_as_a_command() -> None:
     thin = RuleResult("refresh.last", "als", 120, 200, "underpowered", "120 people")
     command = "`nightjar gate accept RUN --by NAME --reason TEXT`"
     for kind in ("block", "keep"):
-        [told] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
-        assert told == (
+        [advice] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
+        assert advice == (
             f"To override the gate, run {command}, which publishes als; then start the nightly "
             "run again."
         )
         assert not [x for x in wording.advice(kind, [thin], "RUN") if "accept" in x]
-    [told] = wording.acceptance("RUN", ("new", "als"))
-    assert f"{command}, which publishes new, with `--recipe als` als; then start" in told
+    [advice] = wording.acceptance("RUN", ("new", "als"))
+    assert f"{command}, which publishes new, with `--recipe als` als; then start" in advice
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:

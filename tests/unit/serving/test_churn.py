@@ -27,8 +27,8 @@ def lists(shown):
 
 
 def test_equal_lists_lose_nothing_in_whatever_order():
-    found = churn(lists({"ann": "abcd"}), lists({"ann": "dcba"}), ["ann"], k=4)
-    assert (found.overlap, found.lost, found.entries) == (1.0, {DATA: 0}, 4)
+    loss = churn(lists({"ann": "abcd"}), lists({"ann": "dcba"}), ["ann"], k=4)
+    assert (loss.overlap, loss.lost, loss.entries) == (1.0, {DATA: 0}, 4)
 
 
 def test_only_the_first_k_of_the_users_asked_for_count():
@@ -43,54 +43,52 @@ def test_what_sold_out_is_stock_and_the_rest_is_data():
     # a is gone, c and d make room for what is new.
     after = lists({"ann": "bexy"})
     stock = trim(longer, ["a"], 4)
-    found = churn(lists({"ann": "abcd"}), after, ["ann"], k=4, replays=[(STOCK, stock)])
-    assert found.lost == {STOCK: 0.25, DATA: 0.5}
+    loss = churn(lists({"ann": "abcd"}), after, ["ann"], k=4, replays=[(STOCK, stock)])
+    assert loss.lost == {STOCK: 0.25, DATA: 0.5}
 
 
 def test_what_comes_back_into_stock_pushes_the_last_entry_out():
     # z was sold out when the list went live and stands in the stored one: that is stock, too.
     longer, live = lists({"ann": "zabcd"}), lists({"ann": "abcd"})
     after = lists({"ann": "zabc"})
-    found = churn(live, after, ["ann"], k=4, replays=[(STOCK, trim(longer, [], 4))])
-    assert found.lost == {STOCK: 0.25, DATA: 0}
+    loss = churn(live, after, ["ann"], k=4, replays=[(STOCK, trim(longer, [], 4))])
+    assert loss.lost == {STOCK: 0.25, DATA: 0}
 
 
 def test_an_entry_has_one_cause_the_first_that_claims_it():
     before, after = lists({"ann": "abcd"}), lists({"ann": "wxyz"})
     replays = [(STOCK, lists({"ann": "bcd"})), ("rule", lists({"ann": "ab"}))]
-    found = churn(before, after, ["ann"], k=4, replays=replays, rest=RECIPE)
-    assert found.lost == {STOCK: 0.25, "rule": 0.5, RECIPE: 0.25}
+    loss = churn(before, after, ["ann"], k=4, replays=replays, rest=RECIPE)
+    assert loss.lost == {STOCK: 0.25, "rule": 0.5, RECIPE: 0.25}
 
 
 def test_shares_add_up_to_what_was_lost():
     rng = np.random.default_rng(4)
     items = [f"i{n:02}" for n in range(30)]
-    people = [f"u{n}" for n in range(40)]
+    users = [f"u{n}" for n in range(40)]
 
     def drawn(longest):
-        return {
-            user: rng.permutation(items)[: rng.integers(0, longest)].tolist() for user in people
-        }
+        return {user: rng.permutation(items)[: rng.integers(0, longest)].tolist() for user in users}
 
     for k in (4, 7, 10, 50):
         before = drawn(20)
         replays = [(STOCK, lists(drawn(20))), ("rule", lists(drawn(20)))]
-        found = churn(lists(before), lists(drawn(20)), people, k=k, replays=replays)
-        assert found.entries == sum(min(k, len(one)) for one in before.values())
-        counts = {cause: round(share * found.entries) for cause, share in found.lost.items()}
-        assert found.lost == {cause: n / found.entries for cause, n in counts.items()}
-        assert found.kept + sum(counts.values()) == found.entries
-        assert set(found.lost) == {STOCK, "rule", DATA} and min(found.lost.values()) > 0
+        loss = churn(lists(before), lists(drawn(20)), users, k=k, replays=replays)
+        assert loss.entries == sum(min(k, len(one)) for one in before.values())
+        counts = {cause: round(share * loss.entries) for cause, share in loss.lost.items()}
+        assert loss.lost == {cause: n / loss.entries for cause, n in counts.items()}
+        assert loss.kept + sum(counts.values()) == loss.entries
+        assert set(loss.lost) == {STOCK, "rule", DATA} and min(loss.lost.values()) > 0
 
 
-def test_nobody_to_compare():
-    found = churn(lists({}), lists({}), [], k=10)
-    assert (found.overlap, found.lost, found.users) == (None, {}, 0)
+def test_no_users_to_compare():
+    loss = churn(lists({}), lists({}), [], k=10)
+    assert (loss.overlap, loss.lost, loss.users) == (None, {}, 0)
     gone = churn(lists({"ann": "ab"}), lists({}), ["ann"], k=10)
     assert (gone.overlap, gone.lost) == (0.0, {DATA: 1})
 
 
-def test_idle_is_who_has_a_model_list_and_did_nothing_since():
+def test_idle_users_have_a_model_list_and_no_events_since():
     live = pl.DataFrame(
         {
             c.USER_ID: ["ann", "bob", "cat", "dan", c.FALLBACK_USER],

@@ -63,7 +63,7 @@ def lists(score, history, *, repeat=False, gone=()):
 @pytest.mark.parametrize(
     "recipe", [Als(factors=4, iterations=5, device="cpu"), BLEND], ids=["als", "blend"]
 )
-def test_who_did_nothing_would_get_the_list_they_have(recipe, repeat):
+def test_users_without_new_events_would_get_the_list_they_have(recipe, repeat):
     window = build_history(before_the_night(), NIGHT)
     champion = recipe.train(window)
     live = lists(champion.score, window, repeat=repeat)
@@ -83,23 +83,23 @@ def test_a_list_follows_what_its_person_did_and_a_new_person_has_one():
     champion = Als(factors=4, iterations=5, device="cpu").train(window)
     did = weighed([("new", f"i{item:02}", 0.1) for item in (8, 9, 10)])
     own = histories(did, window, NIGHT + timedelta(days=1))
-    found = lists(champion.fold_in, own, gone=["i11"])
-    assert found[c.USER_ID].unique().to_list() == ["new"]
-    assert found[c.SLOT].unique().to_list() == ["model"]
-    items = found.sort(c.POSITION)[c.ITEM_ID].to_list()
+    listed = lists(champion.fold_in, own, gone=["i11"])
+    assert listed[c.USER_ID].unique().to_list() == ["new"]
+    assert listed[c.SLOT].unique().to_list() == ["model"]
+    items = listed.sort(c.POSITION)[c.ITEM_ID].to_list()
     assert set(items[:4]) == {"i12", "i13", "i14", "i15"}  # their taste, neither had nor gone
     mine = lists(champion.fold_in, own, repeat=True).sort(c.POSITION)[c.ITEM_ID].to_list()
     assert set(mine) <= {f"i{item:02}" for item in range(8, 16)}
 
 
-def test_whoever_took_everything_back_gets_the_fallback():
+def test_a_user_without_net_purchases_gets_the_fallback():
     window = build_history(before_the_night(), NIGHT)
     champion = Als(factors=4, iterations=5, device="cpu").train(window)
     did = weighed([("u00", "i00", -2.0), ("u00", "i00", 0.1, -1.0)])
-    found = lists(champion.fold_in, histories(did, window, NIGHT + timedelta(days=1)))
-    assert found[c.SLOT].unique().to_list() == ["fallback"]
-    assert found[c.REASON].unique().to_list() == ["popular"]
-    assert "i00" not in found[c.ITEM_ID]
+    listed = lists(champion.fold_in, histories(did, window, NIGHT + timedelta(days=1)))
+    assert listed[c.SLOT].unique().to_list() == ["fallback"]
+    assert listed[c.REASON].unique().to_list() == ["popular"]
+    assert "i00" not in listed[c.ITEM_ID]
 
 
 def test_items_that_are_new_since_the_training_are_left_out():
@@ -113,7 +113,7 @@ def test_items_that_are_new_since_the_training_are_left_out():
     assert histories(did.clear(), window, NIGHT) is None
 
 
-def test_what_is_known_of_people_is_what_the_window_knew():
+def test_what_is_known_of_users_is_what_the_window_knew():
     window = build_history(before_the_night(), NIGHT)
     cells = sp.csr_matrix(np.arange(1, window.n_users + 1, dtype=np.float32)[:, None])
     known = FeatureMatrix(np.array(["segment=x"]), cells)
@@ -142,14 +142,14 @@ def test_what_arrived_since_or_happened_since_is_new():
         schema=["what", c.BATCH_ID, "days"],
         orient="row",
     ).with_columns((NIGHT + pl.duration(seconds=pl.col("days") * 86_400)).alias(c.TIMESTAMP))
-    found = rows.filter(new_since(["b", "z"], NIGHT))["what"].to_list()
-    assert found == ["known, and later than was looked", "late", "fresh"]
+    new = rows.filter(new_since(["b", "z"], NIGHT))["what"].to_list()
+    assert new == ["known, and later than was looked", "late", "fresh"]
     assert rows.filter(new_since([], NIGHT)).height == 2
     at = rows.with_columns(pl.lit(NIGHT).alias(c.TIMESTAMP))
     assert at.filter(new_since([], NIGHT)).height == 4  # half-open: the instant itself is new
 
 
-def test_people_are_selected_by_their_ids():
+def test_users_are_selected_by_their_ids():
     did = weighed([("a", "i1", 0), ("b", "i1", 0), ("c", "i1", 0)])
     assert did.filter(of_users(["c", "a"]))[c.USER_ID].to_list() == ["a", "c"]
     assert did.filter(of_users([])).is_empty()

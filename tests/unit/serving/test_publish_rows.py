@@ -58,7 +58,7 @@ def test_a_list_is_cut_to_its_length():
     assert got[c.POSITION].to_list() == [1, 2, 3]
 
 
-def test_an_item_that_says_nothing_of_its_stock_is_available():
+def test_an_item_without_a_stock_is_available():
     items = pl.DataFrame({c.ITEM_ID: ["b", "a", "c"], c.AVAILABLE: [False, None, True]})
     assert unavailable(items) == ["b"]
 
@@ -95,7 +95,7 @@ def test_an_older_night_never_overtakes_a_newer_one(as_of):
         next_row(first, facts("p-2"), as_of=as_of, live_from=LATER)
 
 
-def test_people_are_shown_their_own_list_or_anyones():
+def test_users_are_shown_their_own_list_or_anyones():
     rows = lists([("u1", 1, "a"), ("u1", 2, "b"), (c.FALLBACK_USER, 1, "z")])
     got = of_users(rows, {"raw9": None, "raw1": "u1", "gone": "u7"})
     assert got.select(c.USER_ID, c.ITEM_ID).rows() == [

@@ -35,7 +35,7 @@ def build(made, *, repeat=False, others=("stranger",), gone=(), length=5):
     return recommend(champion, fallback, window, others, rules)
 
 
-def test_everybody_has_one_list_without_gaps(made):
+def test_each_user_has_one_list_without_gaps(made):
     rows = build(made)
     window = made[0]
     assert set(rows[c.USER_ID]) == {*window.user_ids.tolist(), "stranger", c.FALLBACK_USER}
@@ -65,7 +65,7 @@ def test_what_is_gone_never_appears_and_lists_are_not_padded(made):
     assert rows.group_by(c.USER_ID).len()["len"].max() == 2
 
 
-def test_who_has_no_taste_gets_the_fallback_and_it_says_so(made):
+def test_users_without_taste_get_the_fallback_and_it_is_marked(made):
     rows = build(made)
     slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
     assert slots["taker"] == slots["stranger"] == slots[c.FALLBACK_USER] == "fallback"

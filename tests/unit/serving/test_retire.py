@@ -16,7 +16,7 @@ def day(n: int) -> datetime:
 
 def published(*rows: tuple[str, str | None, int]) -> pl.DataFrame:
     """Rows of (name, base, day of going live), one generation after the other."""
-    told = [
+    publications = [
         {
             c.PUBLICATION_ID: name,
             c.GENERATION: number,
@@ -32,7 +32,9 @@ def published(*rows: tuple[str, str | None, int]) -> pl.DataFrame:
         }
         for number, (name, base, when) in enumerate(rows, start=1)
     ]
-    return pl.DataFrame(told, schema=c.PUBLICATIONS).sample(fraction=1.0, shuffle=True, seed=1)
+    return pl.DataFrame(publications, schema=c.PUBLICATIONS).sample(
+        fraction=1.0, shuffle=True, seed=1
+    )
 
 
 ALL = published(
@@ -56,7 +58,7 @@ def test_the_last_two_bases_and_their_patches_always_stay():
     assert last_bases(ALL)[c.PUBLICATION_ID].to_list() == ["c", "d"]
 
 
-def test_lists_that_were_written_lately_stay_however_old_what_they_are_about():
+def test_lists_that_were_written_recently_stay_however_old_what_they_are_about():
     assert retired(ALL, {**WRITTEN, "a1": day(40)}, day(30)) == ["a", "b", "b1"]
 
 

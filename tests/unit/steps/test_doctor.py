@@ -12,14 +12,14 @@ def lightfm(home):
     return check
 
 
-def test_lightfm_is_told_with_its_version(tmp_path):
+def test_lightfm_is_named_with_its_version(tmp_path):
     library = pytest.importorskip("lightfm")
     check = lightfm(tmp_path)
     assert check.ok
     assert check.sentence == f"installed {library.__version__} (family lightfm)"
 
 
-def test_that_lightfm_is_not_there_is_no_fault_and_says_what_builds_it(tmp_path, monkeypatch):
+def test_a_missing_lightfm_is_no_fault_and_the_line_names_what_builds_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
     check = lightfm(tmp_path)
     assert check.ok

@@ -65,7 +65,7 @@ def test_a_first_line_cut_short(ledger, tmp_path):
 
 
 @pytest.mark.parametrize("tamper", ["change", "drop", "swap"])
-def test_tampering_is_found(ledger, tmp_path, tamper):
+def test_tampering_is_detected(ledger, tmp_path, tamper):
     for key in "abc":
         ledger.append(key, "decision", {"kind": "keep"})
     path = tmp_path / "ledger.jsonl"

@@ -78,7 +78,7 @@ def test_the_draft_of_a_dead_process_goes_and_that_of_a_living_one_stays(run):
     assert remove_orphans(runs) == Removed()
 
 
-def test_a_draft_of_a_killed_process_is_found(tmp_path):
+def test_a_draft_of_a_killed_process_is_detected(tmp_path):
     code = (
         "import os, sys; from pathlib import Path; from pipeline.stores.runs import Runs\n"
         "with Runs(Path(sys.argv[1])).open('r').draft('train/als') as d:\n"
@@ -114,7 +114,7 @@ def test_age_is_since_a_file_was_written_and_put_where_it_is(tmp_path):
     assert folder.is_dir()
 
 
-def test_a_run_that_is_worked_on_says_so(run):
+def test_a_run_that_is_worked_on_is_refused(run):
     manifest = run.folder / "train" / "als" / "manifest.json"
     os.utime(manifest, (1_000_000_000, 1_000_000_000))
     assert last_activity(run, "train/als").year == 2001

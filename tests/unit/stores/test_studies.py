@@ -23,7 +23,7 @@ FACTS = {"key": "als", "as_of": "2024-03-11T09:00:00Z"}
 WINDOWS = 3
 
 
-def worth(values):
+def value_of(values):
     """Value of a recipe: best at alpha 5, whatever the factors."""
     return 1.0 - 0.1 * abs(math.log(values["alpha"] / 5.0))
 
@@ -35,15 +35,17 @@ def go_on(study, trials, *, halve=False):
         asked = study.ask()
         asked_for.append(dict(asked.values))
         if not halve:
-            study.finish(asked, COMPLETE, {"windows": [worth(asked.values)]}, worth(asked.values))
+            study.finish(
+                asked, COMPLETE, {"windows": [value_of(asked.values)]}, value_of(asked.values)
+            )
             continue
         for step in range(1, WINDOWS + 1):
-            if not study.report(asked, step, worth(asked.values)) and step < WINDOWS:
-                study.finish(asked, PRUNED, {"windows": [worth(asked.values)] * step})
+            if not study.report(asked, step, value_of(asked.values)) and step < WINDOWS:
+                study.finish(asked, PRUNED, {"windows": [value_of(asked.values)] * step})
                 break
         else:
-            notes = {"windows": [worth(asked.values)] * WINDOWS}
-            study.finish(asked, COMPLETE, notes, worth(asked.values))
+            notes = {"windows": [value_of(asked.values)] * WINDOWS}
+            study.finish(asked, COMPLETE, notes, value_of(asked.values))
     return asked_for
 
 
@@ -101,26 +103,28 @@ def test_a_study_that_goes_on_proposes_what_an_unbroken_one_would(tmp_path):
     assert asked == unbroken
 
 
-def test_what_was_begun_is_found_with_its_facts_and_notes(tmp_path):
+def test_what_was_begun_is_read_with_its_facts_and_notes(tmp_path):
     with Studies(tmp_path) as studies:
         assert studies.find("one") is None
         study = studies.begin("one", FACTS, AXES, START)
         go_on(study, 2)
         study.note("mixture", {"of": "abc"})
     with Studies(tmp_path) as studies:
-        found = studies.find("one")
-        assert found is not None
-        assert found.facts["as_of"] == FACTS["as_of"]
-        assert found.noted("mixture") == {"of": "abc"}
-        assert found.noted("nothing") is None
-        assert [t.number for t in found.trials()] == [0, 1]
+        result = studies.find("one")
+        assert result is not None
+        assert result.facts["as_of"] == FACTS["as_of"]
+        assert result.noted("mixture") == {"of": "abc"}
+        assert result.noted("nothing") is None
+        assert [t.number for t in result.trials()] == [0, 1]
 
 
 def test_a_study_that_was_only_half_begun_is_begun_again(studies, monkeypatch):
-    from optuna.study import Study as Theirs
+    from optuna.study import Study as OptunaStudy
 
     with monkeypatch.context() as patch:
-        patch.setattr(Theirs, "set_user_attr", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(
+            OptunaStudy, "set_user_attr", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        )
         with pytest.raises(KeyboardInterrupt):
             studies.begin("one", FACTS, AXES, START, [{"alpha": 7.0, "factors": 16}])
     assert studies.find("one") is None
@@ -150,12 +154,12 @@ def test_a_failed_trial_is_not_proposed_again(studies):
     assert [t.notes.get("failure") for t in study.trials()][1:] == ["too large"] * 3
 
 
-def test_importance_tells_the_field_that_matters(studies):
+def test_importance_names_the_field_that_matters(studies):
     study = studies.begin("one", FACTS, AXES, START)
     go_on(study, 5)
-    assert study.importance({t.number: worth(t.values) for t in study.trials()}) == {}
+    assert study.importance({t.number: value_of(t.values) for t in study.trials()}) == {}
     go_on(study, 10)
-    alike = {t.number: worth(t.values) for t in study.trials()}
+    alike = {t.number: value_of(t.values) for t in study.trials()}
     shares = study.importance(alike)
     assert sum(shares.values()) == pytest.approx(1.0)
     assert shares["alpha"] > 0.7
@@ -218,7 +222,7 @@ def test_a_file_that_is_no_database_is_one_sentence(tmp_path):
         Studies(tmp_path).__enter__()
 
 
-def test_without_optuna_it_is_said_in_one_sentence(tmp_path, monkeypatch):
+def test_without_optuna_it_is_refused_in_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     with raises("extra.optuna_missing"):
         Studies(tmp_path)

@@ -26,7 +26,7 @@ def test_a_person_has_one_pseudonym(vault, tmp_path):
     assert len(vault) == 3
 
 
-def test_pseudonyms_tell_nothing(tmp_path):
+def test_pseudonyms_reveal_nothing(tmp_path):
     one = Vault(tmp_path / "one.db", KEY).pseudonyms(["anna"])["anna"]
     two = Vault(tmp_path / "two.db", KEY).pseudonyms(["anna"])["anna"]
     assert one != two  # random, not derived: the key alone does not lead to it
@@ -38,13 +38,13 @@ def test_pseudonyms_tell_nothing(tmp_path):
 def test_two_spellings_are_one_person(vault):
     spelled = [unicodedata.normalize(form, "josé") for form in ("NFC", "NFD")]
     assert spelled[0] != spelled[1]
-    found = vault.pseudonyms(spelled)
-    assert found[spelled[0]] == found[spelled[1]]
-    assert vault.lookup([spelled[1]]) == {spelled[1]: found[spelled[0]]}
-    assert vault.reveal([found[spelled[0]]]) == {found[spelled[0]]: spelled[0]}
+    pseudonyms = vault.pseudonyms(spelled)
+    assert pseudonyms[spelled[0]] == pseudonyms[spelled[1]]
+    assert vault.lookup([spelled[1]]) == {spelled[1]: pseudonyms[spelled[0]]}
+    assert vault.reveal([pseudonyms[spelled[0]]]) == {pseudonyms[spelled[0]]: spelled[0]}
 
 
-def test_lookup_makes_nobody(vault):
+def test_lookup_makes_no_pseudonym(vault):
     vault.pseudonyms(["anna"])
     assert list(vault.lookup(["anna", "bert"])) == ["anna"]
     assert len(vault) == 1
@@ -108,7 +108,7 @@ def test_a_file_that_is_no_vault_is_an_error(tmp_path):
         Vault(path, KEY)
 
 
-def test_a_vault_that_cannot_be_made_says_so(tmp_path):
+def test_a_vault_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with raises("vault.cannot_create"):
         Vault(tmp_path / "file" / "vault.db", KEY)

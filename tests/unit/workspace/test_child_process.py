@@ -70,7 +70,7 @@ def test_its_errors_arrive_as_they_were(child):
         child.call(f"{ME}:fail", kind="data")
 
 
-def test_a_bug_tells_its_name_and_not_its_words(child):
+def test_a_bug_is_logged_by_its_name_and_not_its_words(child):
     with pytest.raises(ChildFailed) as caught:
         child.call(f"{ME}:fail", kind="bug")
     assert "ZeroDivisionError" in str(caught.value)

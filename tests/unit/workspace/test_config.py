@@ -79,7 +79,7 @@ def test_a_wrong_field_of_a_nested_recipe_names_its_place_and_those_of_its_famil
         assert "item_limit" not in sentence and "spread" not in sentence
 
 
-def test_what_is_wrong_with_a_whole_recipe_is_said_of_it(file):
+def test_errors_of_a_whole_recipe_name_the_recipe(file):
     part = '[recipes.x.parts.als]\nfamily = "als"\n'
     sentence = refused(file, f'[recipes.x]\nfamily = "blend"\nweights = {{ alss = 1 }}\n{part}')
     assert sentence == "nightjar.toml: recipes.x: weights: unknown part 'alss'. Allowed: als"
@@ -91,12 +91,12 @@ def test_a_baseline_keeps_its_family(file):
     assert "another name" in sentence
 
 
-def test_the_environment_is_blamed_for_what_it_says(file):
-    for name, value, told in (
+def test_a_bad_variable_is_named_in_the_error(file):
+    for name, value, sentence in (
         ("NIGHTJAR__GATE__ALPHA", "2", "environment NIGHTJAR__GATE__ALPHA: gate.alpha = 2: "),
         ("NIGHTJAR__FOO__BAR", "1", "environment NIGHTJAR__FOO__BAR: unknown setting foo"),
     ):
-        assert refused(file, "", {name: value}).startswith(told)
+        assert refused(file, "", {name: value}).startswith(sentence)
 
 
 def test_the_environment_changes_one_field_of_a_default_recipe(file):
@@ -130,19 +130,19 @@ def test_several_faults_are_counted(file):
 
 
 @pytest.mark.parametrize("text", ["[gate", b"\xff\xfe"])
-def test_what_is_no_toml_is_said_so(file, text):
+def test_what_is_no_toml_is_an_error(file, text):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with raises("config.not_toml"):
         compose(file, {})
 
 
-def test_the_environment_wins_and_says_so(file):
+def test_the_environment_wins_and_is_named_as_source(file):
     file.write_text("[gate]\nalpha = 0.02\n")
     composed = compose(file, {"NIGHTJAR__GATE__ALPHA": "0.03", "NIGHTJAR_HOME": "/elsewhere"})
     assert composed.config.gate.alpha == 0.03
-    found = {s.path: s for s in settings(composed)}
-    assert found["gate.alpha"].origin == "environment NIGHTJAR__GATE__ALPHA"
-    assert found["gate.min_lift"].origin == "default"
+    by_path = {s.path: s for s in settings(composed)}
+    assert by_path["gate.alpha"].origin == "environment NIGHTJAR__GATE__ALPHA"
+    assert by_path["gate.min_lift"].origin == "default"
 
 
 def test_text_from_the_environment_needs_no_quotes(file):
@@ -156,10 +156,10 @@ def test_an_environment_variable_without_a_field(file, name):
 
 def test_every_setting_is_described(file):
     file.write_text(demo.TEMPLATE)
-    found = list(settings(compose(file, {})))
-    assert len(found) > 60
-    assert [s.path for s in found if not s.description] == []
-    assert {s.path: s.origin for s in found}["sources.purchases.columns"] == "nightjar.toml"
+    described = list(settings(compose(file, {})))
+    assert len(described) > 60
+    assert [s.path for s in described if not s.description] == []
+    assert {s.path: s.origin for s in described}["sources.purchases.columns"] == "nightjar.toml"
 
 
 def test_naming_recipes_keeps_the_baselines(file):

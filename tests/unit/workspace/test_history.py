@@ -38,7 +38,7 @@ def test_a_scorer_that_knows_tonights_holdout_is_passed_over():
     assert chosen([3, 1], lambda night: night.as_of <= days_before(14)) == {}
 
 
-def test_the_newest_that_fits_is_found_without_reading_all():
+def test_the_newest_that_fits_is_read_without_reading_all():
     asked = []
 
     def fits(night):
@@ -76,7 +76,7 @@ def test_of_two_decisions_for_one_as_of_the_later_line_counts():
     assert past.last_decision(days_before(6)) is None
 
 
-def test_the_first_night_says_nothing_of_how_long_a_holdout_must_be():
+def test_the_first_night_does_not_fix_the_length_of_a_holdout():
     lines = [
         decision(9, "first", holdout_days=28),
         decision(5, "keep", holdout_days=7),

@@ -87,7 +87,7 @@ def test_a_group_over_its_limit_leaves_nothing(machine):
     assert free_memory(system) == 0
 
 
-def test_this_machine_tells():
+def test_this_machine_reports_its_memory():
     assert 1 << 20 < free_memory() < 1 << 50
     assert limit_of(TrainConfig()) > 1 << 20
 

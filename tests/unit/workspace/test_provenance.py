@@ -8,11 +8,11 @@ from pipeline.workspace import provenance
 
 
 def test_what_computes_is_named_with_its_version():
-    found = provenance.libraries()
-    assert found["numpy"] == version("numpy") and found["implicit"] == version("implicit")
-    assert found["python"] == ".".join(map(str, sys.version_info[:3]))
-    assert len(found["blas"].split()) == 3  # library, version, kernels
-    assert found == provenance.libraries()
+    versions = provenance.libraries()
+    assert versions["numpy"] == version("numpy") and versions["implicit"] == version("implicit")
+    assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert len(versions["blas"].split()) == 3  # library, version, kernels
+    assert versions == provenance.libraries()
 
 
 def test_what_is_not_installed_is_left_out(monkeypatch):
@@ -22,8 +22,8 @@ def test_what_is_not_installed_is_left_out(monkeypatch):
         return "1"
 
     monkeypatch.setattr(provenance, "version", missing)
-    found = provenance.libraries()
-    assert "lightgbm" not in found and found["numpy"] == "1"
+    versions = provenance.libraries()
+    assert "lightgbm" not in versions and versions["numpy"] == "1"
 
 
 @pytest.mark.parametrize("answer", ["", None])

@@ -71,21 +71,21 @@ def filled(blocks: list[tuple[float, float]]) -> EProcess:
 def test_points_are_the_mixture_of_likelihood_ratios() -> None:
     random = Random(1)
     blocks = [(random.gauss(0.01, 0.02), random.uniform(1e-4, 9e-4)) for _ in range(6)]
-    found = filled(blocks)
-    assert found.e_value == pytest.approx(plain_points(blocks), rel=1e-9)
+    process = filled(blocks)
+    assert process.e_value == pytest.approx(plain_points(blocks), rel=1e-9)
     weights = np.array([1 / v for _, v in blocks])
     lifts = np.array([x for x, _ in blocks])
-    assert found.lift == pytest.approx(float((lifts * weights).sum() / weights.sum()))
-    assert found.se == pytest.approx(float(weights.sum() ** -0.5))
+    assert process.lift == pytest.approx(float((lifts * weights).sum() / weights.sum()))
+    assert process.se == pytest.approx(float(weights.sum() ** -0.5))
     assert EProcess(KEY).e_value == 1.0
     assert math.isnan(EProcess(KEY).lift)
 
 
 def test_a_sure_winner_does_not_overflow() -> None:
-    found = filled([(0.5, 1e-7)] * 3)
-    assert found.log_e > 1e5
-    assert found.e_value == 1e6
-    assert e_value_text(found.e_value) == "over 1,000,000"
+    process = filled([(0.5, 1e-7)] * 3)
+    assert process.log_e > 1e5
+    assert process.e_value == 1e6
+    assert e_value_text(process.e_value) == "over 1,000,000"
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_is_no_evidence_is_refused(bad: tuple[float, float]) -> None:
         EProcess(KEY).add(*bad, BLOCK)
 
 
-def test_people_are_not_counted_twice() -> None:
+def test_users_are_not_counted_twice() -> None:
     account = EProcess(KEY).add(0.01, 1e-4, BLOCK)
     for days in (0, 1, 6):
         later = Interval(BLOCK.start + days * DAY, BLOCK.end + days * DAY)
@@ -204,10 +204,10 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     # At seven nights a week a week counts once.
     decisions: list[Decision] = []
     for days in range(40):
-        found = decide(night(0, build_gate_history(decisions), days=days), QUIET)
-        decisions.append(found)
-        assert account_of(found).blocks == days // 7 + 1
-        if found.kind == "switch":
+        decision = decide(night(0, build_gate_history(decisions), days=days), QUIET)
+        decisions.append(decision)
+        assert account_of(decision).blocks == days // 7 + 1
+        if decision.kind == "switch":
             break
     assert decisions[-1].kind == "switch"
     assert len(decisions) % 7 == 1
@@ -224,10 +224,10 @@ def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
     assert (past.e_processes, past.opened) == ((), decisions[-1].block.end)
     back = (judged("new"), judged("als", 0.3, seed=2))
     after = {"champion": "new", "days": len(decisions)}
-    found = decide(night(0, past, *back, **after), QUIET)
-    assert account_of(found, "als").blocks == 0
-    assert found.kind != "switch"
-    assert rule(found, "switch.e_value", "als").outcome == "waiting"
+    decision = decide(night(0, past, *back, **after), QUIET)
+    assert account_of(decision, "als").blocks == 0
+    assert decision.kind != "switch"
+    assert rule(decision, "switch.e_value", "als").outcome == "waiting"
 
 
 def test_a_switch_that_never_went_live_closes_nothing() -> None:
@@ -262,37 +262,37 @@ def test_a_night_before_the_accounts_last_block_is_judged_by_its_own_past() -> N
 def test_another_length_of_block_or_of_lists_is_another_account() -> None:
     first = decide(night(0, GateHistory()), QUIET)
     longer = Interval(BLOCK.end, BLOCK.end + timedelta(days=14))
-    found = decide(replace(night(2, build_gate_history([first])), holdout=longer), QUIET)
-    assert account_of(found).blocks == 1
+    decision = decide(replace(night(2, build_gate_history([first])), holdout=longer), QUIET)
+    assert account_of(decision).blocks == 1
     tens = tuple(replace(r, k=10) for r in night(1, GateHistory()).judged)
-    found = decide(replace(night(1, build_gate_history([first])), judged=tens, k=10), QUIET)
-    assert account_of(found).blocks == 1
+    decision = decide(replace(night(1, build_gate_history([first])), judged=tens, k=10), QUIET)
+    assert account_of(decision).blocks == 1
 
 
 def test_an_equal_candidate_gathers_nothing() -> None:
     als = judged("als")
     twin = replace(als, name="twin", recipe_hash="hash-twin")
-    found = decide(night(0, GateHistory(), als, twin), QUIET)
-    points = rule(found, "switch.e_value", "twin")
-    assert (found.kind, points.outcome) == ("refresh", "underpowered")
+    decision = decide(night(0, GateHistory(), als, twin), QUIET)
+    points = rule(decision, "switch.e_value", "twin")
+    assert (decision.kind, points.outcome) == ("refresh", "underpowered")
     assert "too few differences" in points.sentence
-    assert account_of(found, "twin") == EProcess(account_of(found, "twin").key)
+    assert account_of(decision, "twin") == EProcess(account_of(decision, "twin").key)
 
 
 def test_too_few_users_count_no_block() -> None:
     few = (judged("als", n=150), judged("new", 0.5, n=150, seed=2))
-    found = decide(night(0, GateHistory(), *few), QUIET)
-    assert account_of(found).blocks == 0
-    assert rule(found, "switch.e_value", "new").outcome == "underpowered"
-    assert (found.kind, found.waiting) == ("keep", True)
+    decision = decide(night(0, GateHistory(), *few), QUIET)
+    assert account_of(decision).blocks == 0
+    assert rule(decision, "switch.e_value", "new").outcome == "underpowered"
+    assert (decision.kind, decision.waiting) == ("keep", True)
 
 
 def test_damaged_data_switch_nothing_and_move_no_account() -> None:
     better = (judged("als"), judged("new", 0.2, seed=2))
-    found = decide(night(0, GateHistory(), *better, last=reference("last", -0.2)), CONFIG)
-    assert (found.kind, found.recipe, found.e_processes) == ("block", "als", ())
-    assert rule(found, "refresh.last").sentence in found.sentence
-    assert build_gate_history([found]).e_processes == ()
+    decision = decide(night(0, GateHistory(), *better, last=reference("last", -0.2)), CONFIG)
+    assert (decision.kind, decision.recipe, decision.e_processes) == ("block", "als", ())
+    assert rule(decision, "refresh.last").sentence in decision.sentence
+    assert build_gate_history([decision]).e_processes == ()
     slow = (judged("als", noise=0.001), judged("new", 0.04, noise=0.05, seed=2))
     healthy = decide(night(0, GateHistory(), *slow), QUIET.model_copy(update={"candidates": 10**9}))
     assert healthy.inconclusive == "new"
@@ -307,7 +307,7 @@ def test_damaged_data_switch_nothing_and_move_no_account() -> None:
     assert aged.kind == "switch"
 
 
-def test_the_grey_zone_names_who_a_person_may_switch_to() -> None:
+def test_the_grey_zone_names_recipes_a_person_may_switch_to() -> None:
     decisions: list[Decision] = []
     while len(decisions) < 12 and (not decisions or decisions[-1].kind != "switch"):
         slow = (judged("als", noise=0.001), judged("new", 0.02, noise=0.05, seed=2))

@@ -84,7 +84,7 @@ def judged(
     lift: float = 0.0,
     *,
     n: int = 1200,
-    rung: int | None = None,
+    baseline: int | None = None,
     noise: float = 0.02,
     seed: int = 1,
     coverage: float | None = 0.5,
@@ -93,13 +93,13 @@ def judged(
     random = np.random.default_rng(seed)
     base = level(n)
     values = base * (1 + lift) + random.normal(0, noise, n)
-    return EvaluatedRecipe(name, f"hash-{name}", rung, users(values, harm), coverage, k=20)
+    return EvaluatedRecipe(name, f"hash-{name}", baseline, users(values, harm), coverage, k=20)
 
 
 def ladder(n: int = 1200) -> tuple[EvaluatedRecipe, ...]:
     return (
-        judged("popularity", -0.5, n=n, rung=0, coverage=0.02, seed=11),
-        judged("decayed_popularity", -0.3, n=n, rung=1, coverage=0.02, seed=12),
+        judged("popularity", -0.5, n=n, baseline=0, coverage=0.02, seed=11),
+        judged("decayed_popularity", -0.3, n=n, baseline=1, coverage=0.02, seed=12),
     )
 
 
@@ -127,9 +127,9 @@ def evidence(*recipes: EvaluatedRecipe, **changes: Any) -> Evidence:
 
 
 def rule(decision: Decision, name: str, subject: str | None = None) -> RuleResult:
-    found = [r for r in decision.rules if r.name == name and subject in (None, r.subject)]
-    assert len(found) == 1, (name, subject, [r.name for r in decision.rules])
-    return found[0]
+    matching = [r for r in decision.rules if r.name == name and subject in (None, r.subject)]
+    assert len(matching) == 1, (name, subject, [r.name for r in decision.rules])
+    return matching[0]
 
 
 # A first model -----------------------------------------------------------------------------------
@@ -138,44 +138,46 @@ def rule(decision: Decision, name: str, subject: str | None = None) -> RuleResul
 def test_without_a_champion_the_best_that_learns_is_first() -> None:
     night = evidence(judged("als"), judged("wild", -0.4, seed=2), judged("als2", 0.1, seed=3))
     # als would have been the first, had als2 not been there: no rule refuses it.
-    found = decide(replace(night, champion=None, last=None, month=None, past=GateHistory()), CONFIG)
-    assert (found.kind, found.recipe, found.recipe_hash) == ("first", "als2", "hash-als2")
-    assert found.promotes
-    assert rule(found, "first.lift.decayed_popularity", "als2").outcome == "pass"
-    assert rule(found, "first.lift.decayed_popularity", "wild").outcome == "fail"
-    assert "wild fails a rule (-" in found.sentence
-    assert "als is behind als2 (+" in found.sentence
-    assert "over decayed_popularity" in found.sentence
-    assert found.anchor == Anchor("hash-als2", pytest.approx(1.1 / 0.7, rel=0.02), 1)
-    assert "anchor covers only" in found.sentence
-    assert [r.recipe_hash for r in found.ratios if r.accepted] == ["hash-als2"]
+    decision = decide(
+        replace(night, champion=None, last=None, month=None, past=GateHistory()), CONFIG
+    )
+    assert (decision.kind, decision.recipe, decision.recipe_hash) == ("first", "als2", "hash-als2")
+    assert decision.promotes
+    assert rule(decision, "first.lift.decayed_popularity", "als2").outcome == "pass"
+    assert rule(decision, "first.lift.decayed_popularity", "wild").outcome == "fail"
+    assert "wild fails a rule (-" in decision.sentence
+    assert "als is behind als2 (+" in decision.sentence
+    assert "over decayed_popularity" in decision.sentence
+    assert decision.anchor == Anchor("hash-als2", pytest.approx(1.1 / 0.7, rel=0.02), 1)
+    assert "anchor covers only" in decision.sentence
+    assert [r.recipe_hash for r in decision.ratios if r.accepted] == ["hash-als2"]
 
 
 def test_when_learning_does_not_pay_the_best_baseline_is_first() -> None:
     night = evidence(judged("als", -0.4), champion=None)
-    found = decide(night, CONFIG)
-    assert (found.kind, found.recipe) == ("first", "decayed_popularity")
-    assert "no learned recipe beats every baseline" in found.sentence
-    assert "als fails a rule" in found.sentence
-    assert found.anchor == Anchor("hash-decayed_popularity", 1.0, 1)
+    decision = decide(night, CONFIG)
+    assert (decision.kind, decision.recipe) == ("first", "decayed_popularity")
+    assert "no learned recipe beats every baseline" in decision.sentence
+    assert "als fails a rule" in decision.sentence
+    assert decision.anchor == Anchor("hash-decayed_popularity", 1.0, 1)
 
 
-def test_a_rung_must_beat_each_below_it() -> None:
+def test_a_baseline_must_beat_each_below_it() -> None:
     # als is above decayed popularity, but not above own counts, which are above everything.
-    own = judged("personal_frequency", 0.1, rung=2, seed=4)
+    own = judged("personal_frequency", 0.1, baseline=2, seed=4)
     assert (
         decide(evidence(judged("als"), own, champion=None), CONFIG).recipe == "personal_frequency"
     )
     # A personal frequency that does not beat decayed popularity is not counted as beaten.
-    weak = judged("personal_frequency", -0.29, rung=2, seed=4)
+    weak = judged("personal_frequency", -0.29, baseline=2, seed=4)
     tie = decide(evidence(judged("als", -0.29), weak, champion=None), CONFIG)
     assert tie.recipe == "decayed_popularity"
 
 
-def test_too_few_users_for_a_first_model_is_decayed_popularity_and_said() -> None:
-    found = decide(evidence(judged("als", 1.0, n=199), champion=None), CONFIG)
-    assert (found.kind, found.recipe) == ("first", "decayed_popularity")
-    assert "underpowered: 199 users can be evaluated (200 needed)" in found.sentence
+def test_too_few_users_for_a_first_model_is_decayed_popularity_and_reported() -> None:
+    decision = decide(evidence(judged("als", 1.0, n=199), champion=None), CONFIG)
+    assert (decision.kind, decision.recipe) == ("first", "decayed_popularity")
+    assert "underpowered: 199 users can be evaluated (200 needed)" in decision.sentence
     no_fallback = decide(
         evidence(judged("als", 1.0, n=199), champion=None),
         GateConfig(fallback="something_else"),
@@ -184,7 +186,7 @@ def test_too_few_users_for_a_first_model_is_decayed_popularity_and_said() -> Non
     assert "something_else is missing; nothing goes live" in no_fallback.sentence
 
 
-def test_nobody_to_judge_is_underpowered_and_no_error() -> None:
+def test_no_users_to_judge_is_underpowered_and_no_error() -> None:
     night = evidence(judged("als", n=0), champion=None, last=None, month=None)
     assert decide(night, CONFIG).recipe == "decayed_popularity"
     waiting = decide(evidence(judged("als", n=0)), CONFIG)
@@ -204,31 +206,31 @@ def test_a_candidate_that_is_clearly_better_is_switched_to() -> None:
             BlockRatio("hash-new", block(9), 9.0, 0.01),
         ),
     )
-    found = decide(evidence(judged("als"), judged("new", 0.2, seed=2), past=past), CONFIG)
-    assert (found.kind, found.recipe, found.recipe_hash) == ("switch", "new", "hash-new")
-    assert found.sentence.startswith(
+    decision = decide(evidence(judged("als"), judged("new", 0.2, seed=2), past=past), CONFIG)
+    assert (decision.kind, decision.recipe, decision.recipe_hash) == ("switch", "new", "hash-new")
+    assert decision.sentence.startswith(
         "switch: new replaces als: e-value over 1,000,000 (500 needed), lift +"
     )
-    assert rule(found, "switch.churn", "new").outcome == "reported"
-    points = rule(found, "switch.e_value", "new")
+    assert rule(decision, "switch.churn", "new").outcome == "reported"
+    points = rule(decision, "switch.e_value", "new")
     assert (points.outcome, points.bound) == ("pass", 500)
-    assert found.anchor is not None
-    tonight = next(r.ratio for r in found.ratios if r.recipe_hash == "hash-new")
-    assert found.anchor.ratio == pytest.approx((tonight + 1.5 + 1.7) / 3)
-    assert not found.anchor.thin
+    assert decision.anchor is not None
+    tonight = next(r.ratio for r in decision.ratios if r.recipe_hash == "hash-new")
+    assert decision.anchor.ratio == pytest.approx((tonight + 1.5 + 1.7) / 3)
+    assert not decision.anchor.thin
 
 
 def test_more_candidates_than_allowed_make_the_threshold_stricter() -> None:
     many = [judged(f"c{n}", -0.1, seed=20 + n) for n in range(6)]
-    found = decide(evidence(judged("als"), *many), CONFIG)
-    assert rule(found, "switch.e_value", "c0").bound == pytest.approx(800)
+    decision = decide(evidence(judged("als"), *many), CONFIG)
+    assert rule(decision, "switch.e_value", "c0").bound == pytest.approx(800)
 
 
 def test_the_one_with_most_points_of_several_winners_leads() -> None:
     night = evidence(judged("als"), judged("a", 0.1, seed=2), judged("b", 0.2, seed=3))
-    found = decide(night, CONFIG)
-    assert found.recipe == "b"
-    assert "a: e-value over 1,000,000 (500 needed)" in found.sentence
+    decision = decide(night, CONFIG)
+    assert decision.recipe == "b"
+    assert "a: e-value over 1,000,000 (500 needed)" in decision.sentence
 
 
 @pytest.mark.parametrize(
@@ -244,11 +246,11 @@ def test_each_rule_can_stop_a_switch(candidate: dict[str, Any], rule_name: str) 
     # Spread over seeds is known to be nothing here: the lift alone is too small.
     config = GateConfig(default_seed_sd=0.0)
     night = evidence(judged("als", noise=0.001), judged("new", **candidate, seed=2))
-    found = decide(night, config)
-    assert found.kind == "refresh"
-    assert rule(found, rule_name, "new").outcome == "fail"
-    assert "; new: e-value " in found.sentence
-    others = [r for r in found.rules if r.name.startswith("switch.") and r.subject == "new"]
+    decision = decide(night, config)
+    assert decision.kind == "refresh"
+    assert rule(decision, rule_name, "new").outcome == "fail"
+    assert "; new: e-value " in decision.sentence
+    others = [r for r in decision.rules if r.name.startswith("switch.") and r.subject == "new"]
     if rule_name in ("switch.coverage", "switch.slice.cold"):
         assert [r.name for r in others if r.outcome == "fail"] == [rule_name]
 
@@ -262,38 +264,38 @@ def test_the_luck_of_the_seed_alone_stops_a_lift_that_users_would_prove() -> Non
 
 
 def test_a_candidate_below_a_baseline_is_not_switched_to() -> None:
-    own = judged("personal_frequency", 0.4, rung=2, seed=4, coverage=0.1)
-    found = decide(evidence(judged("als"), judged("new", 0.2, seed=2), own), CONFIG)
-    assert rule(found, "switch.baseline.personal_frequency", "new").outcome == "fail"
-    assert rule(found, "switch.coverage", "personal_frequency").outcome == "fail"
-    assert found.kind == "block"  # the champion itself is under .98 of it
-    assert rule(found, "refresh.baseline").outcome == "fail"
-    assert rule(found, "refresh.baseline").sentence in found.sentence
+    own = judged("personal_frequency", 0.4, baseline=2, seed=4, coverage=0.1)
+    decision = decide(evidence(judged("als"), judged("new", 0.2, seed=2), own), CONFIG)
+    assert rule(decision, "switch.baseline.personal_frequency", "new").outcome == "fail"
+    assert rule(decision, "switch.coverage", "personal_frequency").outcome == "fail"
+    assert decision.kind == "block"  # the champion itself is under .98 of it
+    assert rule(decision, "refresh.baseline").outcome == "fail"
+    assert rule(decision, "refresh.baseline").sentence in decision.sentence
 
 
 def test_small_slices_are_reported_and_not_judged() -> None:
     night = evidence(judged("als", n=350), judged("new", 0.5, n=350, harm={"hot": 0.1}, seed=2))
-    found = decide(night, CONFIG)
-    assert found.kind == "switch"
-    assert rule(found, "switch.slice.hot", "new").outcome == "underpowered"
+    decision = decide(night, CONFIG)
+    assert decision.kind == "switch"
+    assert rule(decision, "switch.slice.hot", "new").outcome == "underpowered"
 
 
 # A refresh ---------------------------------------------------------------------------------------
 
 
-def test_a_healthy_night_refreshes_and_says_with_what() -> None:
-    found = decide(evidence(judged("als"), judged("wild", -0.4, seed=2)), CONFIG)
-    assert (found.kind, found.recipe, found.anchor) == (
+def test_a_healthy_night_refreshes_and_names_the_recipe() -> None:
+    decision = decide(evidence(judged("als"), judged("wild", -0.4, seed=2)), CONFIG)
+    assert (decision.kind, decision.recipe, decision.anchor) == (
         "refresh",
         "als",
         Anchor("hash-als", 1.4, 3),
     )
-    assert found.sentence.startswith("refresh: als on newer data: NDCG@20 ")
-    assert "against the scorer of the night before (1,200 users)" in found.sentence
-    assert "wild: e-value under 0.1 (500 needed), lift -4" in found.sentence
-    assert rule(found, "switch.e_value", "wild").outcome == "fail"
-    assert rule(found, "refresh.month").outcome == "pass"
-    assert rule(found, "refresh.baseline_ratio").outcome == "pass"
+    assert decision.sentence.startswith("refresh: als on newer data: NDCG@20 ")
+    assert "against the scorer of the night before (1,200 users)" in decision.sentence
+    assert "wild: e-value under 0.1 (500 needed), lift -4" in decision.sentence
+    assert rule(decision, "switch.e_value", "wild").outcome == "fail"
+    assert rule(decision, "refresh.month").outcome == "pass"
+    assert rule(decision, "refresh.baseline_ratio").outcome == "pass"
 
 
 @pytest.mark.parametrize(
@@ -309,15 +311,15 @@ def test_a_healthy_night_refreshes_and_says_with_what() -> None:
     ],
 )
 def test_each_rule_can_block_a_refresh(changes: dict[str, Any], rule_name: str) -> None:
-    found = decide(evidence(judged("als"), **changes), CONFIG)
-    assert (found.kind, found.recipe, found.recipe_hash) == ("block", "als", "hash-als")
-    assert rule(found, rule_name).outcome in ("fail", "missing")
-    assert rule(found, rule_name).sentence in found.reasons
-    assert not [r.name for r in found.rules if r.name in found.sentence]
-    assert found.sentence.endswith("; the live lists stay")
+    decision = decide(evidence(judged("als"), **changes), CONFIG)
+    assert (decision.kind, decision.recipe, decision.recipe_hash) == ("block", "als", "hash-als")
+    assert rule(decision, rule_name).outcome in ("fail", "missing")
+    assert rule(decision, rule_name).sentence in decision.reasons
+    assert not [r.name for r in decision.rules if r.name in decision.sentence]
+    assert decision.sentence.endswith("; the live lists stay")
     past = changes.get("past", GateHistory(anchors=(Anchor("hash-als", 1.4, 3),)))
-    assert found.anchor == past.anchor_of("hash-als")
-    failed = {r.name for r in found.rules if r.outcome in ("fail", "missing")}
+    assert decision.anchor == past.anchor_of("hash-als")
+    failed = {r.name for r in decision.rules if r.outcome in ("fail", "missing")}
     assert len(failed) >= 1
     if rule_name != "refresh.last":  # a loss everywhere is one in each slice, too
         assert {name for name in failed if name.startswith("refresh.")} == {rule_name}
@@ -325,12 +327,12 @@ def test_each_rule_can_block_a_refresh(changes: dict[str, Any], rule_name: str) 
 
 def test_a_loss_within_three_standard_errors_passes() -> None:
     noisy = reference("last", -0.06, noise=0.2)
-    found = decide(evidence(judged("als"), last=noisy), CONFIG)
-    last = rule(found, "refresh.last")
+    decision = decide(evidence(judged("als"), last=noisy), CONFIG)
+    last = rule(decision, "refresh.last")
     assert last.figure is not None
     assert last.bound is not None
     assert last.bound < last.figure < -CONFIG.refresh_margin
-    assert found.kind == "refresh"
+    assert decision.kind == "refresh"
 
 
 def test_a_ratio_that_fell_within_its_error_is_no_proved_harm() -> None:
@@ -338,18 +340,18 @@ def test_a_ratio_that_fell_within_its_error_is_no_proved_harm() -> None:
         past = GateHistory(
             (BlockRatio("hash-als", block(1), 1.43, se),), (Anchor("hash-als", 1.7, 3),)
         )
-        found = decide(evidence(judged("als"), past=past), CONFIG)
-        ratio = rule(found, "refresh.baseline_ratio")
+        decision = decide(evidence(judged("als"), past=past), CONFIG)
+        ratio = rule(decision, "refresh.baseline_ratio")
         assert ratio.figure is not None
         assert ratio.bound is not None
         assert ratio.figure < ratio.bound
-        assert found.kind == kind
+        assert decision.kind == kind
 
 
 def test_no_scorer_of_a_month_ago_is_reported() -> None:
-    found = decide(evidence(judged("als"), month=None, skipped=("x is too new",)), CONFIG)
-    assert found.kind == "refresh"
-    month = rule(found, "refresh.month")
+    decision = decide(evidence(judged("als"), month=None, skipped=("x is too new",)), CONFIG)
+    assert decision.kind == "refresh"
+    month = rule(decision, "refresh.month")
     assert (month.outcome, "x is too new" in month.sentence) == ("reported", True)
     few = decide(evidence(judged("als"), month=reference("month", -0.5, n=150)), CONFIG)
     assert (few.kind, rule(few, "refresh.month").outcome) == ("refresh", "underpowered")
@@ -357,22 +359,22 @@ def test_no_scorer_of_a_month_ago_is_reported() -> None:
 
 def test_no_difference_passes() -> None:
     same = judged("t", n=1200).users
-    found = decide(
+    decision = decide(
         evidence(
             judged("als"), last=Reference("last", same, same), month=Reference("m", same, same)
         ),
         CONFIG,
     )
-    assert found.kind == "refresh"
-    assert "too few differences" in rule(found, "refresh.last").sentence
+    assert decision.kind == "refresh"
+    assert "too few differences" in rule(decision, "refresh.last").sentence
 
 
-def test_a_stored_scorer_that_hits_nobody_is_no_hurdle() -> None:
+def test_a_stored_scorer_without_hits_is_no_hurdle() -> None:
     nothing = users(np.zeros(1200))
     tonight = judged("t").users
-    found = decide(evidence(judged("als"), last=Reference("last", tonight, nothing)), CONFIG)
-    assert found.kind == "refresh"
-    assert rule(found, "refresh.last").figure is None
+    decision = decide(evidence(judged("als"), last=Reference("last", tonight, nothing)), CONFIG)
+    assert decision.kind == "refresh"
+    assert rule(decision, "refresh.last").figure is None
 
 
 def test_too_few_users_keep_for_three_nights_and_then_ask() -> None:
@@ -404,9 +406,9 @@ def test_the_ratio_is_a_mean_over_two_blocks_that_do_not_overlap() -> None:
             BlockRatio("hash-other", block(1), 99.0, 0.0, True),
         ),
     )
-    found = decide(evidence(judged("als"), past=past), CONFIG)
-    tonight = next(r for r in found.ratios if r.recipe_hash == "hash-als")
-    ratio = rule(found, "refresh.baseline_ratio")
+    decision = decide(evidence(judged("als"), past=past), CONFIG)
+    tonight = next(r for r in decision.ratios if r.recipe_hash == "hash-als")
+    ratio = rule(decision, "refresh.baseline_ratio")
     assert ratio.figure == pytest.approx((tonight.ratio + 2.4) / 2)
     assert ratio.bound == pytest.approx(1.8)
     assert f"standard error {tonight.se / 2:.3f}" in ratio.sentence
@@ -489,30 +491,30 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
 )
 def test_what_is_missing_blocks_by_its_name(night: Evidence, words: str) -> None:
     for champion in (night.champion, None):
-        found = decide(replace(night, champion=champion), CONFIG)
+        decision = decide(replace(night, champion=champion), CONFIG)
         if champion is None and night.champion in ("gone", "x"):
             continue
-        assert found.kind == "block"
-        assert found.recipe == champion
-        assert words in found.sentence
-        assert any(words.endswith(r.sentence) for r in found.rules)
+        assert decision.kind == "block"
+        assert decision.recipe == champion
+        assert words in decision.sentence
+        assert any(words.endswith(r.sentence) for r in decision.rules)
 
 
 def test_a_check_of_the_data_keeps_its_figure_and_bound() -> None:
     failed = data_check("volume", False, "400 events, 500 at least", 400.0, 500.0)
     schema = data_check("schema", True, "as before")
     for passed in (False, True):
-        found = decide(
+        decision = decide(
             evidence(
                 ALS,
                 checks=(replace(failed, status=Status.PASSED if passed else Status.FAILED), schema),
             ),
             CONFIG,
         )
-        told = rule(found, "check.volume")
-        assert (told.outcome, told.figure, told.bound) == (verdict(passed), 400.0, 500.0)
-        told = rule(found, "check.schema")
-        assert (told.figure, told.bound) == (None, None)
+        checked = rule(decision, "check.volume")
+        assert (checked.outcome, checked.figure, checked.bound) == (verdict(passed), 400.0, 500.0)
+        checked = rule(decision, "check.schema")
+        assert (checked.figure, checked.bound) == (None, None)
 
 
 def test_no_change_has_no_sign() -> None:
@@ -522,25 +524,25 @@ def test_no_change_has_no_sign() -> None:
 
 def test_a_candidate_that_failed_to_train_leaves_the_others_compared() -> None:
     night = evidence(ALS, absent=(Absent("big", None, "out of memory"),))
-    found = decide(replace(night, expected=(*night.expected, "big")), CONFIG)
-    assert found.kind == "refresh"
-    assert rule(found, "absent").sentence == "big: out of memory"
-    assert found.sentence.endswith("; degraded: big was left out")
+    decision = decide(replace(night, expected=(*night.expected, "big")), CONFIG)
+    assert decision.kind == "refresh"
+    assert rule(decision, "absent").sentence == "big: out of memory"
+    assert decision.sentence.endswith("; degraded: big was left out")
 
 
 def test_slices_that_one_side_lacks_block_a_switch() -> None:
     new = judged("new", 0.2, seed=2)
     extra = new.users.with_columns(pl.col(NDCG).alias(SLICE + "segment_x"))
-    found = decide(evidence(ALS, replace(new, users=extra)), CONFIG)
-    assert found.kind == "refresh"
-    assert rule(found, "switch.slice.segment_x", "new").outcome == "missing"
+    decision = decide(evidence(ALS, replace(new, users=extra)), CONFIG)
+    assert decision.kind == "refresh"
+    assert rule(decision, "switch.slice.segment_x", "new").outcome == "missing"
 
 
 def test_many_faults_are_counted_and_all_are_kept() -> None:
     bare = replace(ALS, users=ALS.users.select(c.USER_ID))
-    found = decide(evidence(bare), CONFIG)
-    assert len(found.reasons) == 1 + len(SLICES)
-    assert "and 5 more; the live lists stay" in found.sentence
+    decision = decide(evidence(bare), CONFIG)
+    assert len(decision.reasons) == 1 + len(SLICES)
+    assert "and 5 more; the live lists stay" in decision.sentence
 
 
 # The shape ---------------------------------------------------------------------------------------
@@ -565,11 +567,11 @@ NIGHTS = (
 
 @pytest.mark.parametrize("night", NIGHTS)
 def test_a_decision_is_written_as_plain_json_and_read_back_equal(night: Evidence) -> None:
-    found = decide(night, CONFIG)
-    text = json.dumps(plain(found), allow_nan=False)
-    assert TypeAdapter(Decision).validate_json(text) == found
-    assert found.rules
-    assert "\n" not in found.sentence
+    decision = decide(night, CONFIG)
+    text = json.dumps(plain(decision), allow_nan=False)
+    assert TypeAdapter(Decision).validate_json(text) == decision
+    assert decision.rules
+    assert "\n" not in decision.sentence
 
 
 @pytest.mark.parametrize("night", NIGHTS)
@@ -577,31 +579,31 @@ def test_what_is_offered_is_what_can_be_accepted(night: Evidence) -> None:
     gone = (*CHECKS, data_check("catalogue", False, "half of it is gone"))
     late = replace(night, last=None, skipped=("s",))
     for one in (night, late, replace(night, checks=gone), replace(night, checks=())):
-        found = decide(one, CONFIG)
+        decision = decide(one, CONFIG)
         names = {None, *(r.name for r in one.judged)}
         taken = set()
         for name in names:
             try:
-                accept(found, one.past, by="Ada", reason="so", recipe=name)
+                accept(decision, one.past, by="Ada", reason="so", recipe=name)
             except GateError:
                 continue
             taken.add(name)
-        offered = offers(found)
+        offered = offers(decision)
         assert taken - {None} == set(offered)
         assert (None in taken) == bool(offered)
-        assert bool(offered) == (found.kind in ("keep", "block") and one.checks == CHECKS)
+        assert bool(offered) == (decision.kind in ("keep", "block") and one.checks == CHECKS)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.sampled_from(NIGHTS), st.integers(0, 2**32))
 def test_equal_evidence_in_any_order_gives_one_decision(night: Evidence, seed: int) -> None:
-    dice = Random(seed)
+    rng = Random(seed)
 
     def mixed(things: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(dice.sample(things, len(things)))
+        return tuple(rng.sample(things, len(things)))
 
     def rows(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame[dice.sample(range(frame.height), frame.height)]
+        return frame[rng.sample(range(frame.height), frame.height)]
 
     last = night.last
     other = replace(
@@ -667,12 +669,12 @@ def test_thresholds_have_bounds(bad: dict[str, Any]) -> None:
 def _switches(lift: float, nights: int, seed: int, tau: float = 0.005) -> int:
     """Count the switches to a candidate of true `lift`, with new users and seeds each night."""
     random = np.random.default_rng(seed)
-    n, found = 400, 0
+    n, switches = 400, 0
     for _ in range(nights):
         base = random.beta(1.2, 4.0, n)
-        dice = random.normal(0, tau, 2)
-        als = base * (1 + dice[0]) + random.normal(0, 0.05, n)
-        new = base * (1 + lift + dice[1]) + random.normal(0, 0.05, n)
+        noise = random.normal(0, tau, 2)
+        als = base * (1 + noise[0]) + random.normal(0, 0.05, n)
+        new = base * (1 + lift + noise[1]) + random.normal(0, 0.05, n)
         pop = EvaluatedRecipe("popularity", "p", 0, users(base * 0.5), 0.1, 20)
         recipes = (
             pop,
@@ -688,8 +690,8 @@ def _switches(lift: float, nights: int, seed: int, tau: float = 0.005) -> int:
             CHECKS,
             past=GateHistory(anchors=(Anchor("a", 2.0, 3),)),
         )
-        found += decide(night, CONFIG).kind == "switch"
-    return found
+        switches += decide(night, CONFIG).kind == "switch"
+    return switches
 
 
 def test_equal_candidates_are_hardly_ever_switched_to() -> None:
@@ -697,5 +699,5 @@ def test_equal_candidates_are_hardly_ever_switched_to() -> None:
     assert _switches(0.0, 300, seed=7) <= 3
 
 
-def test_a_fifth_better_is_found() -> None:
+def test_a_fifth_better_is_detected() -> None:
     assert _switches(0.2, 20, seed=8) == 20

@@ -87,7 +87,7 @@ print(meter.peak_bytes / 2**20)
     assert 0.7 * 191 < peak < 1.3 * 191
 
 
-def test_what_no_look_caught_is_told_by_the_kernel_or_by_the_last_look():
+def test_what_no_look_caught_is_measured_by_the_kernel_or_by_the_last_look():
     record, kept = measured("""
 import json
 from pipeline.steps.diagnostics import training_cost as cost
@@ -133,7 +133,7 @@ def test_the_meter_ends_with_its_block_whatever_happens():
     assert not meter._watch.is_alive()
 
 
-def test_fit_tells_what_it_took():
+def test_fit_reports_what_it_took():
     history = small_window()
     scorer, cost = fit("als", Als(factors=2, iterations=3), history, TrainConfig(), lambda _: None)
     assert cost.parameters == scorer.parameters > 2 * (30 + 17)

@@ -13,13 +13,13 @@ THEN = Provenance(
 )
 
 
-def found(now, *, then=THEN, deterministic=True, window=(), damage=None):
-    told = causes(then, now, deterministic=deterministic, window=window, damage=damage)
-    return [(cause.kind, cause.sentence) for cause in told]
+def kinds_and_sentences(now, *, then=THEN, deterministic=True, window=(), damage=None):
+    named = causes(then, now, deterministic=deterministic, window=window, damage=damage)
+    return [(cause.kind, cause.sentence) for cause in named]
 
 
 def test_nothing_that_is_the_same_is_a_cause():
-    assert found(THEN) == []
+    assert kinds_and_sentences(THEN) == []
 
 
 @pytest.mark.parametrize(
@@ -47,44 +47,48 @@ def test_nothing_that_is_the_same_is_a_cause():
     ],
 )
 def test_each_change_is_named_alone(changed, kind, part):
-    ((named, sentence),) = found(replace(THEN, **changed))
+    ((named, sentence),) = kinds_and_sentences(replace(THEN, **changed))
     assert named == kind and part in sentence
 
 
 def test_a_window_of_as_many_rows_that_differs_is_named_by_its_arrays():
-    ((kind, sentence),) = found(THEN, window=("timestamp_us", "weight"))
+    ((kind, sentence),) = kinds_and_sentences(THEN, window=("timestamp_us", "weight"))
     assert kind == CauseKind.DATA and "differs in timestamp_us, weight" in sentence
 
 
 def test_fewer_rows_explain_the_window_by_themselves():
     fewer = replace(THEN, rows={**THEN.rows, "events": 99})
-    assert [kind for kind, _ in found(fewer, window=("timestamp_us",))] == [CauseKind.ROWS]
+    assert [kind for kind, _ in kinds_and_sentences(fewer, window=("timestamp_us",))] == [
+        CauseKind.ROWS
+    ]
 
 
-def test_what_the_lake_says_of_its_files_is_passed_on():
-    assert found(THEN, damage="lake table events: x differs") == [
+def test_errors_of_the_lake_on_its_files_are_passed_on():
+    assert kinds_and_sentences(THEN, damage="lake table events: x differs") == [
         (CauseKind.DATA, "lake table events: x differs")
     ]
 
 
 def test_threads_that_race_are_a_cause_by_declaration():
-    assert [kind for kind, _ in found(THEN, deterministic=False)] == [CauseKind.THREADS]
+    assert [kind for kind, _ in kinds_and_sentences(THEN, deterministic=False)] == [
+        CauseKind.THREADS
+    ]
 
 
 def test_a_gpu_then_and_now_is_a_cause_by_itself():
     gpu = replace(THEN, trained_on="cuda")
-    assert [kind for kind, _ in found(gpu, then=gpu)] == [CauseKind.DEVICE]
+    assert [kind for kind, _ in kinds_and_sentences(gpu, then=gpu)] == [CauseKind.DEVICE]
 
 
 def test_libraries_that_were_not_recorded_cannot_be_ruled_out():
     silent = replace(THEN, libraries={})
-    ((kind, sentence),) = found(THEN, then=silent)
+    ((kind, sentence),) = kinds_and_sentences(THEN, then=silent)
     assert kind == CauseKind.LIBRARY and "did not record" in sentence
 
 
 def test_the_surest_cause_stands_first():
     now = replace(THEN, rows={**THEN.rows, "events": 1}, commit="b" * 40, trained_on="cuda")
-    kinds = [kind for kind, _ in found(now, deterministic=False)]
+    kinds = [kind for kind, _ in kinds_and_sentences(now, deterministic=False)]
     assert kinds == [CauseKind.ROWS, CauseKind.THREADS, CauseKind.DEVICE, CauseKind.CODE]
 
 

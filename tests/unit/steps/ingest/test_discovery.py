@@ -26,7 +26,7 @@ from tests.ingesting import AT, land, orders, workspace
 from tests.raising import raises
 
 LATER = datetime(2030, 1, 1, tzinfo=UTC)
-NOBODY = 65534
+UNPRIVILEGED = 65534
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def without_privileges():
     """Run as a user whom permissions bind; root is not bound."""
     root = os.geteuid() == 0
     if root:
-        os.seteuid(NOBODY)
+        os.seteuid(UNPRIVILEGED)
     try:
         yield
     finally:
@@ -59,7 +59,7 @@ def without_privileges():
             os.seteuid(0)
 
 
-def found(home: Path) -> list[str]:
+def waiting(home: Path) -> list[str]:
     return [name for inside in landed(home, LATER) for _, name in inside.files]
 
 
@@ -78,7 +78,7 @@ def test_tables_come_in_order_and_the_oldest_first(open_place):
     late = landing / "events" / "late.csv"
     late.touch()
     os.utime(late, (LATER.timestamp() + 1,) * 2)
-    assert found(open_place) == ["i", "b.csv", "a.csv", "in/c.csv", "link"]
+    assert waiting(open_place) == ["i", "b.csv", "a.csv", "in/c.csv", "link"]
     assert [inside.table for inside in landed(open_place, LATER)] == ["items", "users", "events"]
 
 
@@ -114,7 +114,7 @@ def test_a_folder_inside_that_may_not_be_read_hides_no_other_file(open_place):
     inner.chmod(0)
     try:
         with without_privileges():
-            assert found(open_place) == ["seen.csv"]
+            assert waiting(open_place) == ["seen.csv"]
             ((folder, reason),) = landed(open_place, LATER)[2].troubles
             assert folder == inner and "permission denied" in reason
             with raises("ingest.folder_unreadable") as caught:
@@ -124,7 +124,7 @@ def test_a_folder_inside_that_may_not_be_read_hides_no_other_file(open_place):
         inner.chmod(0o700)
 
 
-def test_a_folder_that_cannot_be_listed_is_told_and_the_pass_goes_on(ws, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_reported_and_the_pass_goes_on(ws, monkeypatch):
     inner = ws.home / "landing" / "events" / "inn\ner"
     inner.mkdir()
     land(ws, "orders.csv", orders("1,anna,bread,1,2024-03-01"))

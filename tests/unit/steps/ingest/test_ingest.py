@@ -71,8 +71,10 @@ def passed(tmp_path_factory):
 def test_a_pass_takes_what_is_good_and_names_what_is_not(passed):
     _, result = passed
     assert result.failed
-    found = {one.file: (one.status.value, one.accepted, one.duplicates) for one in result.outcomes}
-    assert found == {
+    outcomes = {
+        one.file: (one.status.value, one.accepted, one.duplicates) for one in result.outcomes
+    }
+    assert outcomes == {
         "orders-1.csv": ("taken", 2, 0),
         "orders-2.csv": ("seen before", 0, 0),
         "orders-3.csv.gz": ("taken", 1, 1),
@@ -178,8 +180,8 @@ def test_no_raw_id_leaves_the_vault(passed):
 def test_the_next_pass_finds_what_has_become_whole(passed, tmp_path):
     ws, _ = passed
     later = feedback(ws, AT + timedelta(seconds=2))
-    found = {one.file: one.status.value for one in later.outcomes}
-    assert found == {
+    statuses = {one.file: one.status.value for one in later.outcomes}
+    assert statuses == {
         "orders-late.csv": "taken",
         "orders-strange.csv": "waits",
         "visits.jsonl": "waits",
@@ -259,7 +261,7 @@ def test_two_ingests_at_once_are_refused(ws):
         feedback(ws, AT)
 
 
-def test_a_lake_without_its_vault_is_no_place_for_new_people(ws):
+def test_a_lake_without_its_vault_takes_no_new_users(ws):
     land(ws, "orders.csv", orders(ROW))
     feedback(ws, AT)
     (ws.home / "vault.db").unlink()
@@ -333,16 +335,16 @@ def test_a_child_that_dies_sets_the_file_aside(tmp_path):
     land(ws, "orders.parquet", big.getvalue())
     small = land(ws, "orders-2.csv", orders(ROW))
     result = feedback(ws, AT)
-    found = {one.file: one for one in result.outcomes}
-    assert found["orders.parquet"].status.value == "set aside"
-    assert "cannot be read within the limits" in found["orders.parquet"].sentence
-    assert found["orders-2.csv"].status.value == "taken"
+    outcomes = {one.file: one for one in result.outcomes}
+    assert outcomes["orders.parquet"].status.value == "set aside"
+    assert "cannot be read within the limits" in outcomes["orders.parquet"].sentence
+    assert outcomes["orders-2.csv"].status.value == "taken"
     assert not small.exists()
 
 
 def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, here):
     changed = ROW.replace("bread", "cake")
-    told = []
+    passes = []
     for rows in (1, 4, 200_000):
         config = f"{CONFIG}\n[ingest]\nrows_per_commit = {rows}\n"
         ws = workspace(tmp_path / str(rows), config)
@@ -360,12 +362,12 @@ def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, 
         for number, title in enumerate("abacc"):
             land(ws, f"items-{number}.csv", f"item_id,title\nbread,{title}\n,x\n", "items")
         result = feedback(ws, AT)
-        told.append((state(ws), [(one.text(), one.reasons) for one in result.outcomes]))
+        passes.append((state(ws), [(one.text(), one.reasons) for one in result.outcomes]))
         assert ws.lake.read("items")[c.TITLE].to_list() == ["c"]
         assert names(ws, "landing") == []
-    assert told[0] == told[1] == told[2]
-    said = [text for text, _ in told[0][1]]
-    assert [text.partition("; deliver")[0] for text in said[5:]] == [
+    assert passes[0] == passes[1] == passes[2]
+    texts = [text for text, _ in passes[0][1]]
+    assert [text.partition("; deliver")[0] for text in texts[5:]] == [
         "orders-1.csv: 3 rows = 1 accepted + 1 quarantined + 1 duplicates; quarantined for "
         "1 event_id_conflict; columns ignored: note",
         "orders-2.csv: 2 rows = 0 accepted + 1 quarantined + 1 duplicates; quarantined for "
@@ -377,7 +379,7 @@ def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, 
         "visits-6.jsonl: 1 rows = 1 accepted",
         "visits-7.jsonl: 1 rows = 1 accepted",
     ]
-    assert [text.split(": ")[1] for text in said[:5]] == [
+    assert [text.split(": ")[1] for text in texts[:5]] == [
         "2 rows = 1 accepted + 1 quarantined; quarantined for 1 item_id_missing",
     ] * 4 + ["seen before"]
 

@@ -92,14 +92,14 @@ def put_back(run: Run, step: str, age: float) -> None:
 
 
 def readable(ws: Workspace, table: str = "events") -> list[int]:
-    found = []
+    results = []
     for version in range((ws.lake.version(table) or 0) + 1):
         try:
             ws.lake.read(table, version=version)
         except LakeError:
             continue
-        found.append(version)
-    return found
+        results.append(version)
+    return results
 
 
 def test_small_files_are_put_together_and_nothing_young_goes(ws):
@@ -140,7 +140,7 @@ def test_files_leave_after_they_lay_there_for_days(ws):
     assert "MB freed" in result.text()
 
 
-def test_a_version_goes_after_a_week_unless_somebody_pinned_it(ws):
+def test_a_version_goes_after_a_week_unless_it_is_pinned(ws):
     night(ws, "young")
     gc(ws, NOW)
     was = ws.lake.read("events", version=3)
@@ -292,9 +292,9 @@ def test_what_a_killed_pass_left_open_is_carried_out(ws, monkeypatch):
     assert ws.lake.read("events").height == before + 1
     assert list((ws.home / "lake" / "_spool").iterdir()) == []
     assert not (ws.home / "scratch").exists()
-    calm = state(ws)
+    undisturbed = state(ws)
     ingest_landed(ws, AT + timedelta(days=10))
-    assert state(ws) == calm
+    assert state(ws) == undisturbed
 
 
 def stop(name: str) -> None:
@@ -372,24 +372,24 @@ def test_damage_is_named_and_stops_it(ws):
         gc(Workspace(ws.home, ws.composed), NOW)
 
 
-def test_the_command_prints_one_object_and_says_what_is_left(ws, monkeypatch, capsys):
+def test_the_command_prints_one_object_and_what_is_left(ws, monkeypatch, capsys):
     arguments = ["nightjar", "gc", "--at", days(8).isoformat(), "--json", "--home", str(ws.home)]
     monkeypatch.setattr("sys.argv", arguments)
     with ws.lake.lock("publish"), pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 6
-    told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"at", "tables", "taken", "left", "bytes"}
-    assert set(told["left"]) == {"publications", "recommendations"}
-    assert told["tables"][0] == {
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed) == {"at", "tables", "taken", "left", "bytes"}
+    assert set(printed["left"]) == {"publications", "recommendations"}
+    assert printed["tables"][0] == {
         "table": "events",
         "rows": 0,
         "before": 8,
         "after": 2,
-        "cleared": told["tables"][0]["cleared"],
+        "cleared": printed["tables"][0]["cleared"],
     }
-    assert told["tables"][0]["cleared"]["files"] == 8
-    assert told["bytes"] > 8000
+    assert printed["tables"][0]["cleared"]["files"] == 8
+    assert printed["bytes"] > 8000
     monkeypatch.setattr("sys.argv", [*arguments[:4], "--home", str(ws.home)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -457,7 +457,7 @@ def commit(lake: Lake, number: int) -> None:
         "stats": json.dumps({"numRecords": frame.height}),
     }
     txn = {"appId": "ingest", "version": number + 1}
-    lines = [json.dumps({name: told}) for name, told in (("add", add), ("txn", txn))]
+    lines = [json.dumps({name: content}) for name, content in (("add", add), ("txn", txn))]
     (log / f"{number:020}.json").write_text("\n".join(lines) + "\n")
     CommitIntegrity(lake.root, "events").acknowledge(number)
 
@@ -470,8 +470,8 @@ def slowness(lake: Lake, other: Lake) -> float:
     """Ratio of the times to read one lake and the other: the best of many, in turns."""
     seconds: dict[Lake, list[float]] = {lake: [], other: []}
     for _ in range(12):
-        for one, told in seconds.items():
+        for one, seconds_of in seconds.items():
             start = perf_counter()
             one.read("events")
-            told.append(perf_counter() - start)
+            seconds_of.append(perf_counter() - start)
     return min(seconds[lake]) / min(seconds[other])

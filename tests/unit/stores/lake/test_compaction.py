@@ -102,7 +102,7 @@ def stats_of(lake: Lake, table: str) -> str:
     return str(pl.read_parquet(checkpoint)["add"].struct.field("stats").to_list())
 
 
-def test_nobody_pinned_it_so_it_goes_and_reading_it_says_so(lake):
+def test_an_unpinned_version_goes_and_reading_it_is_an_error(lake):
     upkeep = Compaction(lake, "events")
     upkeep.compact()
     cleared = upkeep.clear([], LATER)
@@ -140,7 +140,7 @@ def test_a_pinned_version_reads_as_it_did(lake):
     assert lake.read("events", version=3).equals(was[3])
 
 
-def test_young_versions_stay_whoever_pinned_them(lake):
+def test_young_versions_stay_with_and_without_a_pin(lake):
     was = {version: lake.read("events", version=version) for version in range(6)}
     upkeep = Compaction(lake, "events")
     upkeep.compact()
@@ -297,7 +297,7 @@ def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
     assert upkeep.clear([0, 3, 99], LATER).files == 0
 
 
-def test_a_writer_who_comes_in_between_is_not_undone(lake, monkeypatch):
+def test_a_writer_that_comes_in_between_is_not_undone(lake, monkeypatch):
     """Its lock was taken away while it slept; it wakes while files are put together."""
     other = Lake(lake.root)
     opened = Lake.open_for_writing
@@ -317,7 +317,7 @@ def test_a_writer_who_comes_in_between_is_not_undone(lake, monkeypatch):
     lake.verify("events")
 
 
-def test_a_commit_while_somebody_starts_is_no_loss(lake, monkeypatch):
+def test_a_commit_while_another_process_starts_is_no_loss(lake, monkeypatch):
     last = Checksums.last
 
     def meanwhile(self: Checksums) -> object:
@@ -330,7 +330,7 @@ def test_a_commit_while_somebody_starts_is_no_loss(lake, monkeypatch):
     assert lake.version("events") == 6
 
 
-def test_who_looks_into_a_log_that_is_being_shortened_looks_again(lake, monkeypatch):
+def test_a_reader_of_a_log_that_is_being_shortened_reads_again(lake, monkeypatch):
     once = Lake._open_once
 
     def shortened(self: Lake, table: str, version: int | None) -> object:
@@ -382,7 +382,7 @@ def keep(lake: Lake) -> None:
     upkeep.clear([2], LATER)
 
 
-def test_a_reader_is_never_told_of_damage_that_is_none(tmp_path):
+def test_a_reader_never_gets_a_false_report_of_damage(tmp_path):
     """Looks as a command does when it starts, while tables are compacted and cleared."""
     lake = Lake(tmp_path / "lake")
     small(lake)

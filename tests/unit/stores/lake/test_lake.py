@@ -98,10 +98,10 @@ def test_an_older_version_can_be_read(lake):
 
 def test_columns_and_conditions(lake):
     lake.append("events", pl.concat([events("e1"), events("e2", day=1)]))
-    found = lake.read(
+    rows = lake.read(
         "events", columns=[c.EVENT_DAY, c.EVENT_ID], where=pl.col(c.EVENT_DAY) > START.date()
     )
-    assert found.rows() == [(date(2024, 3, 2), "e2")]
+    assert rows.rows() == [(date(2024, 3, 2), "e2")]
 
 
 def test_a_transaction_is_written_once(lake):
@@ -125,17 +125,17 @@ def test_replace_puts_a_whole_table(lake):
 def test_items_may_gain_columns(lake):
     lake.append("items", items("bread"))
     lake.append("items", items("milk", brand="x"))
-    found = lake.read("items").sort(c.ITEM_ID)
-    assert found["brand"].to_list() == [None, "x"]
-    assert found.drop("brand").equals(items("bread", "milk"))
+    rows = lake.read("items").sort(c.ITEM_ID)
+    assert rows["brand"].to_list() == [None, "x"]
+    assert rows.drop("brand").equals(items("bread", "milk"))
 
 
 def test_replacing_a_partition_is_idempotent(lake):
     lake.append("recommendations", pl.concat([lists("p1", "a"), lists("p2", "b", "c")]))
     for _ in range(2):
         lake.replace_where("recommendations", lists("p2", "d"), "p2")
-        found = lake.read("recommendations").sort(c.PUBLICATION_ID)
-        assert found.equals(pl.concat([lists("p1", "a"), lists("p2", "d")]))
+        rows = lake.read("recommendations").sort(c.PUBLICATION_ID)
+        assert rows.equals(pl.concat([lists("p1", "a"), lists("p2", "d")]))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +283,7 @@ def test_lost_sums_are_not_made_anew(lake):
     assert lake.version("events") == 1
 
 
-def test_who_slept_before_he_could_acknowledge_finds_it_done(lake):
+def test_a_writer_that_slept_before_it_acknowledged_finds_it_done(lake):
     for day in range(3):
         lake.append("events", events(f"e{day}", day=day))
     CommitIntegrity(lake.root, "events").acknowledge(1)
@@ -394,7 +394,7 @@ def test_a_cut_commit_before_the_last_one_is_an_error(checkpointed, tmp_path):
         lake.check_tail()
 
 
-def test_a_writer_who_was_overtaken_writes_nothing(lake):
+def test_a_writer_that_was_overtaken_writes_nothing(lake):
     assert lake.append("events", events("e1"), after=-1) == 0
     assert lake.append("events", events("e2", day=1), after=0) == 1
     for stale in (-1, 0, 2):
@@ -403,7 +403,7 @@ def test_a_writer_who_was_overtaken_writes_nothing(lake):
     assert ids(lake.read("events")) == ["e1", "e2"]
 
 
-def test_a_lake_that_cannot_be_written_says_so(tmp_path):
+def test_a_lake_that_cannot_be_written_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     lake = Lake(tmp_path / "file" / "lake")
     with raises("lake.unavailable"):

@@ -42,11 +42,11 @@ def decided(ws: Workspace, as_of, kind, **more):
 
 
 @pytest.mark.parametrize("kind", ["keep", "switch"])
-def test_a_change_is_told_by_one_night_whatever_it_decides(moved_on, tmp_path, kind):
+def test_a_change_is_reported_by_one_night_whatever_it_decides(moved_on, tmp_path, kind):
     ws = Workspace.open(copy_of(moved_on.home, tmp_path / "home"))
-    found = drift(ws, NIGHTS[1])
-    since = {x.name: x.since for x in found.signals if x.since is not None}
-    assert found.alarms and "taste.popularity" in since
+    report = drift(ws, NIGHTS[1])
+    since = {x.name: x.since for x in report.signals if x.since is not None}
+    assert report.alarms and "taste.popularity" in since
     decided(ws, NIGHTS[1], kind, drift=DriftSummary(status="drift", sentence="", since=since))
 
     again = drift(ws, NIGHTS[1] + 2 * timedelta(hours=1))
@@ -56,7 +56,7 @@ def test_a_change_is_told_by_one_night_whatever_it_decides(moved_on, tmp_path, k
     assert {verdicts[name] for name in since} == {"too_short"}
 
 
-def test_live_lists_that_stay_worse_are_told_again_after_a_night_that_kept(moved_on, tmp_path):
+def test_live_lists_that_stay_worse_are_reported_again_after_a_night_that_kept(moved_on, tmp_path):
     ws = Workspace.open(copy_of(moved_on.home, tmp_path / "home"))
     good = AttributionSummary(
         span=Interval(CHANGED, NIGHTS[1]),
