@@ -14,6 +14,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.failpoints import failpoint
+from pipeline.number_text import share
 from pipeline.serving import publish as swap
 from pipeline.steps.feedback.patch import make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
@@ -60,7 +61,7 @@ def publish(night: Night, progress: Progress) -> str:
     sentence = f"generation {result.generation}, {draft.rows:,} lists"
     churn = night.run.find(ChurnFile)
     if churn is not None and churn.first.overlap is not None:
-        sentence += f", {100 * (1 - churn.first.overlap):.0f} % new entries"
+        sentence += f", {share(1 - churn.first.overlap)} new entries"
     return sentence
 
 
