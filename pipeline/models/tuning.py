@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.matrix import History
 from pipeline.models.contract import Recipe
+from pipeline.number_text import change
 
 Values = Sequence[float] | NDArray[np.float64]
 STABILITY_WEIGHT: Final = 2.0
@@ -56,8 +57,8 @@ class Acceptance:
 
     def __str__(self) -> str:
         return (
-            f"+{self.min_gain:.1%} on average and {self.paired_se:g} standard error of the gains "
-            "per window"
+            f"{change(self.min_gain)} on average and {self.paired_se:g} standard error of the "
+            "gains per window"
         )
 
     def accepts(self, trial: Values, reference: Values) -> bool:

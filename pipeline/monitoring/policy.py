@@ -195,7 +195,8 @@ def policy(
         since = f"since {to_the_second(nights.judged)}"
     count = "" if counted == events else f", of which {counted:,} count"
     text = f"{events:,} new events{count} ({since}); {wanted:,} are needed"
-    causes = [(Cause.DRIFT, alarm.sentence) for alarm in (drift.alarms if drift else ())[:1]]
+    alarms = drift.alarms if drift else ()
+    causes = [(Cause.DRIFT, f"drift in “{alarm.title}”, {alarm.sentence}") for alarm in alarms[:1]]
     causes += [(Cause.EVENTS, text)] if counted >= wanted else []
     cause, trigger = causes[0] if causes else (None, text)
     delay = cooldown_reason(nights, at, config)

@@ -41,6 +41,7 @@ from pipeline.monitoring.drift_windows import (
     sample_users,
 )
 from pipeline.monitoring.verdicts import DriftConfig, Measured
+from pipeline.number_text import share
 
 BINS: Final = 10
 """Number of bins of values, prices and popularity."""
@@ -251,4 +252,4 @@ def _detail(cells: Histogram) -> str:
     if not cells.users[0]:
         return ""
     now = cells.sums[0, 1] / cells.users[0]
-    return f" ({now:.1%}, usually {cells.expected[0, 1]:.1%})"
+    return f" ({share(now)}, usually {share(cells.expected[0, 1])})"

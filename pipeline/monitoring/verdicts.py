@@ -17,6 +17,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.base import Frozen, Instant, to_the_second
 from pipeline.monitoring.drift_windows import DriftWindows
+from pipeline.number_text import decimal
 
 
 class DriftStatus(StrEnum):
@@ -91,6 +92,12 @@ class Signal:
     since: Instant | None = None
     days: tuple[float | None, ...] = ()
 
+    @property
+    def title(self) -> str:
+        """Name for a reader: ``data: new items`` for ``data.new_items``."""
+        area, _, subject = self.name.partition(".")
+        return f"{area}: {'NDCG' if subject == 'ndcg' else subject.replace('_', ' ')}"
+
 
 @dataclass(frozen=True)
 class Drift:
@@ -164,7 +171,7 @@ def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signa
         figure=None,
         bound=config.z_threshold,
         status=DriftStatus.TOO_SHORT,
-        sentence=f"{result.name}: {result.reference} {kind} of reference, {least} are needed",
+        sentence=f"{result.reference} {kind} of reference, {least} are needed",
         retrain_helps=result.retrain_helps,
     )
     if result.reference < least:
@@ -173,7 +180,7 @@ def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signa
     days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
     signal, latest = replace(signal, days=days), days[0]
     if latest is None:
-        sentence = f"{result.name}: no events on the latest day"
+        sentence = "no events on the latest day"
         return replace(signal, status=DriftStatus.NO_EVENT, sentence=sentence)
     # Positive in the direction that counts.
     far = [math.nan if z is None else (z * result.worse if result.worse else abs(z)) for z in days]
@@ -181,7 +188,7 @@ def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signa
     enough = len(over) >= config.min_days
     drifts = 0 in over and (enough or far[0] >= config.single_day_z)
     sentence = (
-        f"{result.name}: z-score {latest:.1f} on the latest day against the {result.reference} "
+        f"z-score {decimal(latest)} on the latest day against the {result.reference} "
         f"{kind} before{result.detail}, threshold {config.z_threshold:g}"
     )
     if not drifts:
@@ -215,7 +222,10 @@ def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
     statuses = [signal.status for signal in signals]
     if drifting:
         status, more = DriftStatus.DRIFT, f" (and {len(drifting) - 1} more)"
-        sentence = drifting[0].sentence + (more if len(drifting) > 1 else "")
+        first = drifting[0]
+        sentence = f"drift in “{first.title}”, {first.sentence}" + (
+            more if len(drifting) > 1 else ""
+        )
     elif stable := statuses.count(DriftStatus.STABLE):
         status = DriftStatus.STABLE
         sentence = f"no drift in {stable} signals up to {to_the_second(end)}"
@@ -223,7 +233,7 @@ def summed(end: datetime, signals: Sequence[Signal]) -> Drift:
         status = DriftStatus.NO_EVENT
         sentence = f"no events on the day up to {to_the_second(end)}"
     else:
-        status, sentence = DriftStatus.TOO_SHORT, signals[0].sentence
+        status, sentence = DriftStatus.TOO_SHORT, f"{signals[0].title}: {signals[0].sentence}"
     return Drift(end, status, sentence, tuple(signals))
 
 

@@ -27,7 +27,7 @@ def attribution_table(attribution: Attribution) -> str:
     """Return a line for each group, then the notes."""
     head = [title.removesuffix("|name").lower() for title in _HEAD]
     body = [_cells(row) for row in attribution.rows]
-    shown = grid(head, body) if body else "no list was live for a user with events"
+    shown = grid(head, body) if body else "No list was live for a user with events"
     return "\n".join((shown, "", *_notes(attribution)))
 
 
@@ -40,7 +40,7 @@ def attribution_section(attribution: Attribution | None) -> str:
     return section(
         "Attribution of events to lists",
         _ABOUT,
-        lines(_notes(attribution)),
+        lines(f"{note}." for note in _notes(attribution)),
         table(_HEAD, first, lead=ALL_USERS),
         folded("By publication, recipe and position", table(_HEAD, others)),
     )
@@ -64,7 +64,7 @@ def _notes(attribution: Attribution) -> list[str]:
     claims = attribution.claims
     if claims.agree + claims.contradict + claims.unmatched:
         notes.append(
-            f"lists that events claim: {claims.agree:,} equal the joined list, "
+            f"Lists that events claim: {claims.agree:,} equal the joined list, "
             f"{claims.contradict:,} are other lists, {claims.unmatched:,} without a joined list"
         )
     return notes

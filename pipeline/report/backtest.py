@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from pipeline.report.table import grid
-from pipeline.report.wording import figure
+from pipeline.report.wording import figure, share
 from pipeline.workspace.experiment_artifacts import DayFile
 
 NIGHTLY, ADAPTIVE, NEVER = "nightly", "adaptive", "never"
@@ -123,7 +123,7 @@ def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
             f"{row.training_seconds:,.1f}",
             figure(row.ndcg),
             figure(row.base_ndcg),
-            figure(row.of_nightly, ".1%"),
+            share(row.of_nightly),
             figure(row.ndcg_per_training_minute),
             "never" if row.answered_days is None else f"in {row.answered_days:.2g} days",
         )[: len(header)]
@@ -170,9 +170,9 @@ def title(days: Mapping[str, Sequence[DayFile]]) -> str:
     if row is None or row.of_nightly is None:
         best = max(rows.values(), key=lambda row: row.ndcg or 0.0)
         return f"{best.schedule} reaches an NDCG of {figure(best.ndcg)}"
-    finding = f"{row.schedule} reaches {row.of_nightly:.1%} of the NDCG of nightly retraining"
-    share = row.training_share
-    return finding if share is None else f"{finding}, with {share:.0%} of its training time"
+    finding = f"{row.schedule} reaches {share(row.of_nightly)} of the NDCG of nightly retraining"
+    part = row.training_share
+    return finding if part is None else f"{finding}, with {share(part)} of its training time"
 
 
 def mean_of(days: Sequence[DayFile], name: str) -> float | None:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.evaluation.gate.e_process import MAX_E_VALUE
+from pipeline.number_text import change, share
 from pipeline.report.figure import BLUE, INK, LIGHT, ORANGE, write
 from pipeline.report.svg_card import card, svg
-from pipeline.report.wording import change, power_of_ten
+from pipeline.report.wording import power_of_ten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +32,7 @@ def sentence(result: Calibration) -> str:
     """Return the measured error rate and power of the gate."""
     power = (
         f"a lift of {change(result.planted)} is detected within {len(result.users)} blocks in "
-        f"{100 * result.power:.0f} % of replays"
+        f"{share(result.power)} of replays"
     )
     if not result.seed_noise:
         return (
@@ -39,7 +40,7 @@ def sentence(result: Calibration) -> str:
             f"one block prefers one side in {_tossed(result)}; {power}"
         )
     return (
-        f"one block favours an equal recipe in {_share(result.rate)} of cases, at most "
+        f"one block favours an equal recipe in {share(result.rate)} of cases, at most "
         f"{_limit(result.rate_upper)}; {result.switched} of {len(result.equal)} e-processes of "
         f"equal recipes reached a switch; {power}"
     )
@@ -64,13 +65,13 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
     lines = {
         "recipe": f"{recipe}, NDCG@{k} {result.mean:.4f}, {fits}",
         "cutoffs": f"{days}; {users} users",
-        "one block": f"false switches {_share(result.rate)}, at most {_limit(result.rate_upper)} "
+        "one block": f"false switches {share(result.rate)}, at most {_limit(result.rate_upper)} "
         f"(95 %; v̂, the variance of the lift ÷ its squared standard error, {result.v_hat:.2f}; "
-        f"{result.df} degrees of freedom; standard error {100 * result.se:.1f} %)",
+        f"{result.df} degrees of freedom; standard error {share(result.se)})",
         "pairs": f"{result.passed} of {result.pairs} ordered pairs of replicates passed",
         "disjoint": f"{result.disjoint_passed} of {result.disjoint_pairs} pairs without a common "
         f"replicate passed, at most {_limit(result.disjoint_upper)} (95 %)",
-        "seeds": f"seed SD {_share(result.seed_sd)}; SD of z {result.sd_z:.2f} (1 expected)",
+        "seeds": f"seed SD {share(result.seed_sd)}; SD of z {result.sd_z:.2f} (1 expected)",
         "e-values": f"{result.switched} of {len(result.equal)} e-processes of equal recipes "
         f"reached {result.threshold:,.0f} and {change(result.min_lift)} in {blocks} blocks",
         "users": f"false switches in {_tossed(result)}; in a split, each user's list is "
@@ -165,18 +166,8 @@ def _height(log_e: float) -> float:
     return min(max(log_e / math.log(10), _FLOOR), _TOP)
 
 
-def _share(value: float) -> str:
-    """Format a small share: ``0.20 %``, ``17 %``."""
-    percent = 100 * value
-    if percent == 0:
-        return "0 %"
-    if percent < 0.01:
-        return "under 0.01 %"
-    return f"{percent:.2f} %" if percent < 9.95 else f"{percent:.0f} %"
-
-
 def _limit(value: float) -> str:
     """Format an upper limit, rounded up so that the text is never below the value."""
-    # At least one step: an upper limit of 0 would claim certainty.
-    steps = 10_000 if value < 0.0995 else 100
-    return _share(max(math.ceil(steps * value), 1) / steps)
+    # The decimals of `share`. At least one step: a limit of 0 would claim certainty.
+    steps = 10_000 if value < 0.00995 else 1000
+    return share(max(math.ceil(steps * value), 1) / steps)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
+from pipeline.number_text import decimal
 from pipeline.report import wording
 from pipeline.report.markup import folded, html_of, mark, section, table
 from pipeline.report.table import grid
@@ -26,7 +27,10 @@ _ABOUT = (
 def drift_table(drift: Drift) -> str:
     """Return a line for each signal, drifting ones first."""
     rows = _ordered(drift.signals)
-    body = [(row.status.value, row.name, _figure(row), row.sentence) for row in rows]
+    body = [
+        (wording.plain(row.status), row.title, _figure(row), wording.sentence(row.sentence))
+        for row in rows
+    ]
     return grid(("status", "signal", "z", ""), body)
 
 
@@ -46,7 +50,7 @@ def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
     return section(
         "Drift",
         _ABOUT if signals else "",
-        "" if policy is None else f"<p>{html_of(policy.reason)}.</p>",
+        "" if policy is None else f"<p>{html_of(wording.sentence(policy.reason))}.</p>",
         table(_HEAD, map(_cells, moved)),
         folded(
             f"{len(stable)} of {len(signals)} signals are stable", table(_HEAD, map(_cells, stable))
@@ -58,15 +62,15 @@ def _cells(row: Signal) -> tuple[str, ...]:
     sign, kind = _SIGNS.get(row.status, ("○", "w other"))
     return (
         mark(f"{sign} {wording.plain(row.status)}", kind),
-        wording.plain(row.name),
+        row.title,
         _figure(row),
         wording.number(row.bound),
-        wording.without_id(row.sentence, row.name),
+        wording.sentence(row.sentence),
     )
 
 
 def _figure(row: Signal) -> str:
-    return wording.figure(row.figure, ".1f").replace("-", "−")
+    return wording.NONE if row.figure is None else decimal(row.figure)
 
 
 def _ordered(signals: Sequence[Signal]) -> list[Signal]:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pipeline.number_text import MINUS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -65,8 +67,8 @@ def canvas(
         va="top", parse_math=False,
     )  # fmt: skip
     figure.text(
-        0.02, 1 - (0.2 + 0.24 * len(lines)) / height, about, fontsize=9, color=GREY, va="top",
-        parse_math=False,
+        0.02, 1 - (0.2 + 0.24 * len(lines)) / height, about[:1].upper() + about[1:], fontsize=9,
+        color=GREY, va="top", parse_math=False,
     )  # fmt: skip
     style_axes(axes, 9)
     return figure, axes
@@ -205,9 +207,8 @@ def percent(value: float, _: float) -> str:
     _
         Position of the tick, which matplotlib passes.
     """
-    # U+2212: a hyphen is shorter than the plus sign.
-    sign = "−" if value < 0 else "+" if value > 0 else ""
-    return f"{sign}{abs(100 * value):.4g} %"
+    # Ticks are round numbers: decimals of 0, as `change` writes them, would only take space.
+    return f"{100 * value:{'+' if value else ''}.4g} %".replace("-", MINUS)
 
 
 def short(text: str, most: int = 26) -> str:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from pipeline.evaluation.beyond_accuracy import COVERAGE, GINI, NOVELTY
 from pipeline.evaluation.evaluate import NDCG
+from pipeline.number_text import change
 from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent, short, write
 from pipeline.report.night import LiftRow, NightPage, SliceRow
 from pipeline.report.pair import PairedRow
@@ -21,7 +22,7 @@ from pipeline.report.titles import (
     reasons_title,
     recipes_title,
 )
-from pipeline.report.wording import change, metric_label, plain, share
+from pipeline.report.wording import metric_label, plain, share
 from pipeline.workspace.artifacts import RecipeEvaluation
 
 EffectRow: TypeAlias = LiftRow | SliceRow | PairedRow

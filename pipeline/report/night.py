@@ -213,6 +213,11 @@ class NightPage(Artifact):
         return {recipe: figures[name] for recipe, figures in metrics.items() if name in figures}
 
     @property
+    def recipe_names(self) -> tuple[str, ...]:
+        """Names of all recipes of the run."""
+        return (*self.evaluations, *self.failures)
+
+    @property
     def ranked(self) -> list[str]:
         """Recipes that have the primary metric, best first."""
         means = self.values(NDCG)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.number_text import change
 from pipeline.report import wording
 from pipeline.report.markup import Markup, cards, folded, html_of, lines, section, table, verdict
 from pipeline.report.night import NightPage, SliceRow
@@ -43,9 +44,9 @@ def rules(page: NightPage) -> str:
     return section(
         "Rules of the gate",
         about,
-        _rules(kind, first),
-        folded(f"Other recipes: {_count(others)}", _rules(kind, others)),
-        folded(f"User groups: {_count(small)}", _rules(kind, small)),
+        _rules(page, first),
+        folded(f"Other recipes: {_count(others)}", _rules(page, others)),
+        folded(f"User groups: {_count(small)}", _rules(page, small)),
     )
 
 
@@ -96,7 +97,7 @@ def recipes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         table(
             ("Recipe|name", "Role", f"{label}|n", "95 % interval|n"),
             (_recipe_cells(page, name) for name in ranked + others),
-            lead=_recipe_name(page, page.decision.recipe or ""),
+            lead=page.decision.recipe,
         ),
         f"<h3>Hyperparameters selected on earlier windows</h3>{selected}" if selected else "",
     )
@@ -137,8 +138,8 @@ def _trust(calibration: CalibrationEntry | None, as_of: datetime) -> str:
     return f"Calibration of the gate on {day} ({age}): {calibration.sentence}."
 
 
-def _rules(kind: str, rows: Sequence[RuleResult]) -> str:
-    return table(_RULES, (_rule_cells(kind, row) for row in rows))
+def _rules(page: NightPage, rows: Sequence[RuleResult]) -> str:
+    return table(_RULES, (_rule_cells(page, row) for row in rows))
 
 
 def _count(rows: Sequence[RuleResult]) -> str:
@@ -148,33 +149,37 @@ def _count(rows: Sequence[RuleResult]) -> str:
     return ", ".join(f"{ended[word]} {word}" for word in order if ended[word])
 
 
-def _rule_cells(kind: str, row: RuleResult) -> tuple[str, ...]:
+def _rule_cells(page: NightPage, row: RuleResult) -> tuple[str, ...]:
     # A candidate that loses is the normal case, not a failure.
-    refused = row.outcome == "fail" and not wording.stops(kind, row)
+    refused = row.outcome == "fail" and not wording.stops(page.decision.kind, row)
     return (
         verdict("not met" if refused else row.outcome),
         wording.rule_title(row.name),
         row.subject,
-        wording.number(row.figure),
-        wording.number(row.bound),
-        wording.without_id(row.sentence, row.name),
+        wording.rule_value(row, row.figure),
+        wording.rule_value(row, row.bound),
+        wording.sentence(wording.without_id(row.sentence, row.name), *page.recipe_names),
     )
 
 
-def _recipe_name(page: NightPage, name: str) -> str:
-    return name + (" (live)" if name == page.decision.recipe else "")
-
-
 def _recipe_cells(page: NightPage, name: str) -> tuple[str, ...]:
-    first = (_recipe_name(page, name), page.role(name))
+    first = (name, _role(page, name))
     mean, lo, hi = (None,) * 3
     if name in page.evaluations:
         mean, lo, hi = page.evaluations[name].interval(page.metric)
     if mean is None:
         # The reason takes the columns of the metric and of its interval.
-        failure = html_of(page.failures.get(name, "not evaluated"))
+        failure = html_of(wording.sentence(page.failures.get(name, "not evaluated")))
         return (*first, Markup(f"<td colspan=2>{failure}</td>"))
     return (*first, f"{mean:.4f}", wording.span(lo, hi))
+
+
+def _role(page: NightPage, name: str) -> str:
+    """Return the role of a recipe before the run, and the change that the run made."""
+    role, live = page.role(name), page.decision.recipe
+    if name == live:
+        return f"{role}, {'stays live' if role == 'champion' else 'goes live'}"
+    return f"{role} until this run" if role == "champion" else role
 
 
 def _slice_cells(row: SliceRow) -> tuple[str, ...]:
@@ -183,7 +188,7 @@ def _slice_cells(row: SliceRow) -> tuple[str, ...]:
         wording.number(row.users),
         f"{row.candidate:.4f}",
         f"{row.champion:.4f}",
-        "n/a" if row.lift is None else wording.change(row.lift),
-        wording.span(row.lo, row.hi, wording.change),
-        f"○ {row.underpowered}" if row.underpowered else "",
+        "n/a" if row.lift is None else change(row.lift),
+        wording.span(row.lo, row.hi, change),
+        f"○ {wording.sentence(row.underpowered)}" if row.underpowered else "",
     )

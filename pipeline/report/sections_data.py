@@ -5,7 +5,7 @@ Guarantees: as `sections`; a figure that was not measured is left out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from pipeline.base import format_instant
 from pipeline.data.validate.checks import DataCheck, Status
@@ -151,7 +151,7 @@ def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         table(("Table|name", "Lake version|n", "Rows read|n"), tables),
         _quarantine(page, pictures),
         _cleaned(page.cleaning),
-        _checks(page.checks),
+        _checks(page),
     )
 
 
@@ -189,7 +189,7 @@ def _churn_cells(row: Dated[ChurnFile]) -> tuple[str, ...]:
         wording.share(churn.first.overlap),
         ", ".join(causes) or wording.NONE,
         wording.share(churn.seed_noise.rate),
-        churn.seed_noise.reason or "",
+        wording.sentence(churn.seed_noise.reason or ""),
     )
 
 
@@ -202,7 +202,7 @@ def _parity_cells(row: PastParity) -> tuple[str, ...]:
         wording.share(parity.overlap),
         wording.figure(None if folded is None else folded.ndcg),
         wording.figure(None if retrained is None else retrained.ndcg),
-        parity.reason or "",
+        wording.sentence(parity.reason or ""),
     )
 
 
@@ -236,10 +236,14 @@ def _cleaned(cleaning: CleanFile) -> str:
     return title + table(("Column|name", "Table", *counts), body) if body else ""
 
 
-def _checks(checks: Sequence[DataCheck]) -> str:
+def _checks(page: NightPage) -> str:
+    checks = page.checks
     passed = [row for row in checks if row.status == Status.PASSED]
-    first = table(_CHECKS, (_check_cells(row) for row in checks if row.status != Status.PASSED))
-    return (f"<h3>Checks that did not pass</h3>{first}" if first else "") + folded(
+    # Failed checks stand among the rules of the gate, as causes of the block.
+    causes = {rule.name for rule in page.decision.rules if rule.outcome == "fail"}
+    others = [row for row in checks if row not in passed and f"check.{row.name}" not in causes]
+    first = table(_CHECKS, map(_check_cells, others))
+    return (f"<h3>Checks without a result</h3>{first}" if first else "") + folded(
         f"{len(passed)} of {len(checks)} checks of the data passed",
         table(_CHECKS, map(_check_cells, passed)),
     )
@@ -248,10 +252,10 @@ def _checks(checks: Sequence[DataCheck]) -> str:
 def _check_cells(row: DataCheck) -> tuple[str, ...]:
     return (
         verdict(row.status),
-        wording.plain(row.name),
+        wording.check_title(row.name),
         wording.number(row.figure),
         wording.number(row.bound),
-        wording.without_id(row.sentence, row.name),
+        wording.sentence(wording.without_id(row.sentence, row.name)),
     )
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.models.search import Axis
-from pipeline.report.wording import change, metric_label, number
+from pipeline.number_text import change, share
+from pipeline.report.wording import metric_label, number
 from pipeline.workspace.experiment_artifacts import StudyFile, TrialRow
 
 _NAMED = 4
@@ -95,8 +96,8 @@ def history_title(study: StudyRows) -> str:
 
 def importance_title(study: StudyRows) -> str:
     """State the most important field."""
-    name, share = max(study.importance.items(), key=lambda field: field[1])
-    return f"{name} explains {100 * share:.0f} % of the variance between trials"
+    name, part = max(study.importance.items(), key=lambda field: field[1])
+    return f"{name} explains {share(part)} of the variance between trials"
 
 
 def coordinates_title(study: StudyRows) -> str:

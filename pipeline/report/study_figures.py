@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from itertools import accumulate
 
 from pipeline.models.search import Axis
+from pipeline.number_text import share
 from pipeline.report import figure
 from pipeline.report.study import StudyRows, coordinates_title, history_title, importance_title
 from pipeline.report.svg_card import fold
@@ -73,13 +74,12 @@ def importance_figure(study: StudyRows) -> bytes:
     about = "share of the variance between trials, on the newest window, by fANOVA"
     drawing, axes = figure.canvas(len(rows), importance_title(study), about)
     most = rows[0][1]
-    for at, (_, share) in enumerate(rows):
+    for at, (_, part) in enumerate(rows):
         axes.barh(
-            at, share, height=0.56, color=figure.GREY if at else figure.BLUE, alpha=0.6, linewidth=0
+            at, part, height=0.56, color=figure.GREY if at else figure.BLUE, alpha=0.6, linewidth=0
         )
         weight = "normal" if at else "bold"
-        text = f"{100 * share:.0f} %"
-        figure.write(axes, share + 0.015 * most, at, text, fontsize=9, fontweight=weight)
+        figure.write(axes, part + 0.015 * most, at, share(part), fontsize=9, fontweight=weight)
     figure.name_rows(axes, [name for name, _ in rows])
     axes.set_xlim(0, min(1.08, 1.25 * most) or 1)
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")

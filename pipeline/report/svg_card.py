@@ -61,7 +61,7 @@ def card(
     from matplotlib.figure import Figure
 
     titles = textwrap.wrap(title, _TITLE_WRAP, break_on_hyphens=False) or [""]
-    lines = textwrap.wrap(about, _ABOUT_WRAP, break_on_hyphens=False)
+    lines = textwrap.wrap(about[:1].upper() + about[1:], _ABOUT_WRAP, break_on_hyphens=False)
     head = 0.3 + 0.2 * len(titles) + 0.15 * len(lines)
     height = head + body + foot
     figure = Figure(figsize=(WIDTH, height), facecolor="white")

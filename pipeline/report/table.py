@@ -10,6 +10,7 @@ from typing import Any, Final
 from pipeline import columns as c
 from pipeline.base import Instant, format_instant
 from pipeline.evaluation.gate.decision import Kind
+from pipeline.number_text import change
 from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry, StepEntry
 
 _WIDTH: Final = 100
@@ -73,7 +74,7 @@ def nights_table(summary: DemoSummary) -> str:
         # Shown in the first line of a run only.
         head: tuple[str, ...] = (f"{night.as_of:%Y-%m-%d}", night.decision, str(night.recipe))
         for row in night.recipes:
-            lift = "reference" if row.lift is None else f"{row.lift:+.1%}"
+            lift = "reference" if row.lift is None else change(row.lift)
             rows.append((*head, row.name, f"{row.mean:.4f}", f"{row.lo:.4f} to {row.hi:.4f}", lift))
             head = ("", "", "")
     lines = [grid(header, rows), ""]

@@ -7,8 +7,9 @@ from datetime import datetime
 
 from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
 from pipeline.evaluation.prequential import LiveFigures
+from pipeline.number_text import NO_CHANGE, change
 from pipeline.report.night import Dated, LiftRow, PastRun, SliceRow
-from pipeline.report.wording import NO_CHANGE, change, day, metric_label, number, plain, share
+from pipeline.report.wording import day, metric_label, number, plain, share
 from pipeline.workspace.artifacts import ChurnFile
 
 

@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import Final
 
 from pipeline.base import format_instant
+from pipeline.number_text import change
 from pipeline.report import wording
 from pipeline.report.figures import forest
 from pipeline.report.markup import cards, document, facts, folded, html_of, section, table
@@ -33,7 +34,7 @@ def versions_page(page: VersionsPage) -> str:
     headline = f"Version {left.number} beside version {right.number}"
     parts = [
         f"<header><p class=eyebrow>Nightjar · two versions</p><h1>{escape(headline)}</h1>"
-        f"<p class=sentence>{html_of(page.sentence)}</p></header>",
+        f"<p class=sentence>{html_of(wording.sentence(page.sentence))}</p></header>",
         section("Versions", "≠ marks a difference.", _side_by_side(page, _identity(page))),
         *(_comparison(page, comparison) for comparison in page.paired_comparisons),
         _metrics(page),
@@ -81,14 +82,14 @@ def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
     comparison
         One of `page.paired_comparisons`.
     """
-    row, right = _everybody(page, comparison), page.right.label
+    row, right = _all_users(page, comparison), page.right.label
     if row is None or row.lift is None or row.lo is None or row.hi is None:
         return f"{right} cannot be compared with {page.left.label}"
     # An interval that contains 0 does not show which version is better.
     if row.underpowered is not None or row.lo <= 0 <= row.hi:
         return f"{right} is not clearly different"
-    word, sign = ("ahead", "+") if row.lift > 0 else ("behind", "−")
-    return f"{right} is {word} by {wording.change(row.lift).removeprefix(sign)}"
+    word = "ahead" if row.lift > 0 else "behind"
+    return f"{right} is {word} by {change(abs(row.lift)).removeprefix('+')}"
 
 
 def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str | None:
@@ -103,10 +104,10 @@ def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str
     -------
     A sentence without its full stop; None without a row of all users.
     """
-    row = _everybody(page, comparison)
+    row = _all_users(page, comparison)
     if row is None:
         return None
-    span = "" if row.lift is None else f"{wording.span(row.lo, row.hi, wording.change)}, "
+    span = "" if row.lift is None else f"{wording.span(row.lo, row.hi, change)}, "
     return (
         f"{comparison.title}, {comparison_title(page, comparison)} ({span}{row.users:,} users): "
         f"{wording.metric_label(page.metric)} {row.right:.4f} and {row.left:.4f}"
@@ -140,9 +141,9 @@ def _comparison(page: VersionsPage, comparison: PairedComparison) -> str:
             f"{row.users:,}",
             f"{row.left:.4f}",
             f"{row.right:.4f}",
-            "n/a" if row.lift is None else wording.change(row.lift),
-            wording.span(row.lo, row.hi, wording.change),
-            row.underpowered or "",
+            "n/a" if row.lift is None else change(row.lift),
+            wording.span(row.lo, row.hi, change),
+            wording.sentence(row.underpowered or ""),
         )
         for row in comparison.rows
     ]
@@ -216,7 +217,7 @@ def _titles(page: VersionsPage) -> tuple[str, str]:
     return f"{page.left.label}|n", f"{page.right.label}|n"
 
 
-def _everybody(page: VersionsPage, comparison: PairedComparison) -> PairedRow | None:
+def _all_users(page: VersionsPage, comparison: PairedComparison) -> PairedRow | None:
     return next((row for row in comparison.rows if row.name == page.metric), None)
 
 

@@ -10,7 +10,9 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+from pipeline import number_text
 from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.number_text import MINUS, change, decimal
 
 HEADLINE = {
     "first": "A first model goes live",
@@ -20,7 +22,8 @@ HEADLINE = {
     "block": "Blocked: the live lists stay as they were",
 }
 NONE = "–"
-NO_CHANGE = "0 %"
+_NO_WIDTH = 1e-9
+"""Width below which an interval is an effect of rounding."""
 _UPPER = {"ndcg", "map", "mrr"}
 _AREAS = {"first": "first model", "check": "data check"}
 _RULES = {
@@ -34,7 +37,12 @@ _RULES = {
     "slice": "group",
     "complete": "completeness",
     "absent": "recipe without evaluation",
+    "volume": "volume of the last day",
+    "volume_week": "volume of the last 7 days",
+    "rules_run": "rules that ran",
 }
+_LIFTS = {"lift", "last", "month"}
+"""Rules whose value and bound are relative changes."""
 
 
 def metric_label(name: str) -> str:
@@ -51,19 +59,6 @@ def plain(name: str) -> str:
     return re.sub(r"[._]+", " ", name).strip()
 
 
-def change(value: float) -> str:
-    """Format a relative change with its sign: ``+1.5 %``, ``−22 %``; without decimals from 10 %."""
-    if not math.isfinite(value):
-        return "n/a"
-    percent = 100 * value
-    # 9.95 would be rounded to 10.0, which has a digit too many.
-    text = f"{abs(percent):.1f}" if abs(percent) < 9.95 else f"{abs(percent):.0f}"
-    # A sign before a rounded 0 would claim a direction.
-    if float(text) == 0:
-        return NO_CHANGE
-    return f"{'+' if percent > 0 else '−'}{text} %"
-
-
 def number(value: float | None) -> str:
     """Format a number with four significant digits, large ones with thousands separators."""
     if value is None or not math.isfinite(value):
@@ -72,7 +67,7 @@ def number(value: float | None) -> str:
         text = f"{int(value):,}"
     else:
         text = f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return text.replace("-", "−")
+    return text.replace("-", MINUS)
 
 
 def figure(value: float | None, form: str = ".4f") -> str:
@@ -113,25 +108,18 @@ def estimate(
     """
     if mean is None:
         return NONE
-    # The logarithm below needs an interval with a width.
-    if lo is None or hi is None or hi <= lo:
-        return f"{mean:,.{least}f}{unit}"
+    # An interval without a width adds nothing, and the logarithm below needs one.
+    if lo is None or hi is None or hi - lo < _NO_WIDTH:
+        return f"{decimal(mean, least)}{unit}"
     # Two significant digits of the half-width.
     digits = max(least, 1 - math.floor(math.log10((hi - lo) / 2)))
-    return f"{mean:,.{digits}f}{unit} ({lo:,.{digits}f} to {hi:,.{digits}f}{unit})"
+    ends = f"{decimal(lo, digits)}{unit} to {decimal(hi, digits)}{unit}"
+    return f"{decimal(mean, digits)}{unit} ({ends})"
 
 
 def share(value: float | None) -> str:
-    """Format a share of a whole: ``1.6 %``, ``93 %``, ``under 0.1 %``; a dash for None."""
-    if value is None:
-        return NONE
-    percent = 100 * value
-    if 0 < percent < 0.05:
-        return "under 0.1 %"
-    if percent == 0 or percent == 100:
-        return f"{percent:.0f} %"
-    # Above 99 % with a decimal: 99.6 % must not be rounded to 100 %.
-    return f"{percent:.1f} %" if percent < 9.95 or percent > 99 else f"{percent:.0f} %"
+    """Format a share of a whole, as `number_text.share`; a dash for None."""
+    return NONE if value is None else number_text.share(value)
 
 
 def day(instant: datetime) -> str:
@@ -162,11 +150,46 @@ def rule_title(name: str) -> str:
     rule, _, subject = rest.partition(".")
     if not rule:
         return _RULES.get(name, plain(name))
-    text = plain(rest) if area == "check" else _RULES.get(rule, plain(rule))
+    text = _RULES.get(rule, plain(rest if area == "check" else rule))
     if subject and area != "check":
         over = "over " if rule in ("lift", "evidence") else ""
         text += f" {over}{plain(subject) if rule == 'slice' else subject}"
     return f"{_AREAS.get(area, plain(area))}: {text}"
+
+
+def check_title(name: str) -> str:
+    """Name a check of the data for a reader: ``event id missing`` for ``event_id_missing``."""
+    return _RULES.get(name, plain(name))
+
+
+def rule_value(rule: RuleResult, value: float | None) -> str:
+    """Format the value or the bound of a rule: lifts in percent, a tiny p as ``under 0.0001``.
+
+    Parameters
+    ----------
+    value
+        `rule.figure` or `rule.bound`.
+    """
+    if value is None:
+        return NONE
+    _, _, rest = rule.name.partition(".")
+    # With too few users to compare, this rule's value is their number.
+    users = (rule.name, rule.outcome) == ("refresh.last", "underpowered")
+    if rest.partition(".")[0] in _LIFTS and not users:
+        return change(value)
+    return "under 0.0001" if 0 < value < 1e-4 else number(value)
+
+
+def sentence(text: str, *names: str) -> str:
+    """Return a text with a capital first letter, unless it starts with a name.
+
+    Parameters
+    ----------
+    names
+        Names that keep their spelling, such as those of recipes.
+    """
+    first = re.match(r"[^\s:,]*", text)
+    return text if first and first[0] in names else text[:1].upper() + text[1:]
 
 
 def without_id(sentence: str, name: str) -> str:

@@ -16,6 +16,7 @@ import polars as pl
 from pydantic import Field
 
 from pipeline import columns as c
+from pipeline import number_text
 from pipeline.base import Frozen, Progress, silent, to_utc
 from pipeline.data.validate.checks import DataCheck, Status, verdict
 from pipeline.data.validate.rules import JUDGED, Rule, declare
@@ -233,8 +234,8 @@ def _judge_quarantine(
         return DataCheck(name, Status.NO_HISTORY, None, bound, "no rows were ingested")
     share = quarantined / rows
     sentence = (
-        f"{quarantined:,} of {rows:,} ingested rows are in quarantine: {share:.2%}, "
-        f"{bound:.2%} allowed"
+        f"{quarantined:,} of {rows:,} ingested rows are in quarantine: {number_text.share(share)}, "
+        f"{number_text.share(bound)} allowed"
     )
     return DataCheck(name, verdict(share <= bound), share, bound, sentence)
 
@@ -251,7 +252,7 @@ def _judge_catalogue(
     lost = (baseline.available_items - available) / baseline.available_items
     sentence = (
         f"{available:,} items are available, {baseline.available_items:,} in the last accepted "
-        f"run: {max(lost, 0):.1%} fewer, {bound:.1%} allowed"
+        f"run: {number_text.share(max(lost, 0))} fewer, {number_text.share(bound)} allowed"
     )
     return DataCheck(name, verdict(lost <= bound), lost, bound, sentence)
 

@@ -21,10 +21,10 @@ from pipeline.evaluation.gate.rules import (
     compare,
     mean,
     ordered,
-    percent,
     threshold,
     verdict,
 )
+from pipeline.number_text import change
 
 
 def choose_first(
@@ -68,8 +68,8 @@ def _over_each(
     for baseline in below:
         paired = compare(recipe, baseline, config)
         text = (
-            f"{recipe.name} over {baseline.name}: {percent(paired.x)} "
-            f"(p {chance(paired.p_better)}, {paired.n:,} users)"
+            f"{recipe.name} over {baseline.name}: {change(paired.x)} "
+            f"({chance(paired.p_better)}, {paired.n:,} users)"
         )
         names = [f"first.{rule}.{baseline.name}" for rule in ("evidence", "lift")]
         if paired.underpowered:

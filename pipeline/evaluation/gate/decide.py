@@ -30,9 +30,9 @@ from pipeline.evaluation.gate.rules import (
     compare,
     mean,
     ordered,
-    percent,
 )
 from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch
+from pipeline.number_text import change
 
 _LIVE_STAYS: Final = "the live lists stay"
 _MAX_NAMED: Final = 3
@@ -84,13 +84,13 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
     if winner.baseline_rank is None:
         reference = best_baseline(evidence.judged)
         paired = compare(winner, reference, config)
-        lead = f"{percent(paired.x)} over {reference.name} (p {chance(paired.p_better)})"
+        lead = f"{change(paired.x)} over {reference.name} ({chance(paired.p_better)})"
     else:
         reference, lead = winner, "no learned recipe beats every baseline"
     refused = {rule.subject for rule in rules if rule.outcome != "pass"}
     others = [
         f"{r.name} {'fails a rule' if r.name in refused else f'is behind {winner.name}'} "
-        f"({percent(compare(r, reference, config).x)} against {reference.name})"
+        f"({change(compare(r, reference, config).x)} against {reference.name})"
         for r in ordered(evidence.judged)
         if r.baseline_rank is None and r is not winner
     ]
@@ -158,7 +158,7 @@ def _refresh_reason(evidence: Evidence, champion: EvaluatedRecipe, refresh: Refr
     text = f"{champion.name} on newer data: NDCG@{evidence.k} {mean(champion):.4f}"
     if best.name != champion.name:
         ratio = mean(champion) / mean(best) - 1 if mean(best) > 0 else float("nan")
-        text += f", {percent(ratio)} over {best.name}"
+        text += f", {change(ratio)} over {best.name}"
     return f"{text}, {refresh.rules[0].sentence}, {_block_text(evidence)}"
 
 
@@ -172,7 +172,7 @@ def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
         text = (
             f"{status.recipe}: e-value {e_value_text(own.e_value)} ({status.threshold:,.0f} needed)"
         )
-        text += f", lift {percent(own.lift)}" if own.blocks else ""
+        text += f", lift {change(own.lift)}" if own.blocks else ""
         sentences.append(f"{text}, {status.waiting}" if status.waiting else text)
     left = len(learned) - len(sentences)
     return (*sentences, f"and {left} more candidates") if left else tuple(sentences)

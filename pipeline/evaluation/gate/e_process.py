@@ -23,6 +23,7 @@ from scipy.special import logsumexp
 
 from pipeline.base import Interval, plain
 from pipeline.evaluation.intervals import NORMAL_95
+from pipeline.number_text import change
 
 EFFECTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 """Lifts of the alternatives in the mixture."""
@@ -179,13 +180,14 @@ class EProcessStatus:
             half = NORMAL_95 * own.se
             plural = "block" if own.blocks == 1 else "blocks"
             text += (
-                f", lift {signed(own.lift)} % (95 %: {signed(own.lift - half)} to "
-                f"{signed(own.lift + half)} %) over {own.blocks} {plural}"
+                f", lift {change(own.lift)} (95 %: {change(own.lift - half)} to "
+                f"{change(own.lift + half)}) over {own.blocks} {plural}"
             )
         if self.smallest_effect is not None:
-            text += f"; one block can detect {signed(self.smallest_effect)} %"
+            text += f"; one block can detect {change(self.smallest_effect)}"
         if self.blocks_for_two_percent:
-            text += f", a true +2 % needs about {self.blocks_for_two_percent:,} more blocks"
+            more = f"about {self.blocks_for_two_percent:,} more blocks"
+            text += f", a true lift of {change(0.02)} needs {more}"
         return text + (f"; {self.waiting}" if self.waiting else "")
 
     @classmethod
@@ -297,9 +299,3 @@ def e_value_text(e_value: float) -> str:
     if e_value < 0.1:
         return "under 0.1"
     return f"{math.floor(e_value):,}" if e_value >= 10 else f"{e_value:.1f}"
-
-
-def signed(share: float) -> str:
-    """Format a share in percent with its sign: ``+4.1``; a rounded 0 has no sign."""
-    text = f"{100 * share:+.1f}"
-    return text[1:] if float(text) == 0 else text

@@ -26,11 +26,11 @@ from pipeline.evaluation.gate.rules import (
     best_baseline,
     block_ratio,
     mean,
-    percent,
     seed_sd_of,
     slice_rules,
     verdict,
 )
+from pipeline.number_text import change
 
 _PROVES = 2.33
 """Normal quantile of a one-sided test at 1 %."""
@@ -111,7 +111,7 @@ def _against(reference: Reference, champion: EvaluatedRecipe, config: GateConfig
 
 
 def _compared(paired: Difference, reference: Reference) -> str:
-    text = f"{percent(paired.x)} against the scorer of {reference.label} ({paired.n:,} users)"
+    text = f"{change(paired.x)} against the scorer of {reference.label} ({paired.n:,} users)"
     return f"{text}: too few differences" if paired.underpowered == NO_DIFFERENCE else text
 
 

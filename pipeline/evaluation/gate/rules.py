@@ -21,9 +21,9 @@ from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate.anchors import BlockRatio
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
-from pipeline.evaluation.gate.e_process import signed
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe
 from pipeline.evaluation.slices import SLICES
+from pipeline.number_text import change
 
 
 def verdict(held: bool) -> RuleOutcome:
@@ -31,16 +31,14 @@ def verdict(held: bool) -> RuleOutcome:
     return "pass" if held else "fail"
 
 
-def percent(x: float) -> str:
-    """Format a share with its sign: ``+4.1 %``."""
-    return f"{signed(x)} %" if math.isfinite(x) else "no figure"
-
-
 def chance(p: float) -> str:
-    """Format a probability; one below .001 in scientific notation."""
+    """Format a probability: ``p 0.021``, ``p under 0.001``."""
     if math.isnan(p):
-        return "unknown"
-    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+        return "p unknown"
+    if p < 0.001:
+        return "p under 0.001"
+    # A probability is never 1.
+    return "p over 0.999" if p > 0.999 else f"p {p:.3f}"
 
 
 def ordered(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
@@ -227,9 +225,9 @@ def slice_rules(
             judged.append((name, result))
     harmed = holm([result.p_worse for _, result in judged], alpha)
     for (name, result), harm in zip(judged, harmed, strict=True):
-        harm_text = f"p of harm {chance(result.p_worse)}, {result.n:,} users"
+        harm_text = f"test for harm: {chance(result.p_worse)}, {result.n:,} users"
         group = group_name(name.removeprefix(f"{prefix}."))
-        text = f"{group}: {percent(result.x)} ({harm_text})"
+        text = f"{group}: {change(result.x)} ({harm_text})"
         results.append(RuleResult(name, subject, result.p_worse, alpha, verdict(not harm), text))
     return tuple(sorted(results, key=lambda r: r.name))
 

@@ -35,6 +35,7 @@ from pipeline.evaluation.gate.rules import (
     slice_rules,
     verdict,
 )
+from pipeline.number_text import share
 
 _HELD = ("pass", "underpowered", "reported")
 """Outcomes that do not prevent a switch."""
@@ -161,7 +162,7 @@ def _guards(
     name = candidate.name
     own, other = candidate.coverage or 0.0, champion.coverage or 0.0
     limit = config.coverage_ratio * other
-    coverage = f"coverage of {name} {own:.1%}, of {champion.name} {other:.1%}"
+    coverage = f"coverage of {name} {share(own)}, of {champion.name} {share(other)}"
     churn = f"{name} changes the NDCG of {paired.nonzero:,} of {paired.n:,} users"
     # The mean over S fits has 1/S of the variance that one seed has.
     frames, root = (candidate.users, champion.users), math.sqrt(min(candidate.fits, champion.fits))

@@ -23,6 +23,7 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
+from pipeline.number_text import share
 from pipeline.serving import publish as swap
 from pipeline.steps.feedback.patch import make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
@@ -70,7 +71,7 @@ def publish(night: Night, progress: Progress) -> str:
     sentence = f"generation {result.generation}, {draft.rows:,} lists"
     churn = night.run.find(ChurnFile)
     if churn is not None and churn.first.overlap is not None:
-        sentence += f", {100 * (1 - churn.first.overlap):.0f} % new entries"
+        sentence += f", {share(1 - churn.first.overlap)} new entries"
     return sentence
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 
 from pipeline import columns as c
+from pipeline import number_text
 from pipeline.data.matrix import History
 from pipeline.report.pair import Entry, Sample
 from pipeline.serving.churn import churn
@@ -45,7 +46,7 @@ def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sa
     share = churn(first, second, users, k=FIRST).overlap or 0.0
     about = (
         f"{len(users):,} users have a list of both versions; the first {FIRST} entries share "
-        f"{100 * share:.0f} % on average. ● marks an item in both lists."
+        f"{number_text.share(share)} on average. ● marks an item in both lists."
     )
     history = right.night.run.arrays("refit", "history")
     counts = dict(zip(history["user_ids"].tolist(), np.diff(history["indptr"]), strict=True))

@@ -19,7 +19,7 @@ from pipeline.evaluation.holdout import lists_of
 from pipeline.evaluation.metrics import ndcg
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
-from pipeline.report.wording import change
+from pipeline.number_text import change
 from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.steps.experiments.tuning.study import lift_over, measured, recipe_of
 from pipeline.stores.studies.study import Study

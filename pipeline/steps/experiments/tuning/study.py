@@ -24,7 +24,7 @@ from pipeline.models.families import recipe_from
 from pipeline.models.search import current_values, moved, reopened_mixture
 from pipeline.models.selection import select_hyperparameters
 from pipeline.models.tuning import ACCEPTANCE
-from pipeline.report.wording import change
+from pipeline.number_text import change
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
 from pipeline.workspace.experiment_artifacts import StudyFacts, StudyResult
