@@ -40,7 +40,7 @@ def test_answers_are_a_line_a_group_and_notes_below():
         "by group users exposures answered ctr conversion revenue revenue per exposure return rate"
     )
     assert " ".join(lines[2].split()) == (
-        "all all 1,200 24,000 1.2 % 0.42 % (0.30 to 0.54 %) 0.00 % (0.00 to 0.30 %) 10.00 0.25 "
+        "all all 1,200 24,000 1.2 % 0.42 % (0.30 % to 0.54 %) 0.00 % (0.00 % to 0.30 %) 10.00 0.25 "
         "(0.10 to 1.40) –"
     )
     assert lines[3].split() == ["segment", "few", "3", *["–"] * 7]
@@ -73,8 +73,8 @@ def test_on_a_page_intervals_stand_behind_their_figures():
         "1,200",
         "24,000",
         "1.2 %",
-        "0.42 % (0.30 to 0.54 %)",
-        "0.00 % (0.00 to 0.30 %)",
+        "0.42 % (0.30 % to 0.54 %)",
+        "0.00 % (0.00 % to 0.30 %)",
         "10.00",
         "0.25 (0.10 to 1.40)",
         "–",

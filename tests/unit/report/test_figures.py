@@ -115,7 +115,7 @@ def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:
 def test_a_forest_marks_thin_evidence_and_is_not_stretched_by_it() -> None:
     drawn = DRAW["slices"]()
     assert "hollow: too little evidence" in " ".join(texts(drawn))
-    assert {"+10 %", "−10 %", "+50 %", "n/a"} <= set(texts(drawn))
+    assert {"+10.0 %", "−10.0 %", "+50.0 %", "n/a"} <= set(texts(drawn))
     assert not [text for text in texts(drawn) if text.endswith("00 %")]  # no tick beyond the rest
     bold = figures.slices_figure(SLICES[2:], "als", "popularity")
     assert "No group is large enough" in read(bold).attrib["aria-label"]
@@ -154,7 +154,7 @@ def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
 
 def test_churn_names_each_cause_beside_its_hatch() -> None:
     labels = texts(DRAW["churn"]())
-    assert {"data", "stock", "10 %", "22 Dec"} <= set(labels)
+    assert {"data", "stock", "10.0 %", "22 Dec"} <= set(labels)
     drawn = DRAW["churn"]().decode()
     assert drawn.count("<pattern") == 2
     unknown = trends.churn_figure([(NIGHTS[0], churn(0.9, 100))], NIGHTS[0])

@@ -24,7 +24,7 @@ from pipeline.monitoring.rates import AttributionRow
 from pipeline.monitoring.verdicts import DriftStatus, Signal
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.report.page import night_figures, night_page
-from pipeline.report.wording import advice
+from pipeline.report.wording import advice, sentence
 from pipeline.workspace.artifacts import CleanFile
 from tests import pages
 from tests.pages import AS_OF, ATTRIBUTION, BARE, CLEAN, DRIFT, HOLDOUT, RULES
@@ -128,11 +128,11 @@ def test_the_sentence_stands_above_the_evidence() -> None:
     order = ["A new recipe goes live", NIGHT.decision.sentence, *SECTIONS]
     assert [text for text in page.texts if text in order] == order
     assert ["als (live)", "candidate", "0.1212", "0.1150 to 0.1274"] in page.rows
-    assert ["broken", "candidate", "no GPU is there"] in page.rows
+    assert ["broken", "candidate", "No GPU is there"] in page.rows
     assert ["events", "14", "1,352,210"] in page.rows
-    assert ["cold", "301", "0.0900", "0.0850", "+5.9 %", "−2.0 % to +14 %"] in page.rows
+    assert ["cold", "301", "0.0900", "0.0850", "+5.9 %", "−2.0 % to +14.0 %"] in page.rows
     assert ["new items", "12", "0.0000", "0.0000", "n/a", "–", "○ too few users"] in page.rows
-    assert ["als", "31 %", "0.6", "9.25", "80 %"] in page.rows
+    assert ["als", "31.0 %", "0.6", "9.25", "80.0 %"] in page.rows
     assert NIGHT.run_id in page.texts
     assert "Friday, 1 December 2017" in html
     assert html == written(NIGHT)[0]
@@ -146,11 +146,11 @@ def test_each_candidate_has_a_line_about_its_points() -> None:
 
 def test_churn_and_live_scores_are_shown_newest_first() -> None:
     _, page = written(NIGHT)
-    new = ["1 Dec 2017", "655", "93 %", "data 6.0 %, stock 1.0 %", "1.9 %"]
+    new = ["1 Dec 2017", "655", "93.0 %", "data 6.0 %, stock 1.0 %", "1.9 %"]
     old = ["24 Nov 2017", "0", "–", "–", "–", "no user before"]
     at = page.rows.index(new)
     assert page.rows[at + 1] == old
-    row = ["all", "2", "950", "3,100", "21 %", "0.0260", "0.0210 to 0.0310", "0.0250"]
+    row = ["all", "2", "950", "3,100", "21.0 %", "0.0260", "0.0210 to 0.0310", "0.0250"]
     assert row in page.rows
     assert ["cold", "2", "3", "4", "–", "–", "–", "–"] in page.rows
     assert not [row for row in page.rows if row[:2] == ["all", "1"]]  # of last night
@@ -193,7 +193,7 @@ def test_what_the_data_chose_is_shown() -> None:
 
 def test_every_rule_has_figure_bound_verdict_and_words() -> None:
     _, page = written(NIGHT)
-    assert ["✓ passed", "switch: lift", "als", "0.4", "0.01", "als is better"] in page.rows
+    assert ["✓ passed", "switch: lift", "als", "+40.0 %", "+1.0 %", "als is better"] in page.rows
     thin = ["○ underpowered", "switch: group lapsed", "als", "−0.06", "–", "32 people"]
     assert thin in page.rows
     assert ["○ not met", "switch: lift", "other", "−0.4", "0.01", "other loses"] in page.rows
@@ -221,7 +221,7 @@ def test_every_figure_has_a_description_and_shares_no_id() -> None:
     assert all(picture["role"] == "img" for picture in page.pictures)
     assert "als has the highest e-value: 512 (500 needed)" in labels
     assert (
-        "93 % of the entries stayed for users without new events; main cause of the changes: data"
+        "93.0 % of the entries stayed for users without new events; main cause of the changes: data"
         in labels
     )
     assert len(page.ids) == len(set(page.ids)) > 10
@@ -294,19 +294,19 @@ def stored(page: NightPage) -> bytes:
 
 def test_what_came_back_and_what_has_moved() -> None:
     _, page = written(NIGHT)
-    rates = ["3.1 %", "2.00 % (1.80 to 2.20 %)", "1.10 % (1.00 to 1.20 %)"]
-    money = ["1,234.50", "0.0200 (0.0150 to 0.0300)", "4.0 % (0.0 to 9.0 %)"]
+    rates = ["3.1 %", "2.00 % (1.80 % to 2.20 %)", "1.10 % (1.00 % to 1.20 %)"]
+    money = ["1,234.50", "0.0200 (0.0150 to 0.0300)", "4.0 % (0.0 % to 9.0 %)"]
     assert ["all", "all", "950", "61,000", *rates, *money] in page.rows
     assert ["segment", "new", "4", *["–"] * 7] in page.rows
     texts = " ".join(page.texts)
     assert "1 equal the joined list, 2 are other lists, 3 without a joined list" in texts
-    assert "retrain wanted: people want other things." in texts
+    assert "Retrain wanted: people want other things." in texts
     rows = [row for row in page.rows if row and row[0][:1] in "▲○✓" and len(row) == 5]
-    mine = [row[:3] for row in rows if row[-1] in [x.sentence for x in DRIFT.signals]]
+    mine = [row[:3] for row in rows if row[-1] in [sentence(x.sentence) for x in DRIFT.signals]]
     assert mine == [
-        ["▲ drift", "taste items", "9.2"],
-        ["○ too short", "quality ndcg", "–"],
-        ["✓ stable", "data volume", "0.4"],
+        ["▲ drift", "taste: items", "9.2"],
+        ["○ too short", "quality: NDCG", "–"],
+        ["✓ stable", "data: volume", "0.4"],
     ]
     assert "1 of 3 signals are stable" in texts
 
@@ -320,10 +320,19 @@ def test_a_blocked_night_names_first_what_can_be_done() -> None:
     html, page = written(blocked)
     order = ["Next steps", "Rules of the gate", "Quality of the recipes"]
     assert [text for text in page.texts if text in order] == order
-    assert any(text.startswith("Cause of the block: data check: volume.") for text in page.texts)
+    assert any(
+        text.startswith("Cause of the block: data check: volume of the last day.")
+        for text in page.texts
+    )
     verdicts = [row[0] for row in page.rows if row and row[0][0] in "✓✗○"]
     assert verdicts[:4] == ["✗ failed", "✓ passed", "○ not met", "○ underpowered"]
-    assert ["✗ failed", "data check: volume", "0.4", "0.5", "too few events"] in page.rows
+    assert [
+        "✗ failed",
+        "data check: volume of the last day",
+        "0.4",
+        "0.5",
+        "Too few events",
+    ] in page.rows
     assert "the causes of the block come first" in html
 
 
@@ -346,7 +355,7 @@ def test_only_figures_with_rows_are_drawn() -> None:
     assert set(pictures()) == DRAWN
     unjudged = changed(BARE, failures=NIGHT.failures)
     assert night_figures(unjudged) == {}
-    assert "no GPU is there" in drawn(unjudged)[0]
+    assert "No GPU is there" in drawn(unjudged)[0]
 
 
 def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
@@ -404,7 +413,7 @@ def test_the_page_states_how_far_the_gate_can_be_trusted() -> None:
 
 
 def test_fold_in_is_shown_beside_the_refit() -> None:
-    row = ["1 Dec 2017", "12", "40 %", "–", "–"]
+    row = ["1 Dec 2017", "12", "40.0 %", "–", "–"]
     assert row in written(NIGHT)[1].rows
     assert "Fold-in compared" not in written(changed(NIGHT, parity=()))[0]
 

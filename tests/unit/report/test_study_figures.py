@@ -80,10 +80,10 @@ def test_nothing_is_drawn_of_an_importance_that_is_not_known():
 
 
 def test_titles_state_the_finding():
-    assert history_title(STUDY) == "Tuning lifts NDCG@20 of als by 20 %"
+    assert history_title(STUDY) == "Tuning lifts NDCG@20 of als by 20.0 %"
     assert history_title(NOTHING) == "No trial is clearly better than als before tuning"
     assert history_title(FROM_ZERO) == "Tuning lifts NDCG@20 of als from 0 to 0.2400"
-    assert importance_title(STUDY) == "alpha explains 70 % of the variance between trials"
+    assert importance_title(STUDY) == "alpha explains 70.0 % of the variance between trials"
     assert coordinates_title(STUDY) == "The best trial: alpha 4, half_life_days 90, depth 2"
     assert coordinates_title(NOTHING) == "The start is the best trial: alpha 100, depth 2"
 
@@ -104,7 +104,7 @@ def test_a_new_mixture_is_shown_like_the_trials():
     assert STUDY.mixed is None
     mixed = study(best=0.30)
     assert mixed.mixed == pytest.approx(0.5)
-    assert history_title(mixed) == "Tuning lifts NDCG@20 of als by 50 %"
+    assert history_title(mixed) == "Tuning lifts NDCG@20 of als by 50.0 %"
     assert study_figures(mixed)["history.png"] != study_figures(STUDY)["history.png"]
 
 

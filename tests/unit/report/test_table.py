@@ -56,7 +56,18 @@ def test_the_demo_shows_a_line_for_each_recipe() -> None:
     )
     lines = nights_table(DemoSummary("NDCG@20", (night,), {"browser": "make ui"})).splitlines()
     assert lines[2].split() == [
-        *("2024-06-01", "switch", "blend", "blend", "0.0316", "0.0280", "to", "0.0354", "+35.0%")
+        *(
+            "2024-06-01",
+            "switch",
+            "blend",
+            "blend",
+            "0.0316",
+            "0.0280",
+            "to",
+            "0.0354",
+            "+35.0",
+            "%",
+        )
     ]
     assert lines[3].split() == ["popularity", "0.0200", "0.0190", "to", "0.0210", "reference"]
     assert lines[5:] == ["2024-06-01  switch: better", "", "browser   make ui"]

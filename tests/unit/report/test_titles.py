@@ -17,10 +17,12 @@ ALS = status("als", 12.4)
     ("value", "text"),
     [
         (0.0, "0 %"),
-        (0.0001, "under 0.1 %"),
+        (0.00001, "under 0.01 %"),
+        (0.0023, "0.23 %"),
         (0.0157, "1.6 %"),
-        (0.93, "93 %"),
+        (0.93, "93.0 %"),
         (0.9951, "99.5 %"),
+        (0.9999, "over 99.9 %"),
         (1.0, "100 %"),
     ],
 )
@@ -40,7 +42,7 @@ def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
     third = replace(second, as_of=DAY + timedelta(days=14), mean=0.022)
     assert titles.metric_title([first, second], "ndcg_at_20") == "als reaches 0.0200 NDCG@20"
     title = titles.metric_title([first, second, third], "ndcg_at_20")
-    assert title == "als reaches 0.0220 NDCG@20, +10 % since 8 Dec"
+    assert told == "als reaches 0.0220 NDCG@20, +10.0 % since 8 Dec"
     gone = replace(third, mean=None)
     title = titles.metric_title([first, gone], "ndcg_at_20")
     assert title == "NDCG@20 of the champion by nightly run"
@@ -50,12 +52,12 @@ def test_the_lift_counts_the_nights_ahead() -> None:
     ahead = PastRun(DAY, "refresh", "als", 7, lift=0.171)
     behind = replace(ahead, lift=-0.05)
     level = replace(ahead, lift=0.0)
-    assert titles.lift_title([ahead]) == "als: +17 % over the best baseline"
-    title = "als: +17 % over the best baseline; better in 2 of 2 nightly runs"
+    assert titles.lift_title([ahead]) == "als: +17.1 % over the best baseline"
+    title = "als: +17.1 % over the best baseline; better in 2 of 2 nightly runs"
     assert titles.lift_title([ahead, ahead]) == title
     title = "als: −5.0 % over the best baseline; better in 1 of 2 nightly runs"
     assert titles.lift_title([ahead, behind]) == title
-    assert titles.lift_title([level]) == "als: 0 % over the best baseline"
+    assert titles.lift_title([level]) == "als: 0.0 % over the best baseline"
 
 
 def test_a_forest_counts_what_is_clear() -> None:
@@ -88,7 +90,7 @@ def test_recipes_title_names_the_best_and_its_lead() -> None:
     def title(**means: float) -> str:
         return titles.recipes_title(means, "ndcg_at_20")
 
-    assert title(popularity=0.08, als=0.12) == "als reaches 0.1200 NDCG@20, +50 % over popularity"
+    assert title(popularity=0.08, als=0.12) == "als reaches 0.1200 NDCG@20, +50.0 % over popularity"
     assert title(popularity=0.08) == "popularity reaches 0.0800 NDCG@20"
     assert title(popularity=0.0, als=0.12) == "als reaches 0.1200 NDCG@20"
     assert title(a=0.12, b=0.12001) == "b reaches 0.1200 NDCG@20, level with a"
@@ -100,7 +102,7 @@ def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
     thin = LiftRow("als", 0.4, 0.3, 0.5, underpowered="too few users")
     assert titles.lifts_title([clear, thin], "pop") == "No recipe is proven better than pop"
     proved = [LiftRow("a", 0.1, 0.05, 0.15, True), LiftRow("b", 0.2, 0.1, 0.3, True), clear]
-    assert titles.lifts_title(proved, "pop") == "b is better than pop (+20 %)"
+    assert titles.lifts_title(proved, "pop") == "b is better than pop (+20.0 %)"
     text = "Too little evidence to compare a recipe with pop"
     assert titles.lifts_title([thin], "pop") == text
 
@@ -109,7 +111,7 @@ def test_churn_names_the_largest_cause() -> None:
     row = (DAY, churn(0.93, 9, {"stock": 0.01, "data": 0.06}))
     later = DAY + timedelta(days=7)
     text = (
-        "93 % of the entries stayed for users without new events; main cause of the changes: data"
+        "93.0 % of the entries stayed for users without new events; main cause of the changes: data"
     )
     assert titles.churn_title([row, (DAY, churn(None, 0))], DAY) == text
     # Before a night's lists are made, or without a comparison, the title is of an earlier night.

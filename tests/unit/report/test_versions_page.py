@@ -116,7 +116,7 @@ def test_both_sides_stand_beside_each_other() -> None:
     assert ["NDCG@20", "0.0441 (0.0411 to 0.0473)", "0.0301 (0.0266 to 0.0339)"] in rows
     assert ["users", "1,990", "–"] in rows
     assert ["cold: NDCG@20", "0.0300 (0.0200 to 0.0400)", "300", "–", "–"] in rows
-    assert ["NDCG@20", "1,211", "0.0229", "0.0309", "+35 %", "+22 % to +48 %"] in rows
+    assert ["NDCG@20", "1,211", "0.0229", "0.0309", "+35.0 %", "+22.0 % to +48.0 %"] in rows
     assert ["1", "Milk & Co ●", "Milk & Co ●"] in rows and ["2", "Bread"] in rows
 
 
@@ -132,7 +132,7 @@ def test_what_differs_stands_first_and_everything_below() -> None:
 
 def test_a_lift_is_stated_with_its_figures() -> None:
     assert comparison_sentence(PAGE, COMPARISON) == (
-        "On the days that judged version 3, version 3 is ahead by 35 % (+22 % to +48 %, "
+        "On the days that judged version 3, version 3 is ahead by 35.0 % (+22.0 % to +48.0 %, "
         "1,211 users): NDCG@20 0.0309 and 0.0229"
     )
 
@@ -140,8 +140,8 @@ def test_a_lift_is_stated_with_its_figures() -> None:
 @pytest.mark.parametrize(
     ("changed", "title"),
     [
-        ({}, "version 3 is ahead by 35 %"),
-        ({"lift": -0.2, "lo": -0.3, "hi": -0.1}, "version 3 is behind by 20 %"),
+        ({}, "version 3 is ahead by 35.0 %"),
+        ({"lift": -0.2, "lo": -0.3, "hi": -0.1}, "version 3 is behind by 20.0 %"),
         ({"lo": -0.01}, "version 3 is not clearly different"),
         ({"underpowered": "too few users"}, "version 3 is not clearly different"),
         ({"lift": None, "lo": None, "hi": None}, "version 3 cannot be compared with version 1"),
@@ -167,7 +167,7 @@ def test_the_figure_shows_all_users_and_groups_of_the_primary_metric() -> None:
     text = drawn.decode()
     assert "all users (1,211)" in text and "cold (62)" in text
     assert "recall" not in text and "new items" not in text
-    assert 'aria-label="version 3 is ahead by 35 %"' in text
+    assert 'aria-label="version 3 is ahead by 35.0 %"' in text
     assert "too little evidence" in text
 
 

@@ -25,13 +25,13 @@ def test_metric_label(name: str, label: str) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.4, "+40 %"),
+        (0.4, "+40.0 %"),
         (0.0153, "+1.5 %"),
         (-0.0949, "−9.5 %"),
-        (-0.0996, "−10 %"),
-        (0.0001, "0 %"),
-        (-0.0001, "0 %"),
-        (0.0, "0 %"),
+        (-0.0996, "−10.0 %"),
+        (0.0001, "0.0 %"),
+        (-0.0001, "0.0 %"),
+        (0.0, "0.0 %"),
         (math.nan, "n/a"),
         (math.inf, "n/a"),
     ],
@@ -65,7 +65,7 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
         RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
     first, *others = wording.advice("block", rules)
-    assert first.startswith("Cause of the block: data check: volume, completeness.")
+    assert first.startswith("Cause of the block: data check: volume of the last day, completeness.")
     assert len(others) == 2
     assert "the sentence above" in wording.advice("block", [])[0]
 
@@ -77,7 +77,7 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
         ("refresh.slice.new_items", "refresh: group new items"),
         ("first.lift.decayed_popularity", "first model: lift over decayed_popularity"),
         ("switch.baseline.popularity", "switch: mean against baseline popularity"),
-        ("check.volume_week", "data check: volume week"),
+        ("check.volume_week", "data check: volume of the last 7 days"),
         ("cold_check", "cold check"),
         ("complete", "completeness"),
     ],

@@ -36,8 +36,9 @@ from pipeline.evaluation.gate import (
     decide,
     offers,
 )
-from pipeline.evaluation.gate.rules import percent, verdict
+from pipeline.evaluation.gate.rules import verdict
 from pipeline.evaluation.slices import SLICES
+from pipeline.number_text import change
 
 CONFIG = GateConfig()
 AS_OF = datetime(2024, 6, 30, tzinfo=UTC)
@@ -518,8 +519,8 @@ def test_a_check_of_the_data_keeps_its_figure_and_bound() -> None:
 
 
 def test_no_change_has_no_sign() -> None:
-    assert [percent(x) for x in (-0.0004, 0.0004, 0.0)] == ["0.0 %"] * 3
-    assert [percent(x) for x in (-0.0006, 0.041)] == ["-0.1 %", "+4.1 %"]
+    assert [change(x) for x in (-0.0004, 0.0004, 0.0)] == ["0.0 %"] * 3
+    assert [change(x) for x in (-0.0006, 0.041)] == ["−0.1 %", "+4.1 %"]
 
 
 def test_a_candidate_that_failed_to_train_leaves_the_others_compared() -> None:
