@@ -95,9 +95,9 @@ def ingest(
     at: At = None,
 ) -> None:
     """Read files of events, items or users into the lake, each exactly once."""
-    from pipeline.steps.ingest.ingest import ingest as step
+    from pipeline.steps.ingest.ingest import ingest
 
-    result = step(
+    result = ingest(
         console.workspace,
         paths,
         table=table,
@@ -112,18 +112,18 @@ def ingest(
 @command(app)
 def feedback(console: Console, at: At = None) -> None:
     """Run one feedback pass: ingest landing/, refresh lists, and check whether to retrain."""
-    from pipeline.steps.feedback.feedback import feedback as step
+    from pipeline.steps.feedback.feedback import feedback
 
-    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    result = feedback(console.workspace, parse_past_instant(at), progress=console.progress)
     console.show(result, result.text(), 3 if result.failed else 0)
 
 
 @command(app, "fold-in")
 def foldin(console: Console, at: At = None) -> None:
     """Refresh the lists of users with new events (step 2 of a feedback pass)."""
-    from pipeline.steps.feedback.foldin import foldin as step
+    from pipeline.steps.feedback.foldin import foldin
 
-    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    result = foldin(console.workspace, parse_past_instant(at), progress=console.progress)
     console.show(result, result.text())
 
 
@@ -132,9 +132,9 @@ def nightly(
     console: Console, as_of: AsOfText, recipe: Recipes = None, publish: Publish = True
 ) -> None:
     """Run all steps of a nightly run: snapshot, validate, features, train ... publish."""
-    from pipeline.steps.nightly.nightly import nightly as step
+    from pipeline.steps.nightly.nightly import nightly
 
-    result = step(
+    result = nightly(
         console.workspace,
         parse_past_instant(as_of),
         recipes=recipe or None,
@@ -154,14 +154,14 @@ def tune(
     ] = None,
 ) -> None:
     """Search for better hyperparameters; the gate of a later nightly run decides on the result."""
-    from pipeline.steps.experiments.tuning import tune as steps
     from pipeline.steps.experiments.tuning.report import mirror
+    from pipeline.steps.experiments.tuning.tune import default_as_of, parse_budget, tune
 
-    elapsed, seconds = stopwatch(), steps.parse_budget(budget)
+    elapsed, seconds = stopwatch(), parse_budget(budget)
     ws = console.workspace
-    result = steps.tune(
+    result = tune(
         ws,
-        instant(as_of) if as_of else steps.default_as_of(ws, instant(None)),
+        instant(as_of) if as_of else default_as_of(ws, instant(None)),
         budget=seconds,
         elapsed=elapsed,
         recipe=recipe,
@@ -180,39 +180,38 @@ def demo(
 ) -> None:
     """Run the nightly loop on real purchases."""
     from pipeline.report.table import nights_table
-    from pipeline.steps import demo as story
-    from pipeline.steps.feedback.feedback import feedback as read
-    from pipeline.steps.nightly.nightly import nightly as step
+    from pipeline.steps.demo import NIGHTS, land_until, prepare, summary
+    from pipeline.steps.feedback.feedback import feedback
+    from pipeline.steps.nightly.nightly import nightly
 
     progress, blocked = console.progress, 0
-    ws = story.prepare(console.folder)
-    for night in story.NIGHTS[:nights]:
-        story.land_until(ws, night, progress=progress)
-        read(ws, night, progress=progress)
-        ended = step(ws, night, progress=progress)
+    ws = prepare(console.folder)
+    for night in NIGHTS[:nights]:
+        land_until(ws, night, progress=progress)
+        feedback(ws, night, progress=progress)
+        ended = nightly(ws, night, progress=progress)
         # As in Airflow, a kept champion is a success and a block is a failure.
         blocked = ended.exit_code if ended.decision == "block" else blocked
-    summary = story.summary(ws)
-    console.show(summary, nights_table(summary), blocked)
+    result = summary(ws)
+    console.show(result, nights_table(result), blocked)
 
 
 @command(app)
 def lists(
     console: Console,
     users: Annotated[list[str] | None, typer.Argument(help="Raw user ids.")] = None,
-    everybody: Annotated[bool, typer.Option("--all", help="Show the lists of all users.")] = False,
+    all_users: Annotated[bool, typer.Option("--all", help="Show the lists of all users.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the lists to this Parquet file.")] = None,
 ) -> None:
     """Show the live recommendation lists."""
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
-    from pipeline.steps.lists import lists as step
-    from pipeline.steps.lists import titles
+    from pipeline.steps.lists import lists, titles
 
-    if bool(users) == everybody:
+    if bool(users) == all_users:
         raise ConfigError("usage.users_or_all", "give either user ids or --all")
     ws = console.workspace
-    rows = step(ws, None if everybody else users)
+    rows = lists(ws, None if all_users else users)
     if out is not None:
         with storage_errors("storage.cannot_write", f"cannot write {out}"), out.open("wb") as file:
             rows.write_parquet(file)
@@ -235,7 +234,7 @@ def history(
 ) -> None:
     """Show decisions and publications, oldest first, or the quality of the live lists."""
     from pipeline.report.table import history_table
-    from pipeline.steps.lists import history as step
+    from pipeline.steps.lists import history
 
     if quality:
         return _quality(console, out)
@@ -243,7 +242,7 @@ def history(
         raise ConfigError(
             "usage.out_without_quality", "--out needs --quality; add it, or remove --out"
         )
-    entries = step(console.workspace)
+    entries = history(console.workspace)
     console.show({"entries": [entry.plain() for entry in entries]}, history_table(entries))
 
 

@@ -31,11 +31,11 @@ def compare(
     out: Annotated[Path | None, typer.Option(help=_OUT)] = None,
 ) -> None:
     """Compare two versions on one page, which is also attached to both versions in MLflow."""
-    from pipeline.steps.experiments.comparison.compare import compare as step
+    from pipeline.steps.experiments.comparison.compare import compare
 
     # Before the comparison, which takes minutes.
     refuse_unwritable(out)
-    result = step(console.workspace, v1, v2, out=out, progress=console.progress)
+    result = compare(console.workspace, v1, v2, out=out, progress=console.progress)
     # The result is complete and printed, even if MLflow is not available.
     console.show(result, result.text())
     if result.fault is not None:
@@ -48,9 +48,9 @@ def reproduce(
     version: Annotated[int, typer.Argument(help="Version number.")],
 ) -> None:
     """Train a version again from its snapshot, and list differences with their causes."""
-    from pipeline.steps.experiments.reproduction.reproduce import reproduce as step
+    from pipeline.steps.experiments.reproduction.reproduce import reproduce
 
-    result = step(console.workspace, version, progress=console.progress)
+    result = reproduce(console.workspace, version, progress=console.progress)
     console.show(result, result.text(), result.exit_code)
 
 
@@ -73,10 +73,9 @@ def backtest(
     ] = None,
 ) -> None:
     """Replay past days once per policy, to measure the benefit of retraining on these data."""
-    from pipeline.steps.experiments.backtest.backtest import backtest as step
-    from pipeline.steps.experiments.backtest.backtest import parse_every, parse_schedules
+    from pipeline.steps.experiments.backtest.backtest import backtest, parse_every, parse_schedules
 
-    result = step(
+    result = backtest(
         console.workspace,
         instant(begin),
         parse_past_instant(end),

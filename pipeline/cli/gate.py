@@ -46,9 +46,9 @@ def gate(
         return
     if run is None:
         raise ConfigError("usage.run_missing", "--run is missing; write `nightjar gate --run ID`")
-    from pipeline.steps.nightly.gate import gate as step
+    from pipeline.steps.nightly.gate import gate
 
-    decided = step(console.workspace, run, progress=console.progress)
+    decided = gate(console.workspace, run, progress=console.progress)
     console.show(
         decided, f"{decided.kind}: {decided.sentence}", {"keep": 4, "block": 5}.get(decided.kind, 0)
     )

@@ -18,10 +18,10 @@ def chaos(
     json: Json = False,
 ) -> None:
     """Kill ingest, nightly run and publication repeatedly in a sandbox, and count the damage."""
-    from pipeline.testing.chaos.chaos import chaos as step
+    from pipeline.testing.chaos.chaos import chaos
 
     console = Console(None, json)
-    tally = step(kills, seed, progress=console.progress)
+    tally = chaos(kills, seed, progress=console.progress)
     console.show(tally, tally.text(), 0 if tally.sound else 1)
 
 
@@ -34,7 +34,7 @@ def gc(
     ] = None,
 ) -> None:
     """Merge small files of the lake, and remove data past their retention time."""
-    from pipeline.steps.maintenance.gc import gc as step
+    from pipeline.steps.maintenance.gc import gc
 
-    result = step(console.workspace, instant(at), progress=console.progress)
+    result = gc(console.workspace, instant(at), progress=console.progress)
     console.show(result, result.text(), result.exit_code)

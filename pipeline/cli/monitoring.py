@@ -23,11 +23,11 @@ def attribution(
 ) -> None:
     """Show the responses of users to their lists, by version, slot and position."""
     from pipeline.report.attribution import attribution_table
-    from pipeline.steps.feedback.attribution import run_attribution as step
+    from pipeline.steps.feedback.attribution import run_attribution
 
     end = parse_past_instant(until)
     start = parse_past_instant(since) if since else end - timedelta(days=_DAYS)
-    result = step(console.workspace, start, end, progress=console.progress)
+    result = run_attribution(console.workspace, start, end, progress=console.progress)
     console.show(result, attribution_table(result))
 
 
@@ -35,16 +35,16 @@ def attribution(
 def drift(console: Console, at: KnownAt = None) -> None:
     """Compare the last days with the reference period: data, taste, live quality."""
     from pipeline.report.drift import drift_table
-    from pipeline.steps.feedback.drift import drift as step
+    from pipeline.steps.feedback.drift import drift
 
-    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    result = drift(console.workspace, parse_past_instant(at), progress=console.progress)
     console.show(result, f"{drift_table(result)}\n\n{result.sentence}")
 
 
 @command(app)
 def policy(console: Console, at: KnownAt = None) -> None:
     """Show whether new data require a retrain, and the reason; nothing is started."""
-    from pipeline.steps.feedback.policy import policy as step
+    from pipeline.steps.feedback.policy import policy
 
-    result = step(console.workspace, parse_past_instant(at), progress=console.progress)
+    result = policy(console.workspace, parse_past_instant(at), progress=console.progress)
     console.show(result, f"{result.action.value}: {result.reason}")

@@ -25,9 +25,9 @@ def snapshot(
     console: Console, as_of: AsOfText, recipe: Recipes = None, publish: Publish = True
 ) -> None:
     """Pin the data of a nightly run, and print the run id for its other steps."""
-    from pipeline.steps.nightly.snapshot import snapshot as step
+    from pipeline.steps.nightly.snapshot import snapshot
 
-    started = step(
+    started = snapshot(
         console.workspace,
         parse_past_instant(as_of),
         recipes=recipe or None,
@@ -44,10 +44,9 @@ def train(
     run: RunId,
 ) -> None:
     """Train one recipe on the run's training window."""
-    from pipeline.steps.nightly.train import Failure
-    from pipeline.steps.nightly.train import train as step
+    from pipeline.steps.nightly.train import Failure, train
 
-    result = step(console.workspace, run, recipe, progress=console.progress)
+    result = train(console.workspace, run, recipe, progress=console.progress)
     if isinstance(result, Failure):
         console.show(result, result.text(), result.exit_code)
     else:

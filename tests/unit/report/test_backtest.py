@@ -111,7 +111,8 @@ def test_nights_that_came_to_nothing_are_printed_with_the_first_reason(days):
 
 def test_the_title_states_the_value_of_the_policy(days):
     assert title(days) == (
-        "adaptive reaches 99.0 % of the NDCG of nightly retraining, with 22.2 % of its training time"
+        "adaptive reaches 99.0 % of the NDCG of nightly retraining, "
+        "with 22.2 % of its training time"
     )
     assert title({"never": days["never"]}) == "never reaches an NDCG of 0.2054"
 

@@ -42,7 +42,7 @@ def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
     third = replace(second, as_of=DAY + timedelta(days=14), mean=0.022)
     assert titles.metric_title([first, second], "ndcg_at_20") == "als reaches 0.0200 NDCG@20"
     title = titles.metric_title([first, second, third], "ndcg_at_20")
-    assert told == "als reaches 0.0220 NDCG@20, +10.0 % since 8 Dec"
+    assert title == "als reaches 0.0220 NDCG@20, +10.0 % since 8 Dec"
     gone = replace(third, mean=None)
     title = titles.metric_title([first, gone], "ndcg_at_20")
     assert title == "NDCG@20 of the champion by nightly run"
