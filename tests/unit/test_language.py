@@ -1,8 +1,8 @@
 """Names and prose use words that a colleague could search for.
 
-No part of a name that `pipeline`, `dags`, `benchmarks` or `tests` define is a private word. Parts are split by underscore
-and by camel case; names are those of modules, functions, classes, variables, arguments, attributes
-and import aliases.
+No part of a name that `pipeline`, `dags`, `benchmarks` or `tests` define is a private word. Parts
+are split by underscore and by camel case; names are those of modules, functions, classes,
+variables, arguments, attributes and import aliases.
 
 No docstring, comment, message or page has one of `PRIVATE_WORDS`, and no docstring opens with a
 question word. In `tests`, strings that are not docstrings do not count, nor does this file. Code in
