@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import polars as pl
 
-from benchmarks.command import parser, print_progress
+from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.base import as_of
@@ -102,7 +102,7 @@ def _alarm(day: DayFile) -> bool:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder of the data sets")
+    arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("dataset", nargs="?", choices=SHOPS, default="online-retail")
     arguments.add_argument(
         "--days", type=int, default=45, help="number of as-of instants (default: 45)"

@@ -1,6 +1,6 @@
 """List stability: overlap of the lists of users without new events, and its price in NDCG.
 
-    churn.py [online-retail | completejourney | all] [--recipe als | blend | all] [--salts N]
+    churn.py [online-retail | completejourney | all] [--recipe als | blend | all] [--seeds N]
 
 Trains a recipe for five pairs of nights that are a day apart, and compares the first ten entries of
 each user without an event on that day. Lists leave out the items that their user had: with them,
@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, print_progress
+from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, History, build_history
@@ -276,10 +276,10 @@ def measured(name: str, recipe: str, folder: Path, seeds: int) -> tuple[list[Row
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder of the data sets")
+    arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("dataset", nargs="?", choices=[*DATA, "all"], default="all")
     arguments.add_argument("--recipe", choices=["als", "blend", "all"], default="all")
-    arguments.add_argument("--salts", type=int, help="seeds a cut (default: ALS 8, the blend 3)")
+    arguments.add_argument("--seeds", type=int, help="seeds a cut (default: ALS 8, the blend 3)")
     options = arguments.parse_args()
     names = list(DATA) if options.dataset == "all" else [options.dataset]
     for name in names:
@@ -292,7 +292,7 @@ def main() -> None:
         print(head, flush=True)
     for name in names:
         for recipe in ("als", "blend") if options.recipe == "all" else (options.recipe,):
-            seeds = options.salts or (8 if recipe == "als" else 3)
+            seeds = options.seeds or (8 if recipe == "als" else 3)
             rows, notes = measured(name, recipe, options.data, seeds)
             results += [asdict(row) for row in rows]
             if not options.json:

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, print_progress
+from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.feature_encoding import add_features
@@ -217,7 +217,7 @@ def table(name: str, trial: Trial, measured: list[Row]) -> str:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder of the data sets")
+    arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("dataset", choices=[*DATASETS, "all"])
     options = arguments.parse_args()
     results: dict[str, object] = {}

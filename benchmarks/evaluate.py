@@ -1,4 +1,4 @@
-"""Speed of evaluation: seven metrics at k = 10 and 20, against RecTools and ranx, on Gowalla.
+"""Speed of evaluation: metrics per user at k = 10 and 20, against RecTools and ranx, on Gowalla.
 
 The lists are the top 20 of a truncated SVD for 29,858 users, evaluated on the published test part.
 The peers need an environment of their own, because RecTools would change this project's libraries;
@@ -6,8 +6,8 @@ The peers need an environment of their own, because RecTools would change this p
 process in turn with Nightjar: Nightjar, RecTools, ranx, Nightjar ..., so that other load of the
 machine affects all of them. Each starts from its own input: arrays; frames of numbered users and
 items; ``Qrels`` and a ``Run`` (a further row includes their construction from frames). Each returns
-the means over users, which must be equal, MAP by the relation in `evaluation.metrics`; ranx has six
-of the seven metrics.
+the means over users, which must be equal, MAP by the relation in `evaluation.metrics`; ranx has all
+but the capped recall.
 
 A ratio is the median over the rounds of a peer's seconds divided by those of Nightjar in the same
 round, so above 1 Nightjar is faster. Of Nightjar's other rows it is their seconds divided by those
@@ -33,7 +33,7 @@ from scipy.sparse.linalg import svds
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import ROOT, parser, print_progress
+from benchmarks.command import GOWALLA, ROOT, parser, print_progress
 from benchmarks.lists import K, seen_of
 from pipeline.evaluation.beyond_accuracy import coverage, gini, novelty, self_information
 from pipeline.evaluation.intervals import DRAWS, means
@@ -193,7 +193,7 @@ def judged(data: Path) -> tuple[Lists, Truth, sp.csr_matrix]:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder that holds gowalla/{train,test}.parquet")
+    arguments = parser(__doc__, data=GOWALLA)
     arguments.add_argument(
         "--peers", type=Path, default=PEERS, help="python of an environment with RecTools and ranx"
     )

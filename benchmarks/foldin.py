@@ -37,7 +37,7 @@ import polars as pl
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.churn import DATA, selected_blend
-from benchmarks.command import parser, print_progress
+from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from benchmarks.quality import missing
 from pipeline import columns as c
 from pipeline.base import Interval, as_of
@@ -282,7 +282,7 @@ def print_near(rows: list[Near]) -> None:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder of the data sets")
+    arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("dataset", nargs="?", choices=[*DATA, "all"], default="all")
     arguments.add_argument("--part", choices=["freshness", "parity", "all"], default="all")
     arguments.add_argument("--recipe", choices=["als", "blend", "all"], default="all")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, print_progress
+from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from benchmarks.gate_calibrate import calibrated
 from benchmarks.gate_figures import Figure, table
 from benchmarks.gate_fits import WORLDS, bank, equal_fits
@@ -45,7 +45,7 @@ def real(name: str) -> Callable[[Path], list[Figure]]:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder of the data sets")
+    arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("part", choices=["simulate", *WORLDS, "nights", "calibrate", "all"])
     arguments.add_argument("--runs", type=int, default=RUNS, help="simulated years")
     options = arguments.parse_args()

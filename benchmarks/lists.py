@@ -40,7 +40,7 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, print_progress
+from benchmarks.command import GOWALLA, parser, print_progress
 from pipeline.models.contract import Scores
 from pipeline.models.topk import Lists, top_k
 
@@ -328,7 +328,7 @@ def _status(field: str) -> float:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder that holds gowalla/train.parquet")
+    arguments = parser(__doc__, data=GOWALLA)
     arguments.add_argument("--grow", type=int, help=SUPPRESS)
     options = arguments.parse_args()
     if options.grow:

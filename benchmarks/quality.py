@@ -31,7 +31,7 @@ import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import ROOT, parser, print_progress
+from benchmarks.command import GOWALLA, ONLINE_RETAIL, ROOT, parser, print_progress
 from pipeline import columns as c
 from pipeline.base import Progress, as_of
 from pipeline.data.matrix import WEIGHT, History, build_history
@@ -433,7 +433,7 @@ def table(name: str, result: Result) -> str:
 
 
 def main() -> None:
-    arguments = parser(__doc__, data="folder of the data sets")
+    arguments = parser(__doc__, data=f"{ONLINE_RETAIL}; {GOWALLA}")
     arguments.add_argument("dataset", choices=[*DATASETS, "all"])
     options = arguments.parse_args()
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -117,6 +117,7 @@ def measure(lists: Lists, truth: Truth, *depths: int) -> dict[tuple[str, int], N
         truth.size.astype(np.int64, copy=False),
         n_items,
         ascending,
+        len(PER_USER),
     )
     return {
         (name, int(k)): values[at, number]

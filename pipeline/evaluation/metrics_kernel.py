@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 Ints = NDArray[np.int64]
 Pass = Callable[
-    [NDArray[np.int32], Ints, NDArray[np.int32], Ints, Ints, int, Ints], NDArray[np.float64]
+    [NDArray[np.int32], Ints, NDArray[np.int32], Ints, Ints, int, Ints, int], NDArray[np.float64]
 ]
 
 
@@ -39,6 +39,7 @@ def _one_pass(
     size: Ints,
     n_items: int,
     depths: Ints,
+    n_metrics: int,
 ) -> NDArray[np.float64]:
     """Return every metric of every user.
 
@@ -54,14 +55,15 @@ def _one_pass(
         Size of the catalogue.
     depths
         Ascending, each once.
+    n_metrics
+        Number of metrics in `evaluation.metrics.PER_USER`.
 
     Returns
     -------
-    ``(n_depths, 7, n_users)``: NDCG, recall, capped recall, precision, MAP, MRR, hit rate; NaN if
-    `size` is 0.
+    ``(n_depths, n_metrics, n_users)``, metrics in the order of `PER_USER`; NaN if `size` is 0.
     """
     n_users = len(size)
-    values = np.full((len(depths), 7, n_users), np.nan)
+    values = np.full((len(depths), n_metrics, n_users), np.nan)
     discount = 1.0 / np.log2(np.arange(2.0, depths[-1] + 2.0))
     ideal = np.cumsum(discount)
     # For each item the last user so far who has it in the ground truth. An entry of a list is a hit

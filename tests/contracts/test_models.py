@@ -101,17 +101,17 @@ import os, sys, numpy as np
 from pipeline.data.matrix import History
 from pipeline.models import families, topk
 
-def lists(folder, family):
+def write_lists(folder, family):
     scorer = families.load(family, dict(np.load(f"{folder}/{family}.npz")))
     history = History.from_arrays(dict(np.load(f"{folder}/history.npz")))
-    found = topk.top_k(scorer.score(history), 20, exclude=history.seen)
-    np.savez(f"{folder}/{family}-lists", indptr=found.indptr, item=found.item, score=found.score)
+    lists = topk.top_k(scorer.score(history), 20, exclude=history.seen)
+    np.savez(f"{folder}/{family}-lists", indptr=lists.indptr, item=lists.item, score=lists.score)
 
 for family in sys.argv[2:]:
     if os.fork() == 0:
-        lists(sys.argv[1], family)
+        write_lists(sys.argv[1], family)
         os._exit(0)
-    assert os.wait()[1] == 0, family
+    assert os.wait()[1] == 0, f"{family}: lists of a fresh process"
 """
 
 
@@ -154,13 +154,15 @@ def test_arrays_rebuild_the_scorer(recipe):
     assert all(array.dtype != object for array in arrays.values())
     rebuilt = again.arrays()
     assert rebuilt.keys() == arrays.keys()
-    assert all(np.array_equal(rebuilt[name], arrays[name]) for name in arrays)
+    different = [name for name in arrays if not np.array_equal(rebuilt[name], arrays[name])]
+    assert not different, f"{recipe.family}: arrays change when stored and loaded: {different}"
 
 
 @every_steady_family
 def test_equal_data_and_recipe_give_equal_bytes(recipe):
     one, other = recipe.train(random_window()).arrays(), recipe.train(random_window()).arrays()
-    assert all(one[name].tobytes() == other[name].tobytes() for name in one)
+    different = [name for name in one if one[name].tobytes() != other[name].tobytes()]
+    assert not different, f"{recipe.family}: two fits of equal data differ in {different}"
 
 
 @every_drawing_family
@@ -348,21 +350,21 @@ def test_quiet_nights(recipe):
 def test_recipes_survive_json_with_their_families():
     for name, recipe in families.default_recipes().items():
         again = families.recipe_from(json.loads(recipe.model_dump_json()))
-        assert (again, again.hash) == (recipe, recipe.hash)
+        assert (again, again.hash) == (recipe, recipe.hash), f"{name}: JSON changes the recipe"
         assert recipe.family == name
-        assert families.FAMILIES[name] is type(recipe)
+        assert families.FAMILIES[name] is type(recipe), f"{name}: registered is another class"
         declared = getattr(recipe.scorer, "declared", recipe.capabilities)
-        assert declared == recipe.capabilities
+        assert declared == recipe.capabilities, f"{name}: recipe and scorer differ in capabilities"
         for field, info in type(recipe).model_fields.items():
             assert info.description, f"{name}.{field} has no description"
     assert Als(alpha=2.0).hash != Als().hash
 
 
 def test_baselines_form_a_ladder():
-    rungs = {
+    ranks = {
         name: recipe.capabilities.baseline for name, recipe in families.default_recipes().items()
     }
-    assert rungs == {
+    assert ranks == {
         "popularity": 0,
         "decayed_popularity": 1,
         "personal_frequency": 2,

@@ -188,16 +188,16 @@ def test_a_recipe_without_randomness_is_reported_as_such(tmp_path):
     land(ws.home, EVENTS, AS_OF)
     feedback(ws, AS_OF)
     assert nightly(ws, AS_OF, recipes=["knn"]).exit_code == 0
-    salts = []
+    replicates = []
     train = ItemKnn.train
 
     def counted(self, history, *, replicate=0, progress=silent):
-        salts.append(replicate)
+        replicates.append(replicate)
         return train(self, history, replicate=replicate, progress=progress)
 
     with patch.object(ItemKnn, "train", counted):
         result, _ = calibrated(ws)
-    assert salts == [*range(8), 0, 1, 0, 1, 0, 1]  # what cannot differ is not trained again
+    assert replicates == [*range(8), 0, 1, 0, 1, 0, 1]  # what cannot differ is not trained again
     line = result.line
     assert (line.family, line.seed_sd, line.rate, line.v_hat) == ("item_knn", 0, 0, 0)
     assert "the recipe has no seed noise" in line.sentence

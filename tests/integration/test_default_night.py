@@ -22,7 +22,7 @@ live_from = "as_of"
 """
 
 
-def test_a_night_without_recipes_settles_the_default_and_decides(workspace, tmp_path):
+def test_a_night_without_recipes_tunes_the_default_and_decides(workspace, tmp_path):
     ws = workspace(tmp_path / "home", CONFIG)
     land(ws.home, purchases(users=120, items=50), NIGHTS[0])
     feedback(ws, NIGHTS[0])

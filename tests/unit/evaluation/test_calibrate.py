@@ -56,11 +56,11 @@ def whens(count: int) -> list[Interval]:
     return [Interval(AS_OF - 28 * (n + 1) * DAY, AS_OF - 28 * n * DAY) for n in range(count)]
 
 
-def values(rng, n: int, tau: float, salts: int = REPLICATES, noise: float = 0.05):
+def values(rng, n: int, tau: float, replicates: int = REPLICATES, noise: float = 0.05):
     """Users of one taste; each fit has luck with single users, and with all of them (τ)."""
     taste = rng.uniform(0.1, 0.5, n)
-    luck = tau * 0.3 * rng.standard_normal((salts, 1))
-    return taste + luck + noise * rng.standard_normal((salts, n))
+    luck = tau * 0.3 * rng.standard_normal((replicates, 1))
+    return taste + luck + noise * rng.standard_normal((replicates, n))
 
 
 def shop(seed=0, n=1000, tau=0.002, cutoffs=CUTOFFS, better=0.6) -> list[ReplicateBlock]:
@@ -82,13 +82,13 @@ def test_tau_is_the_seeds_spread_and_not_the_users_luck():
 def test_the_analysis_of_variance_is_the_textbook_one():
     sample = values(np.random.default_rng(1), 50, 0.05)
     total, users = replicate_variance(sample)
-    salts, n = sample.shape
+    replicates, n = sample.shape
     fit = sample.mean(1, keepdims=True) + sample.mean(0) - sample.mean()
-    ms_seed = n * ((sample.mean(1) - sample.mean()) ** 2).sum() / (salts - 1)
-    ms_rest = ((sample - fit) ** 2).sum() / ((salts - 1) * (n - 1))
-    assert total == pytest.approx(ms_seed / n / sample.mean() ** 2)
+    ms_replicate = n * ((sample.mean(1) - sample.mean()) ** 2).sum() / (replicates - 1)
+    ms_rest = ((sample - fit) ** 2).sum() / ((replicates - 1) * (n - 1))
+    assert total == pytest.approx(ms_replicate / n / sample.mean() ** 2)
     assert users == pytest.approx(ms_rest / n / sample.mean() ** 2)
-    pairs = [(a, b) for a in range(salts) for b in range(a)]
+    pairs = [(a, b) for a in range(replicates) for b in range(a)]
     apart = [np.var(sample[a] - sample[b], ddof=1) / n for a, b in pairs]
     assert 2 * users == pytest.approx(np.mean(apart) / sample.mean() ** 2)
 

@@ -114,7 +114,7 @@ def test_a_family_climbs_to_what_is_better(windows):
     assert coordinate_search(GOOD, "alpha", span, EarlierWindows([], 20), messages.append) == GOOD
 
 
-def test_a_blend_settles_its_parts_and_drops_what_adds_nothing(windows):
+def test_a_blend_selects_its_parts_and_drops_what_adds_nothing(windows):
     recipe = recipe_from(
         {
             "family": "blend",

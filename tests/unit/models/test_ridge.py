@@ -208,7 +208,7 @@ def test_a_catalogue_that_base_and_scorer_share_is_stored_once():
     assert sum(array.tolist() == history.item_ids.tolist() for array in alone.values()) == 1
 
 
-def test_it_settles_its_base_and_then_itself():
+def test_it_selects_its_base_and_then_itself():
     class Higher:
         """Trials where a larger alpha and a smaller regularization of the ridge are better."""
 
