@@ -71,7 +71,8 @@ def table(title: str, figures: Sequence[Figure]) -> str:
     measured = max(len(f.measured) for f in figures)
     lines = [f"== {title}"]
     lines += [
-        f"{'ok ' if f.ok else 'OFF'}  {f.what:<{width}}  {f.ours:>{measured}}  expected: {f.asked}"
+        f"{'ok ' if f.ok else 'OFF'}  {f.what:<{width}}  {f.measured:>{measured}}  "
+        f"expected: {f.asked}"
         for f in figures
     ]
     return "\n".join(lines)

@@ -77,7 +77,7 @@ def test_a_blocked_night_goes_live_when_a_user_accepts_it(accepted):
     assert registry(ws).aliases()["champion"] == int(ended.model_version)
     assert nightly(ws, NIGHTS[1]).status == "already_done"
     [page] = ws.run(run_id).folder.rglob("page.html")
-    assert "refresh, accepted by Ada: the tastes have changed" in page.read_text()
+    assert "Refresh, accepted by Ada: the tastes have changed" in page.read_text()
     # The gate's decision stays in the run.
     assert ws.run(run_id).read(DecisionFile).root.kind == "block"
     assert decision_of(ws.run(run_id)).kind == "refresh"

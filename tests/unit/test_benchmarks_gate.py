@@ -76,4 +76,4 @@ def test_the_command_prints_the_simulated_figures():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)["simulate"]
     assert len(figures) == 29
-    assert {"what", "ours", "asked", "ok"} == set(figures[0])
+    assert {"what", "measured", "asked", "ok"} == set(figures[0])

@@ -117,7 +117,7 @@ def test_before_lists_are_made_the_page_names_the_night_of_the_churn_it_shows(
     cold_check(ws, run_id)
     page = (run.folder / "page.html").read_text()
     titles = [text for text in labels(page) if "without new events" in text]
-    assert len(titles) == 1 and re.match(r"\d+ % of the entries stayed", titles[0])
+    assert len(titles) == 1 and re.match(r"\d+\.\d % of the entries stayed", titles[0])
     assert [path.parent for path in run.folder.rglob("page.html")] == [run.folder]
 
 

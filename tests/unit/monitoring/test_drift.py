@@ -150,7 +150,7 @@ def test_a_reference_that_is_too_short_raises_no_alarm_and_is_reported():
     # Three days are judged; the first day of all began in the middle, and is not one.
     report = judged(shop(days=17, change=another_item, since=1))
     assert report.status == DriftStatus.TOO_SHORT
-    assert report.sentence == "data.volume: 13 days of reference, 14 are needed"
+    assert report.sentence == "data: volume: 13 days of reference, 14 are needed"
     assert {signal.status for signal in report.signals} == {DriftStatus.TOO_SHORT}
     assert report.alarms == () and all(signal.figure is None for signal in report.signals)
     enough = judged(shop(days=18, change=another_item, since=1))

@@ -31,7 +31,7 @@ def nights(**changed):
 
 
 def drifting(name="taste.items", asks=True):
-    signal = Signal(name, 9.1, 4.0, Of.DRIFT, f"{name}: far", asks, AT - timedelta(days=1), (9.1,))
+    signal = Signal(name, 9.1, 4.0, Of.DRIFT, "far", asks, AT - timedelta(days=1), (9.1,))
     return Drift(AT, Of.DRIFT, signal.sentence, (signal,))
 
 
@@ -72,16 +72,16 @@ def test_before_the_first_night_only_the_absolute_number_counts():
 def test_drift_asks_for_a_retrain_and_is_the_reason():
     action = ask(5, drift=drifting())
     assert action.wanted
-    assert action.reason == "retrain requested: taste.items: far"
+    assert action.reason == "retrain requested: drift in “taste: items”, far"
     assert (action.cause, ask(9_999, drift=drifting()).cause) == (Cause.DRIFT, Cause.DRIFT)
     quality = ask(0, drift=drifting("quality.ndcg"))
-    assert quality.wanted and "quality.ndcg" in quality.reason
+    assert quality.wanted and "quality: NDCG" in quality.reason
 
 
 def test_drift_that_a_person_must_look_at_asks_for_no_retrain():
     action = ask(5, drift=drifting("data.missing.price", asks=False))
     assert action.action == RetrainAction.FOLD_IN
-    assert "data.missing.price: far" in action.reason
+    assert action.reason.endswith("; far")
 
 
 @pytest.mark.parametrize(

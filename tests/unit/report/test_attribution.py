@@ -48,10 +48,10 @@ def test_answers_are_a_line_a_group_and_notes_below():
         "",
         "1,900 of 3,100 events of 950 users from 2017-11-24T09:00:00Z to 2017-12-01T09:00:00Z "
         "answer a list that was live within 7 days",
-        "lists that events claim: 1 equal the joined list, 2 are other lists, 3 without a joined "
+        "Lists that events claim: 1 equal the joined list, 2 are other lists, 3 without a joined "
         "list",
     ]
-    assert attribution_table(replace(ATTRIBUTION, rows=())).startswith("no list was live")
+    assert attribution_table(replace(ATTRIBUTION, rows=())).startswith("No list was live")
 
 
 def test_notes_name_only_what_there_was():
@@ -91,11 +91,11 @@ def test_drifting_signals_are_first_and_stable_ones_last():
         Signal("taste.categories", 9.0, 4.0, DriftStatus.DRIFT, "further"),
     )
     drift = replace(DRIFT, signals=signals)
-    lines = [line.split() for line in drift_table(drift).splitlines()[2:]]
+    lines = [re.split(r" {2,}", line) for line in drift_table(drift).splitlines()[2:]]
     assert [line[1] for line in lines] == [
-        "taste.categories",
-        "taste.items",
-        "quality.ndcg",
-        "data.volume",
+        "taste: categories",
+        "taste: items",
+        "quality: NDCG",
+        "data: volume",
     ]
     assert lines[2][2] == "–" and lines[3][2] == "−0.4"

@@ -125,9 +125,9 @@ def drawn(night: NightPage) -> tuple[str, Page]:
 
 def test_the_sentence_stands_above_the_evidence() -> None:
     html, page = written(NIGHT)
-    order = ["A new recipe goes live", NIGHT.decision.sentence, *SECTIONS]
+    order = ["A new recipe goes live", sentence(NIGHT.decision.sentence), *SECTIONS]
     assert [text for text in page.texts if text in order] == order
-    assert ["als (live)", "candidate", "0.1212", "0.1150 to 0.1274"] in page.rows
+    assert ["als", "candidate, goes live", "0.1212", "0.1150 to 0.1274"] in page.rows
     assert ["broken", "candidate", "No GPU is there"] in page.rows
     assert ["events", "14", "1,352,210"] in page.rows
     assert ["cold", "301", "0.0900", "0.0850", "+5.9 %", "−2.0 % to +14.0 %"] in page.rows
@@ -147,7 +147,7 @@ def test_each_candidate_has_a_line_about_its_points() -> None:
 def test_churn_and_live_scores_are_shown_newest_first() -> None:
     _, page = written(NIGHT)
     new = ["1 Dec 2017", "655", "93.0 %", "data 6.0 %, stock 1.0 %", "1.9 %"]
-    old = ["24 Nov 2017", "0", "–", "–", "–", "no user before"]
+    old = ["24 Nov 2017", "0", "–", "–", "–", "No user before"]
     at = page.rows.index(new)
     assert page.rows[at + 1] == old
     row = ["all", "2", "950", "3,100", "21.0 %", "0.0260", "0.0210 to 0.0310", "0.0250"]
@@ -196,7 +196,7 @@ def test_every_rule_has_figure_bound_verdict_and_words() -> None:
     assert ["✓ passed", "switch: lift", "als", "+40.0 %", "+1.0 %", "als is better"] in page.rows
     thin = ["○ underpowered", "switch: group lapsed", "als", "−0.06", "–", "32 people"]
     assert thin in page.rows
-    assert ["○ not met", "switch: lift", "other", "−0.4", "0.01", "other loses"] in page.rows
+    assert ["○ not met", "switch: lift", "other", "−40.0 %", "+1.0 %", "Other loses"] in page.rows
     assert "as last night, too" not in page.texts  # it stands below, among the checks
     assert ["○ no history", "volume", "–", "–", "5 days; 7 are needed"] in page.rows
     assert "1 of 2 checks of the data passed" in page.texts
@@ -360,7 +360,7 @@ def test_only_figures_with_rows_are_drawn() -> None:
 
 def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
     _, page = drawn(BARE)
-    assert BARE.decision.sentence in page.texts
+    assert sentence(BARE.decision.sentence) in page.texts
     assert set(SECTIONS) & set(page.texts) == {"Data"}
     assert page.tags["svg"] == page.tags["table"] == 0
     about = ["2017-11-17T09:00:00Z to 2017-11-24T09:00:00Z"]
@@ -437,11 +437,11 @@ def test_the_sentence_of_a_block_has_no_rule_ids() -> None:
     config = GateConfig(slice_users=30, min_nonzero=10)
     rules = slice_rules("refresh", "als", (worse, users), (0.0, 0.0), 0.05, config)
     blocked = _blocked(Evidence(20, HOLDOUT, (), ("als",), "als", ()), rules)
-    assert blocked.sentence.startswith("block: group cold: -10.0 % (p of harm ")
-    assert "; group new items: -10.0 % (p of harm " in blocked.sentence
+    assert blocked.sentence.startswith("block: group cold: −10.0 % (test for harm: p ")
+    assert "; group new items: −10.0 % (test for harm: p " in blocked.sentence
     _, page = written(changed(NIGHT, decision=blocked))
     shown = " ".join(page.texts)
-    assert "block: group cold: " in shown
+    assert "Block: group cold: " in shown
     assert not re.findall(r"refresh\.|slice\.|new_items", shown)
     row = next(row for row in page.rows if row[1] == "refresh: group cold")
-    assert row[-1].startswith("-10.0")
+    assert row[-1].startswith("−10.0")

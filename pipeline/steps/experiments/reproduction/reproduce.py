@@ -29,6 +29,7 @@ from pipeline.steps.experiments.reproduction.causes import (
 )
 from pipeline.steps.nightly.features import features
 from pipeline.steps.nightly.refit import refit
+from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import JsonFile, Run, Runs
 from pipeline.workspace import provenance
 from pipeline.workspace.artifacts import (
@@ -192,13 +193,18 @@ def _damage(ws: Workspace, version: Version) -> str | None:
 
 @dataclass(frozen=True)
 class _Elsewhere(Workspace):
-    """A workspace with runs in a scratch folder."""
+    """A workspace with runs and ledger in a scratch folder."""
 
     scratch: Path
 
     @cached_property
     def runs(self) -> Runs:
         return Runs(self.scratch)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        # `refit` records its output, which may differ from that of the run that is repeated.
+        return Ledger(self.scratch / "ledger.jsonl")
 
 
 @contextmanager

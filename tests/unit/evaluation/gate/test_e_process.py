@@ -111,7 +111,7 @@ def test_points_read_alike_everywhere(points: float, text: str) -> None:
 
 def test_an_account_that_has_not_moved_has_no_sign() -> None:
     standing = EProcessStatus("new", filled([(-0.0001, 1e-12)]), 500.0, None, None, None)
-    assert "(500 needed), lift 0.0 % (95 %: 0.0 to 0.0 %) over 1 block" in standing.sentence
+    assert "(500 needed), lift 0.0 % (95 %: 0.0 % to 0.0 %) over 1 block" in standing.sentence
 
 
 @pytest.mark.parametrize("bad", [(0.1, 0.0), (math.nan, 1.0), (0.1, math.inf), (0.1, -1.0)])

@@ -146,7 +146,7 @@ def test_without_a_champion_the_best_that_learns_is_first() -> None:
     assert decision.promotes
     assert rule(decision, "first.lift.decayed_popularity", "als2").outcome == "pass"
     assert rule(decision, "first.lift.decayed_popularity", "wild").outcome == "fail"
-    assert "wild fails a rule (-" in decision.sentence
+    assert "wild fails a rule (−" in decision.sentence
     assert "als is behind als2 (+" in decision.sentence
     assert "over decayed_popularity" in decision.sentence
     assert decision.anchor == Anchor("hash-als2", pytest.approx(1.1 / 0.7, rel=0.02), 1)
@@ -293,7 +293,7 @@ def test_a_healthy_night_refreshes_and_names_the_recipe() -> None:
     )
     assert decision.sentence.startswith("refresh: als on newer data: NDCG@20 ")
     assert "against the scorer of the night before (1,200 users)" in decision.sentence
-    assert "wild: e-value under 0.1 (500 needed), lift -4" in decision.sentence
+    assert "wild: e-value under 0.1 (500 needed), lift −4" in decision.sentence
     assert rule(decision, "switch.e_value", "wild").outcome == "fail"
     assert rule(decision, "refresh.month").outcome == "pass"
     assert rule(decision, "refresh.baseline_ratio").outcome == "pass"
