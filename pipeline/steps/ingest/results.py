@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from pipeline.errors import printable
 from pipeline.stores.batches import Batch
 
 COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", "skipped")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 
 class FileStatus(StrEnum):
@@ -30,6 +35,8 @@ class RowCounts:
     ----------
     reasons
         Reason -> quarantined rows with it; a row may have several.
+    emptied
+        Reason -> accepted rows of which one field counts as missing.
     """
 
     rows: int = 0
@@ -39,6 +46,7 @@ class RowCounts:
     tombstoned: int = 0
     skipped: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    emptied: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> str:
@@ -75,7 +83,11 @@ class FileResult(RowCounts):
 
     @classmethod
     def taken(
-        cls, batch: Batch, reasons: Mapping[str, int], ignored: tuple[str, ...]
+        cls,
+        batch: Batch,
+        reasons: Mapping[str, int],
+        emptied: Mapping[str, int],
+        ignored: tuple[str, ...],
     ) -> FileResult:
         """Build the result of a file whose rows were committed.
 
@@ -85,6 +97,8 @@ class FileResult(RowCounts):
             Counts and origin of the file.
         reasons
             Reason -> quarantined rows with it.
+        emptied
+            Reason -> accepted rows of which one field counts as missing.
         ignored
             Columns of the file that its source does not map.
 
@@ -99,6 +113,7 @@ class FileResult(RowCounts):
             status=FileStatus.TAKEN,
             batch_id=batch.batch_id,
             reasons=reasons,
+            emptied=emptied,
             ignored_columns=ignored,
             **{name: getattr(batch, name) for name in COUNTS},
         )
@@ -109,11 +124,11 @@ class FileResult(RowCounts):
             # The sentence of an error may begin with the file as well.
             reason = self.sentence.removeprefix(f"{self.file}: ")
             return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
-        ignored = ", ".join(self.ignored_columns)
+        ignored = ", ".join(map(printable, self.ignored_columns))
         return (
             f"{self.file}: {self.counts}"
-            + (f"; quarantined for {reasons}" if reasons else "")
+            + (f"; quarantined for {_listed(self.reasons)}" if self.reasons else "")
+            + (f"; fields emptied for {_listed(self.emptied)}" if self.emptied else "")
             + (f"; columns ignored: {ignored}" if ignored else "")
         )
 
@@ -166,12 +181,15 @@ class IngestResult(RowCounts):
         Results with their sums and problems.
         """
         reasons: Counter[str] = Counter()
+        emptied: Counter[str] = Counter()
         for file in outcomes:
             reasons.update(file.reasons)
+            emptied.update(file.emptied)
         bad = (FileStatus.SET_ASIDE, FileStatus.WAITS)
         return cls(
             **{name: sum(getattr(file, name) for file in outcomes) for name in COUNTS},
             reasons=dict(sorted(reasons.items())),
+            emptied=dict(sorted(emptied.items())),
             files=len(outcomes),
             lake_version=lake_version,
             backlog=backlog,
