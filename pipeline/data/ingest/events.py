@@ -267,9 +267,9 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
         read_times(text, c.TIMESTAMP, source, name),
         pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
     ).with_columns(
-        pl.when(id_bytes(c.PUBLICATION_ID) <= MAX_ID_BYTES, unprintables(c.PUBLICATION_ID) == 0).then(
-            pl.col(c.PUBLICATION_ID)
-        )
+        pl.when(
+            id_bytes(c.PUBLICATION_ID) <= MAX_ID_BYTES, unprintables(c.PUBLICATION_ID) == 0
+        ).then(pl.col(c.PUBLICATION_ID))
     )
     returned = pl.col(c.KIND).is_in([*config.quantity_kinds, c.Kind.RETURN.value])
     # Shops export returns as negative quantities of a purchase.

@@ -25,6 +25,7 @@ class FileStatus(StrEnum):
     SEEN = "seen before"
     SET_ASIDE = "set aside"
     WAITS = "waits"
+    NOT_READ = "not read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +67,7 @@ class FileResult(RowCounts):
     ----------
     status
         ``waits``: the file may be valid, but not with this config or at this moment; nothing was
-        recorded.
+        recorded. ``not read``: it is no regular file.
     batch_id
         sha256 of its bytes; None if they could not be read.
     sentence
@@ -148,7 +149,9 @@ class IngestResult(RowCounts):
     younger
         Files written after the instant of the call or just before it, which are left as well.
     problems
-        One sentence per file that was set aside or waits.
+        One sentence per file that was set aside, waits or is not read.
+    warnings
+        One sentence per entry of the landing folder that an earlier pass reported as not read.
     """
 
     files: int
@@ -157,6 +160,7 @@ class IngestResult(RowCounts):
     younger: int
     problems: tuple[str, ...]
     outcomes: tuple[FileResult, ...]
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of_files(
@@ -166,6 +170,7 @@ class IngestResult(RowCounts):
         *,
         backlog: int = 0,
         younger: int = 0,
+        warnings: tuple[str, ...] = (),
     ) -> IngestResult:
         """Sum the results of files.
 
@@ -173,7 +178,7 @@ class IngestResult(RowCounts):
         ----------
         outcomes
             Results in the order of the files.
-        lake_version, backlog, younger
+        lake_version, backlog, younger, warnings
             As in the class.
 
         Returns
@@ -185,7 +190,7 @@ class IngestResult(RowCounts):
         for file in outcomes:
             reasons.update(file.reasons)
             emptied.update(file.emptied)
-        bad = (FileStatus.SET_ASIDE, FileStatus.WAITS)
+        bad = (FileStatus.SET_ASIDE, FileStatus.WAITS, FileStatus.NOT_READ)
         return cls(
             **{name: sum(getattr(file, name) for file in outcomes) for name in COUNTS},
             reasons=dict(sorted(reasons.items())),
@@ -194,6 +199,7 @@ class IngestResult(RowCounts):
             lake_version=lake_version,
             backlog=backlog,
             younger=younger,
+            warnings=warnings,
             problems=tuple(file.text() for file in outcomes if file.status in bad),
             outcomes=outcomes,
         )
@@ -223,6 +229,7 @@ class IngestResult(RowCounts):
         lines = [file.text() for file in self.outcomes]
         if self.files != 1:
             lines.append(self.sentence)
+        lines += [f"warning: {warning}" for warning in self.warnings]
         if self.backlog:
             lines.append(f"{self.backlog:,} files are left for the next pass")
         if self.younger:
