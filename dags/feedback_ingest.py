@@ -52,11 +52,12 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     from pipeline.steps.ingest.ingest import ingest_landed
 
     result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
-    log.log(logging.WARNING if result.failed else logging.INFO, result.text())
+    level = logging.WARNING if result.failed or result.warnings else logging.INFO
+    log.log(level, result.text())
     if not result.files:
         raise AirflowSkipException("no file is new")
     summary = {**plain(result), "events": result.new_events}
-    del summary["outcomes"]  # one row per file, which the log has
+    del summary["outcomes"], summary["warnings"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
         summary["problems"] = [*summary["problems"][:MAX_PROBLEMS], f"and {more:,} more"]
     return summary

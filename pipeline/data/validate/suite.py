@@ -17,7 +17,7 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.validate.rules import CheckKind, Rule, unprintables, id_bytes
+from pipeline.data.validate.rules import CheckKind, Rule, id_bytes, unprintables
 
 _IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
 _CODE: Final = f"{c.EVENT_ID}_code"

@@ -167,7 +167,7 @@ def _report_unread(
         for entry in inside.unread:
             since = reported[entry.key] = known.get(entry.key, current.at)
             if entry.key in known:
-                warnings.append(entry.warning(current.at - since))
+                warnings.append(entry.warning(since, current.at))
             else:
                 current.add(inside.table, entry.file, FileStatus.NOT_READ, entry.problem)
     return warnings, reported

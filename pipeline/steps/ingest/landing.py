@@ -230,14 +230,14 @@ def _is_same(folder: int, name: str, seen: Mark) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    """Return the suffix of a file, such as ``.csv.gz``; "" for one that is no suffix of a format."""
+    """Return the suffix of a file, such as ``.csv.gz``; "" if it is no usual one."""
     compressed = path.suffix.lower() in (".gz", ".zst")
     suffix = "".join(path.suffixes[-2:] if compressed else path.suffixes[-1:])
     return suffix if re.fullmatch(_SUFFIX, suffix) else ""
 
 
 def _write_new(folder: int, name: str, sentence: str) -> None:
-    """Write the reason into a file that did not exist, so that nothing is written through a link."""
+    """Write the reason into a new file, so that nothing is written through a link."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)  # equal bytes were rejected before
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

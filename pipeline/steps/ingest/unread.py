@@ -7,7 +7,6 @@ place is reported again. A damaged or missing file only means that entries are r
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -53,9 +52,15 @@ class Unread:
         """The sentence of the first pass, without the name."""
         return f"{self.reason}; remove it"
 
-    def warning(self, age: timedelta) -> str:
-        """Return the sentence of a pass after the first one."""
-        return f"{self.file}: {self.reason}, not read, for {_words(age)}; remove it"
+    def warning(self, since: datetime, at: datetime) -> str:
+        """Return the sentence of a later pass.
+
+        Parameters
+        ----------
+        since, at
+            Instants of the first pass and of this one.
+        """
+        return f"{self.file}: {self.reason}, not read, for {_words(at - since)}; remove it"
 
 
 def read_reported(home: Path) -> dict[str, datetime]:
@@ -88,14 +93,12 @@ def write_reported(home: Path, reported: Mapping[str, datetime]) -> None:
     with storage_errors("storage.cannot_write", f"cannot write {path}"):
         with new.open("wb") as file:
             write_synced(file, json.dumps(noted, indent=1).encode())
-        os.replace(new, path)
+        new.replace(path)
 
 
 def _words(age: timedelta) -> str:
     seconds = max(0, int(age.total_seconds()))
-    for unit, length in (("day", 86_400), ("hour", 3_600)):
-        if count := seconds // length:
-            break
-    else:
-        unit, count = "minute", seconds // 60
+    lengths = {"day": 86_400, "hour": 3_600, "minute": 60}
+    unit = next((name for name, length in lengths.items() if seconds >= length), "minute")
+    count = seconds // lengths[unit]
     return f"{count:,} {unit}{'' if count == 1 else 's'}"

@@ -78,7 +78,10 @@ def test_tables_come_in_order_and_the_oldest_first(open_place):
     late = landing / "events" / "late.csv"
     late.touch()
     os.utime(late, (LATER.timestamp() + 1,) * 2)
-    assert found(open_place) == ["i", "b.csv", "a.csv", "in/c.csv", "link"]
+    assert found(open_place) == ["i", "b.csv", "a.csv", "in/c.csv"]
+    assert [(x.path, x.reason) for x in landed(open_place, LATER)[2].unread] == [
+        ("events/link", "is a link")
+    ]
     assert [inside.table for inside in landed(open_place, LATER)] == ["items", "users", "events"]
 
 
@@ -130,14 +133,14 @@ def test_a_folder_that_cannot_be_listed_is_told_and_the_pass_goes_on(ws, monkeyp
     inner = ws.home / "landing" / "events" / "inn\ner"
     inner.mkdir()
     land(ws, "orders.csv", orders("1,anna,bread,1,2024-03-01"))
-    scan = os.scandir
+    opened = os.open
 
-    def refusing(folder):
-        if folder == str(inner):
+    def refusing(name, *args, **more):
+        if name == inner.name:
             raise PermissionError(13, "Permission denied")
-        return scan(folder)
+        return opened(name, *args, **more)
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     result = feedback(ws, AT)
     assert result.problems == (
         "inn\\ner: waits: cannot be listed: permission denied; grant read access",
@@ -157,7 +160,7 @@ def test_a_file_that_may_not_be_read_waits(open_place, ws, monkeypatch):
     opened = os.open
 
     def refusing(name, *args, **more):
-        if name == path:
+        if name == path.name:
             raise PermissionError(13, "Permission denied")
         return opened(name, *args, **more)
 

@@ -299,10 +299,10 @@ def test_what_a_user_names_may_have_several_names_and_nothing_else(ws, thing, mo
         assert step.ingest(ws, [path], at=AT).accepted == 1
         assert path.exists()  # it lies below `landing/`, and is not moved
         return
+    if path.is_dir():
+        return  # a user who names a link to a folder means the folder
     never_opened(monkeypatch, path)
     result = step.ingest(ws, [path], at=AT)
-    if path.is_symlink() and path.is_dir():
-        return
     assert statuses(result) == {"orders-x.csv": "not read"}
     assert reason in result.problems[0]
     assert result.failed
@@ -321,6 +321,8 @@ def test_the_content_of_a_file_with_several_names_is_not_shown(ws):
 
 def test_folders_in_folders_are_listed_to_a_depth(ws):
     folder = ws.home / "landing" / "events"
+    (ws.home / "nightjar.toml").write_text(CONFIG.replace('"orders*"', '"*orders*"'))
+    ws = Workspace.open(ws.home)
     for _ in range(20):
         folder = folder / "d"
         folder.mkdir()
@@ -520,7 +522,7 @@ def test_names_and_values_are_escaped_in_results_and_reasons(ws):
     hostile = "\x1b[31mkey\nnightjar: FAKE\u202e"
     land(ws, "keys.jsonl", json.dumps({hostile: 1}) + "\n")
     land(ws, "twice.csv", "\x1b[31m,\x1b[31m\n1,2\n")
-    land(ws, "items.csv", f'item_id,title\nbread,"\x1b[31mRED"\nitem\u200b004,x\n', "items")
+    land(ws, "items.csv", 'item_id,title\nbread,"\x1b[31mRED"\nitem\u200b004,x\n', "items")
     land(ws, f"{hostile}.csv", BAD)
     header, line = orders(ROW).splitlines()
     land(ws, "orders-1.csv", f"{header},\x1b[31mmore\n{line},x\n")
