@@ -105,7 +105,7 @@ def check_the_rest(passed: Passed, code: int) -> None:
 def check_set_aside(passed: Passed, one: Hostile) -> None:
     """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake.
 
-    What waits, or is no file, lies where it was.
+    A file that waits, or is not read, lies where it was.
     """
     found = passed.of(one)
     assert (found["status"], found["rows"]) == (one.status, 0)

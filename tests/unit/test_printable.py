@@ -1,4 +1,4 @@
-"""Nothing of a file's names or values steers a terminal, or looks like a line of ours."""
+"""Nothing of a file's names or values steers a terminal, or looks like another line."""
 
 import io
 import json

@@ -19,8 +19,8 @@ from typing import Final
 
 from pipeline.data.sources.config import Source
 from pipeline.errors import ConfigError, DataError, StorageError, printable
+from pipeline.steps.ingest.irregular import Irregular
 from pipeline.steps.ingest.landing import FOLDER, Mark, flaw, open_folder
-from pipeline.steps.ingest.unread import Unread
 
 TABLES: Final = ("items", "users", "events")
 _UNFINISHED: Final = (".tmp", ".part", ".crdownload")
@@ -145,7 +145,7 @@ class Landed:
         Path of each file, and its path relative to the folder; oldest first.
     troubles
         Folders inside that cannot be listed, and the reasons.
-    unread
+    irregular
         What is not a regular file with one name.
     younger
         Number of files that were written later, and wait.
@@ -154,7 +154,7 @@ class Landed:
     table: str
     files: list[tuple[Path, str]]
     troubles: list[tuple[Path, str]]
-    unread: list[Unread]
+    irregular: list[Irregular]
     younger: int = 0
 
 
@@ -195,13 +195,13 @@ def landed(home: Path, until: datetime) -> list[Landed]:
         latest = until.timestamp() * 1e9
         whole = {p: m for p, m in listing.files.items() if m.written_ns <= latest}
         named = [(Path(path), path[len(f"{folder}/") :]) for path in _by_age(whole)]
-        unread = [
-            Unread(table + path.removeprefix(str(folder)), *about)
+        irregular = [
+            Irregular(table + path.removeprefix(str(folder)), *about)
             for path, about in sorted(listing.others.items())
             if about[1].written_ns <= latest
         ]
-        younger = len(listing.files) + len(listing.others) - len(whole) - len(unread)
-        tables.append(Landed(table, named, listing.troubles, unread, younger))
+        younger = len(listing.files) + len(listing.others) - len(whole) - len(irregular)
+        tables.append(Landed(table, named, listing.troubles, irregular, younger))
     return tables
 
 

@@ -35,10 +35,10 @@ from pipeline.steps.ingest.discovery import (
     landed,
     source_for,
 )
+from pipeline.steps.ingest.irregular import read_reported, write_reported
 from pipeline.steps.ingest.landing import Mark, archive, mark, reject
 from pipeline.steps.ingest.read_file import CannotOpen, NotRegular, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
-from pipeline.steps.ingest.unread import read_reported, write_reported
 from pipeline.stores.batches import MERGED, Batches
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.history import LedgerHistory
@@ -140,7 +140,7 @@ def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> In
             listed = landed(ws.home, current.at - _STILL_WRITTEN)
             failpoint("listed")
             known = read_reported(ws.home)
-            warnings, reported = _report_unread(current, listed, known)
+            warnings, reported = _report_irregular(current, listed, known)
             backlog = _ingest_landed(current, listed, log.progress)
             outcomes = current.finish()
             # After the commits: a pass that fails before it reports the entries again.
@@ -157,14 +157,14 @@ def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> In
     return result
 
 
-def _report_unread(
+def _report_irregular(
     current: _Pass, listed: Sequence[Landed], known: Mapping[str, datetime]
 ) -> tuple[list[str], dict[str, datetime]]:
     """Add the entries that are new to the results; return warnings for the others, and all keys."""
     warnings: list[str] = []
     reported: dict[str, datetime] = {}
     for inside in listed:
-        for entry in inside.unread:
+        for entry in inside.irregular:
             since = reported[entry.key] = known.get(entry.key, current.at)
             if entry.key in known:
                 warnings.append(entry.warning(since, current.at))

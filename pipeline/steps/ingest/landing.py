@@ -2,7 +2,7 @@
 
 Guarantees:
 
-* Below the landing folder no link is followed, whoever replaces a file or folder by one, and when.
+* Below the landing folder no link is followed, even if one replaces a file or folder at any moment.
 * Only regular files with one name, inside the landing folder, are moved, and only by renaming. What
   was moved is examined afterwards; if it is something else, it goes back.
 * Files in `archive/` and `rejected/` have names of our own: the sha256 of their bytes.
@@ -230,7 +230,7 @@ def _is_same(folder: int, name: str, seen: Mark) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    """Return the suffix of a file, such as ``.csv.gz``; "" if it is no usual one."""
+    """Return the suffix of a file, such as ``.csv.gz``; "" for an unusual one."""
     compressed = path.suffix.lower() in (".gz", ".zst")
     suffix = "".join(path.suffixes[-2:] if compressed else path.suffixes[-1:])
     return suffix if re.fullmatch(_SUFFIX, suffix) else ""

@@ -1,6 +1,6 @@
 """Reading of one file in a bounded child process: from a path to text rows on disk.
 
-Guarantees: only a regular file is opened, without following a link and without waiting for anybody.
+Guarantees: only a regular file is opened, without following a link and without waiting.
 The checksum and the rows are read through one file handle, so the rows are those of the checksum.
 
 A child process imports this module, so it imports little.

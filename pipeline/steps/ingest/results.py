@@ -67,7 +67,7 @@ class FileResult(RowCounts):
     ----------
     status
         ``waits``: the file may be valid, but not with this config or at this moment; nothing was
-        recorded. ``not read``: it is no regular file.
+        recorded. ``not read``: it is a link, or another irregular file.
     batch_id
         sha256 of its bytes; None if they could not be read.
     sentence

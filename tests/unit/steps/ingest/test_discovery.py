@@ -79,7 +79,7 @@ def test_tables_come_in_order_and_the_oldest_first(open_place):
     late.touch()
     os.utime(late, (LATER.timestamp() + 1,) * 2)
     assert found(open_place) == ["i", "b.csv", "a.csv", "in/c.csv"]
-    assert [(x.path, x.reason) for x in landed(open_place, LATER)[2].unread] == [
+    assert [(x.path, x.reason) for x in landed(open_place, LATER)[2].irregular] == [
         ("events/link", "is a link")
     ]
     assert [inside.table for inside in landed(open_place, LATER)] == ["items", "users", "events"]

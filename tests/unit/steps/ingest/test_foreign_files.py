@@ -1,8 +1,8 @@
-"""Whoever may write into `landing/` can neither write, read nor block anything else.
+"""A user who may write into `landing/` can neither write, read nor block anything else.
 
-What they may try:
+Attempts:
 * links, pipes, sockets, devices, further names of files -> not opened, moved or followed; reported
-* a name that is that of another file's reason           -> it is no name of ours
+* a name that is that of another file's reason           -> names in `rejected/` are sums
 * a link in the place of a file or folder, at any moment -> refused, or moved back
 * control characters in names and values                 -> escaped
 """
@@ -264,8 +264,9 @@ def test_what_is_not_a_regular_file_is_reported_once_and_then_a_warning(ws, thin
     assert ws.lake.read("events").height == 1
 
 
-def test_another_thing_of_the_same_name_is_reported_again(ws):
-    path = ws.home / "landing" / "events" / "x.csv"
+@pytest.mark.parametrize("name", ["x.csv", "x\n\x1b[31m.csv", os.fsdecode(b"x-\xff.csv")])
+def test_another_thing_of_the_same_name_is_reported_again(ws, name):
+    path = ws.home / "landing" / "events" / name
     path.symlink_to("nowhere")
     old(path)
     assert feedback(ws, AT).failed
@@ -275,12 +276,12 @@ def test_another_thing_of_the_same_name_is_reported_again(ws):
     assert not feedback(ws, AT).failed
     path.unlink()
     assert feedback(ws, AT).warnings == ()
-    assert json.loads((ws.home / "unread.json").read_text()) == {}
+    assert json.loads((ws.home / "irregular.json").read_text()) == {}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": "b"}'])
 def test_a_damaged_note_of_what_was_reported_is_begun_again(ws, content):
-    (ws.home / "unread.json").write_text(content)
+    (ws.home / "irregular.json").write_text(content)
     (ws.home / "landing" / "events" / "x.csv").symlink_to("nowhere")
     old(ws.home / "landing" / "events" / "x.csv")
     assert feedback(ws, AT).failed
@@ -338,7 +339,7 @@ def test_folders_in_folders_are_listed_to_a_depth(ws):
 
 @pytest.fixture
 def outside(tmp_path) -> Path:
-    """A folder of somebody else that holds a good file of the name of a landed one."""
+    """A folder of another user that holds a good file of the name of a landed one."""
     folder = tmp_path / "outside"
     folder.mkdir()
     (folder / "orders-1.csv").write_text(orders("9,eve,secret,1,2024-03-01"))
@@ -497,7 +498,7 @@ def test_what_is_swapped_in_before_the_move_goes_back(ws, outside, monkeypatch, 
 def test_the_bytes_that_are_read_are_those_that_were_summed(ws, outside, monkeypatch):
     """The child opens the path again: what lies there by then must not be shown."""
     path = land(ws, "orders-1.csv", orders(ROW))
-    (outside / "orders-1.csv").write_text("the-key-of-somebody\n1\n")
+    (outside / "orders-1.csv").write_text("the-key-of-another-user\n1\n")
 
     def swapped(self, function, **request):
         path.rename(path.with_name(".kept"))

@@ -6,23 +6,25 @@ place is reported again. A damaged or missing file only means that entries are r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePath
 from typing import Final
 
-from pipeline.base import format_instant, parse_instant
+from pydantic import TypeAdapter
+
+from pipeline.base import Instant
 from pipeline.errors import NightjarError, printable
 from pipeline.steps.ingest.landing import Mark
 from pipeline.stores.disk import storage_errors, write_synced
 
-FILE: Final = "unread.json"
+FILE: Final = "irregular.json"
+_REPORTED: Final = TypeAdapter(dict[str, Instant])
 
 
 @dataclass(frozen=True)
-class Unread:
+class Irregular:
     """An entry that is not a regular file with one name.
 
     Attributes
@@ -45,7 +47,8 @@ class Unread:
     @property
     def key(self) -> str:
         """Text that differs between this entry and another one in its place."""
-        return f"{self.seen.inode} {self.seen.written_ns} {self.path}"
+        # Names may be bytes outside UTF-8, which JSON cannot hold.
+        return printable(f"{self.seen.inode} {self.seen.written_ns} {self.path}")
 
     @property
     def problem(self) -> str:
@@ -66,9 +69,8 @@ class Unread:
 def read_reported(home: Path) -> dict[str, datetime]:
     """Return key -> instant of the pass that reported the entry."""
     try:
-        noted = json.loads((home / FILE).read_bytes())
-        return {key: parse_instant(instant) for key, instant in noted.items()}
-    except (OSError, ValueError, AttributeError, TypeError, NightjarError):
+        return _REPORTED.validate_json((home / FILE).read_bytes())
+    except (OSError, ValueError, NightjarError):
         return {}
 
 
@@ -89,10 +91,9 @@ def write_reported(home: Path, reported: Mapping[str, datetime]) -> None:
     """
     path = home / FILE
     new = path.with_suffix(".new")
-    noted = {key: format_instant(instant) for key, instant in reported.items()}
     with storage_errors("storage.cannot_write", f"cannot write {path}"):
         with new.open("wb") as file:
-            write_synced(file, json.dumps(noted, indent=1).encode())
+            write_synced(file, _REPORTED.dump_json(dict(reported), indent=1))
         new.replace(path)
 
 
