@@ -211,13 +211,6 @@ GUARDS: Final = (
         f"{_RACES}::test_a_lake_that_is_gone_is_no_empty_one",
     ),
     Guard(
-        "nothing behind a link is moved",
-        "pipeline/steps/ingest/landing.py",
-        "path.parent.resolve() / path.name, home.resolve()",
-        "path.absolute(), home.absolute()",
-        f"{_RACES}::test_a_file_behind_a_link_in_the_landing_folder_stays_where_it_is",
-    ),
-    Guard(
         "commits are forced to the disk",
         "pipeline/stores/lake/commit_integrity.py",
         "        sync(*sorted({path.parent for path in paths} | {self._path, self._root}))\n",

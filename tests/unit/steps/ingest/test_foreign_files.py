@@ -378,7 +378,7 @@ def test_what_takes_the_place_of_a_listed_file_is_not_read(ws, outside, monkeypa
 @pytest.mark.parametrize("kind", ["link", "pipe", "hard link"])
 def test_what_takes_its_place_between_check_and_open_is_not_read(ws, outside, monkeypatch, kind):
     path = land(ws, "orders-1.csv", orders(ROW))
-    opened = os.open
+    foreign, inodes, opened = (outside / "orders-1.csv").stat().st_ino, [], os.open
 
     def swapping(name, *args, **more):
         if name == path.name and not path.is_symlink() and path.is_file():
@@ -389,12 +389,16 @@ def test_what_takes_its_place_between_check_and_open_is_not_read(ws, outside, mo
                 os.mkfifo(path)
             else:
                 path.hardlink_to(outside / "orders-1.csv")
-        return opened(name, *args, **more)
+        handle = opened(name, *args, **more)
+        inodes.append(os.fstat(handle).st_ino)
+        return handle
 
     monkeypatch.setattr(os, "open", swapping)
     result = feedback(ws, AT)
     monkeypatch.setattr(os, "open", opened)
     assert result.failed
+    # That a file has several names is known only once it is open; nothing is read from it.
+    assert (foreign in inodes) == (kind == "hard link")
     assert os.path.lexists(path)
     unharmed(ws, outside)
 
