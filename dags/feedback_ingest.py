@@ -2,7 +2,8 @@
 
 **Schedule.** Every five minutes. The DAG is paused when it is new. A pass without new files is
 skipped and green. A pass in which a file was rejected, or waits for a better config, is red and
-names the file; all other files are ingested.
+names the file; all other files are ingested. A link, or another entry of `landing/` that is not a
+regular file, makes one pass red; later ones only log a warning.
 
 **Results.** The live model computes new lists for the users with events since their last list, and
 for no other user; the lists go live at once. A pass that accepted events updates the asset
@@ -52,11 +53,12 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     from pipeline.steps.ingest.ingest import ingest_landed
 
     result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
-    log.log(logging.WARNING if result.failed else logging.INFO, result.text())
+    level = logging.WARNING if result.failed or result.warnings else logging.INFO
+    log.log(level, result.text())
     if not result.files:
         raise AirflowSkipException("no file is new")
     summary = {**plain(result), "events": result.new_events}
-    del summary["outcomes"]  # one row per file, which the log has
+    del summary["outcomes"], summary["warnings"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
         summary["problems"] = [*summary["problems"][:MAX_PROBLEMS], f"and {more:,} more"]
     return summary
@@ -131,7 +133,7 @@ def request_retrain(reason: str) -> None:
 
 @nightjar_task(retries=0, trigger_rule=TriggerRule.NONE_FAILED)
 def report_outcome(ingested: dict[str, Any] | None) -> None:
-    """Fail if a file was rejected or waits for a better config."""
+    """Fail if a file was rejected, waits for a better config or is not read."""
     if ingested is None:
         raise AirflowSkipException("no file is new")
     if ingested["problems"]:

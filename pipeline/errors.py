@@ -1,13 +1,26 @@
 """Expected failures as data: an id, a sentence for the user, and an exit code.
 
-Guarantees: each error has an id, one sentence and an exit code; an error about data keeps at most
-five line numbers, and its sentence begins with the place.
+Guarantees: each error has an id, one sentence and an exit code. A sentence is one line of printable
+characters, whatever names and values of files it contains. An error about data keeps at most five
+line numbers, and its sentence begins with the place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import ClassVar
+
+
+def printable(text: str) -> str:
+    """Escape what is not printable: line feeds, terminal codes, bytes outside UTF-8.
+
+    Format characters such as U+202E, which reverses the text after it, are escaped as well.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 class NightjarError(Exception):
@@ -28,6 +41,8 @@ class NightjarError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, id: str, sentence: str) -> None:
+        # Here for all messages: column names and JSON keys of a file may hold terminal codes.
+        sentence = printable(sentence)
         super().__init__(sentence)
         self.id = id
         self.sentence = sentence

@@ -43,6 +43,7 @@ class Guard:
 _LAKE = "tests/unit/stores/lake/test_lake.py"
 _RACES = "tests/crash/test_ingest_races.py"
 _HOSTILE = "tests/integration/test_hostile_files.py"
+_FOREIGN = "tests/unit/steps/ingest/test_foreign_files.py"
 _UPKEEP = "tests/unit/stores/lake/test_compaction.py"
 _POINTS = "tests/crash/test_failpoints.py"
 
@@ -114,23 +115,44 @@ GUARDS: Final = (
     Guard(
         "what took a read file's place stays",
         "pipeline/steps/ingest/landing.py",
-        "    if not _is_landed(home, path) or mark(path) != seen:\n        return\n    suffixes",
-        "    if not _is_landed(home, path):\n        return\n    suffixes",
+        "            if not _is_same(source, path.name, seen):",
+        "            if False:",
         f"{_RACES}::test_a_file_that_takes_the_place_of_one_that_was_read_is_not_lost",
     ),
     Guard(
         "a move is looked at again",
         "pipeline/steps/ingest/landing.py",
-        "    if mark(target) != seen:  # replaced",
-        "    if False:  # replaced",
+        "                if not _is_same(kept, new, seen):",
+        "                if False:",
         f"{_RACES}::test_a_file_replaced_in_the_blink_before_it_is_moved_comes_back",
     ),
     Guard(
         "links are not followed",
+        "pipeline/steps/ingest/landing.py",
+        '        return "is a link"',
+        "        return None",
+        f"{_HOSTILE}::test_what_is_no_file_stays_where_it_is",
+    ),
+    Guard(
+        "a link between check and open is not followed",
         "pipeline/steps/ingest/read_file.py",
         "os.O_RDONLY | os.O_NOFOLLOW |",
         "os.O_RDONLY |",
-        f"{_HOSTILE}::test_a_hostile_file_is_set_aside_with_its_reason",
+        f"{_FOREIGN}::test_what_takes_its_place_between_check_and_open_is_not_read",
+    ),
+    Guard(
+        "a folder that becomes a link is not entered",
+        "pipeline/steps/ingest/landing.py",
+        "os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=handle)",
+        "os.open(part, FOLDER, dir_fd=handle)",
+        f"{_FOREIGN}::test_a_folder_that_becomes_a_link_after_the_listing_is_not_entered",
+    ),
+    Guard(
+        "a reason is not written through a link",
+        "pipeline/steps/ingest/landing.py",
+        'f"{digest}.reason.txt"',
+        'f"{path.name}.reason.txt"',
+        f"{_FOREIGN}::test_a_rejected_file_has_a_name_of_ours_and_its_reason_names_it",
     ),
     Guard(
         "a reader has so much memory",
@@ -187,13 +209,6 @@ GUARDS: Final = (
         'if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:',
         "if False:",
         f"{_RACES}::test_a_lake_that_is_gone_is_no_empty_one",
-    ),
-    Guard(
-        "nothing behind a link is moved",
-        "pipeline/steps/ingest/landing.py",
-        "in (path.parent.resolve() / path.name).parents",
-        "in path.absolute().parents",
-        f"{_RACES}::test_a_file_behind_a_link_in_the_landing_folder_stays_where_it_is",
     ),
     Guard(
         "commits are forced to the disk",

@@ -3,6 +3,8 @@
 Guarantees:
 
 * With ``--json`` stdout contains one JSON object and nothing else.
+* What is printed has no control or format characters except line feeds, so that no name or value
+  of a file can steer a terminal.
 * Progress and log lines go to stderr: text at a terminal, otherwise one JSON object per line.
 * The clock is read here and, for the instant of a publication, in `steps`; nowhere else.
 """
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn
 
 import typer
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, printable
 from pipeline.stores.disk import storage_errors
 
 if TYPE_CHECKING:
@@ -125,9 +127,19 @@ class Console:
         """
         from pipeline.base import plain
 
-        print(json_module.dumps(plain(result), ensure_ascii=False) if self.json else text)
+        if self.json:
+            print(_escaped(json_module.dumps(plain(result), ensure_ascii=False)))
+        else:
+            print("\n".join(map(printable, text.split("\n"))))
         if exit_code:
             raise typer.Exit(exit_code)
+
+
+def _escaped(text: str) -> str:
+    """Escape in JSON what is not printable; `json` itself leaves U+009B and U+202E as they are."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else json_module.dumps(char)[1:-1] for char in text)
 
 
 def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[..., None]:
@@ -181,7 +193,7 @@ def configure_logging() -> None:
         else [
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            structlog.processors.JSONRenderer(serializer=_json_line),
         ]
     )
     structlog.configure(
@@ -189,6 +201,10 @@ def configure_logging() -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # stderr may be replaced later
         cache_logger_on_first_use=False,
     )
+
+
+def _json_line(event: dict[str, Any], **options: Any) -> str:
+    return _escaped(json_module.dumps(event, ensure_ascii=False, **options))
 
 
 def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:

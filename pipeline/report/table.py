@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pipeline import columns as c
 from pipeline.base import Instant, format_instant
+from pipeline.errors import printable
 from pipeline.evaluation.gate.decision import Kind
 from pipeline.number_text import change
 from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry, StepEntry
@@ -165,13 +166,14 @@ def _beside(head: str, text: str) -> str:
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table with aligned columns.
+    """Return a table with aligned columns; characters that are not printable are escaped.
 
     Parameters
     ----------
     header, rows
         Cells; all rows are as long as the header.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
 
     def line(cells: Sequence[str]) -> str:

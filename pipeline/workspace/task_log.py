@@ -2,7 +2,7 @@
 
 Guarantees: the lines, and those of progress, are bound to `run_id`, `as_of` and `task`; the last
 one has seconds, rows and the result in one sentence; progress is at most one line per 10 seconds;
-no line has a raw id.
+no line has a raw id, or a character that is not printable.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from pipeline.base import Progress, format_instant, silent
-from pipeline.errors import NightjarError
+from pipeline.errors import NightjarError, printable
 from pipeline.stores.runs import Ref
 from pipeline.workspace.night import Night, open_night
 from pipeline.workspace.workspace import Workspace
@@ -78,7 +78,7 @@ def task_log(
         raise
     # Bound again: `snapshot` makes its run only after the first line.
     log.bind(run_id=record.run_id).info(
-        "task_finished", seconds=_since(start), rows=record.rows, result=record.result
+        "task_finished", seconds=_since(start), rows=record.rows, result=printable(record.result)
     )
 
 
@@ -106,7 +106,7 @@ def at_most_every(seconds: float, progress: Progress) -> Progress:
         now = time.perf_counter()
         if now - last >= seconds:
             last = now
-            progress(text)
+            progress(printable(text))
 
     return limited
 

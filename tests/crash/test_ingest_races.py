@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import pytest
 from pipeline import columns as c
 from pipeline.failpoints import VARIABLE
 from pipeline.steps.feedback.feedback import feedback
-from pipeline.steps.ingest import discovery, landing
 from pipeline.steps.ingest import ingest as step
+from pipeline.steps.ingest import landing
 from pipeline.steps.ingest.discovery import landed
 from pipeline.steps.ingest.landing import mark
 from pipeline.stores.batches import Batches
@@ -196,12 +197,16 @@ def test_a_file_that_is_taken_away_after_it_was_listed_harms_no_other(ws, monkey
 def test_a_file_that_vanishes_between_two_looks_is_not_listed(ws, monkeypatch):
     land(ws, "orders-1.csv", orders(ROW))
     gone = land(ws, "orders-2.csv", orders(OTHER))
+    scan = os.scandir
 
-    def vanishing(path):
-        gone.unlink(missing_ok=True)
-        return mark(path)
+    @contextmanager
+    def vanishing(handle):
+        with scan(handle) as entries:
+            found = list(entries)
+            gone.unlink(missing_ok=True)
+            yield found
 
-    monkeypatch.setattr(discovery, "mark", vanishing)
+    monkeypatch.setattr(os, "scandir", vanishing)
     assert statuses(feedback(ws, AT)) == {"orders-1.csv": "taken"}
 
 
@@ -240,10 +245,10 @@ def test_a_file_replaced_in_the_blink_before_it_is_moved_comes_back(ws, monkeypa
     path = land(ws, "orders.csv", orders(ROW))
     move = landing._move
 
-    def blink(source, target):
-        if source == path:
+    def blink(source, name, target, new):
+        if name == path.name:
             _replace(path, orders(OTHER))
-        move(source, target)
+        move(source, name, target, new)
 
     monkeypatch.setattr(landing, "_move", blink)
     feedback(ws, AT)

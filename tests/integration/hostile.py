@@ -37,7 +37,7 @@ class Hostile:
     accepted, quarantined, duplicates
         Its rows, where it is taken.
     status
-        ``set aside``, ``waits`` or ``taken``.
+        ``set aside``, ``waits``, ``not read`` or ``taken``.
     shown
         Its name in the results, where that is another one.
     """
@@ -124,7 +124,7 @@ def folder(path: Path) -> None:
 
 
 def nest(path: Path) -> None:
-    """Folders in folders, until no path can name the last one."""
+    """Folders in folders, beyond what a path can name."""
     path.mkdir()
     at = os.open(path, os.O_RDONLY)
     for _ in range(25):
@@ -162,7 +162,8 @@ DEVICE = Hostile(
     "a device",
     "device.csv",
     lambda path: os.mknod(path, 0o020600, os.makedev(1, 5)),
-    "not a regular file",
+    "is a device",
+    status="not read",
 )
 REFUSED = (
     Hostile("a header of 10⁶ columns", "wide.csv", data(WIDE), "has 1,000,000 columns"),
@@ -199,15 +200,18 @@ REFUSED = (
     Hostile("a Parquet file whose footer is noise", "noise.parquet",
             data(b"PAR1" + b"\xff" * 4000 + struct.pack("<I", 4000) + b"PAR1"),
             "is not a Parquet file"),
-    Hostile("a symbolic link", "link.csv", link, "is a link; links are not followed"),
+    Hostile("a symbolic link", "link.csv", link, "is a link", status="not read"),
     Hostile("a link to a folder", "link-to-folder.csv",
-            lambda path: path.symlink_to(path.parents[1]), "is a link"),
-    Hostile("a link to itself", "loop.csv", lambda path: path.symlink_to(path.name), "is a link"),
-    Hostile("a named pipe", "pipe.csv", os.mkfifo, "not a regular file"),
-    Hostile("a socket", "socket.csv", bind, "not a regular file"),
+            lambda path: path.symlink_to(path.parents[1]), "is a link", status="not read"),
+    Hostile("a link to itself", "loop.csv", lambda path: path.symlink_to(path.name), "is a link",
+            status="not read"),
+    Hostile("a hard link", "hard.csv", lambda path: link(path, hard=True, target="hard.csv"),
+            "has several names", status="not read"),
+    Hostile("a named pipe", "pipe.csv", os.mkfifo, "is a named pipe", status="not read"),
+    Hostile("a socket", "socket.csv", bind, "is a socket", status="not read"),
     DEVICE,
     Hostile("a name of 255 bytes, and nothing in it", f"{'n' * 251}.csv", data(b""), "is empty"),
-    Hostile("folders in folders beyond what a path can name", "nest", nest, "cannot be listed",
+    Hostile("more than 16 folders in one another", "nest", nest, "cannot be listed",
             status="waits", shown="d" * 200),
 )  # fmt: skip
 
@@ -253,6 +257,10 @@ TAKEN = (
             data(line("i1", user_id="a\0") + line("i\n2") + line("i3", item_id="\x1b[31m")),
             "event_id_unprintable, item_id_unprintable, user_id_unprintable", 0, 3,
             status="taken"),
+    Hostile("zero-width and bidirectional characters in ids", "formats.csv",
+            csv(row("f1", "a\u200bnna"), row("f\u202e2"), row("f3", item="item\ufeff004")),
+            "event_id_unprintable, item_id_unprintable, user_id_unprintable", 0, 3,
+            status="taken"),
     Hostile("ids of more than 256 bytes", "long-ids.csv",
             csv(row("x" * 257), row("y1", "ä" * 129), row("y2", item="x" * 257),
                 row("y3", "x" * 256)),
@@ -263,8 +271,6 @@ TAKEN = (
     Hostile("several gzip members in one file", "parts.csv.gz",
             data(gzip.compress(HEADER + row("p1")) + gzip.compress(row("p2"))),
             accepted=2, status="taken"),
-    Hostile("a hard link", "hard.csv", lambda path: link(path, hard=True, target="hard.csv"),
-            accepted=1, status="taken"),
     Hostile("a folder with the name of a file", "folder.csv", folder, accepted=1,
             status="taken", shown="inner.csv"),
     Hostile("a name with a line feed and a colour", "red\n\x1b[31m.csv", csv(row("r1")),

@@ -103,20 +103,24 @@ def check_the_rest(passed: Passed, code: int) -> None:
 
 
 def check_set_aside(passed: Passed, one: Hostile) -> None:
-    """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake."""
-    result = passed.of(one)
-    assert (result["status"], result["rows"]) == (one.status, 0)
-    assert one.reported in result["sentence"]
-    assert "\n" not in result["sentence"]
-    if one.status == "waits":
-        assert (passed.ws.home / "landing" / "events" / one.file).exists()
+    """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake.
+
+    A file that waits, or is not read, lies where it was.
+    """
+    found = passed.of(one)
+    assert (found["status"], found["rows"]) == (one.status, 0)
+    assert one.reported in found["sentence"]
+    assert "\n" not in found["sentence"]
+    if one.status in ("waits", "not read"):
+        assert os.path.lexists(passed.ws.home / "landing" / "events" / one.file)
         return
     rejected = passed.ws.home / "rejected"
     reasons = {path.read_text(): path for path in rejected.glob("*.reason.txt")}
-    reason = reasons[f"{result['sentence']}\n"]
-    file = reason.with_name(reason.name.removesuffix(".reason.txt"))
-    assert os.path.lexists(file)
-    assert file.name == one.file or len(one.file) > 200
+    reason = reasons[f"{found['sentence']}\n"]
+    stem = reason.name.removesuffix(".reason.txt")
+    assert stem == found["batch_id"]
+    [file] = {*rejected.glob(f"{stem}*")} - {reason}
+    assert one.file.endswith(file.name.removeprefix(stem))
     if one.file in passed.kept:
         assert file.read_bytes() == passed.kept[one.file]
     assert not os.path.lexists(passed.ws.home / "landing" / "events" / one.file)
@@ -129,6 +133,15 @@ def check_set_aside(passed: Passed, one: Hostile) -> None:
 )
 def test_a_hostile_file_is_set_aside_with_its_reason(refused, one):
     check_set_aside(refused, one)
+
+
+def test_what_is_no_file_stays_where_it_is(refused):
+    landing = refused.ws.home / "landing" / "events"
+    for one in REFUSED:
+        if one.status == "not read" and one is not DEVICE:
+            check_set_aside(refused, one)
+    assert (landing / "link.csv").is_symlink()
+    assert not any(path.is_symlink() for path in (refused.ws.home / "rejected").iterdir())
 
 
 @pytest.mark.parametrize("one", TAKEN, ids=lambda one: one.title)
@@ -158,7 +171,7 @@ def test_the_other_files_of_the_pass_are_taken_in(refused, taken):
     check_the_rest(taken, 0)
     elsewhere = refused.ws.home.parent / "ws" / "elsewhere.csv"
     assert elsewhere.read_bytes().startswith(HEADER)
-    assert (taken.ws.home / "hard.csv").read_bytes().startswith(HEADER)
+    assert (refused.ws.home / "hard.csv").read_bytes().startswith(HEADER)
 
 
 @pytest.mark.slow

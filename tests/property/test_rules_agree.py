@@ -46,7 +46,10 @@ PLANTED: dict[str, tuple[list[Any], list[Any]]] = {
         for i in ("event_id", "user_id", "item_id")
     },
     **{
-        f"{i}_unprintable": (["a\0", "\x1b[31m", "\x7f", "a\x85", "a\tb"], ["a b", "ä", "é", "😀"])
+        f"{i}_unprintable": (
+            ["a\0", "\x1b[31m", "\x7f", "a\x85", "a\tb", "a\u200b", "\ufeffa", "a\xadb", "\u202ea"],
+            ["a b", "ä", "é", "😀"],
+        )
         for i in ("event_id", "user_id", "item_id")
     },
     "kind_unknown": (["View", "", "purchase "], ["view", "purchase"]),

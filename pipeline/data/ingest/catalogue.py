@@ -16,7 +16,14 @@ from pipeline.data.ingest.quarantine import bad_rows
 from pipeline.data.ingest.times import read_times
 from pipeline.data.sources.config import Source
 from pipeline.data.sources.mapping import AT_LINE
-from pipeline.data.validate.rules import LARGEST, MAX_ID_BYTES, controls, id_bytes, names_of
+from pipeline.data.validate.rules import (
+    LARGEST,
+    MAX_ID_BYTES,
+    has_controls,
+    id_bytes,
+    names_of,
+    unprintables,
+)
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
@@ -30,7 +37,7 @@ _TYPED: Final = (c.PRICE, c.AVAILABLE, c.CREATED_AT)
 def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> ValidatedRows:
     """Parse and validate rows of items or users.
 
-    Categories are a JSON list or one text.
+    Categories are a JSON list or one text. A title with control characters counts as missing.
 
     Parameters
     ----------
@@ -57,7 +64,7 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
         f"{key}_missing": pl.col(key).is_null(),
         f"{key}_empty": size == 0,
         f"{key}_too_long": size > MAX_ID_BYTES,
-        f"{key}_unprintable": controls(key) > 0,
+        f"{key}_unprintable": unprintables(key) > 0,
     }
     if c.PRICE in typed.columns:
         checks[f"{c.PRICE}_negative"] = pl.col(c.PRICE) < 0
@@ -72,7 +79,8 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
     )
     bad = flags.select(pl.any_horizontal(pl.all())).to_series()
     rejected = bad_rows(text.filter(bad), names_of(flags.filter(bad)))
-    return ValidatedRows(typed.filter(~bad), rejected)
+    good, emptied = _without_hostile_titles(typed.filter(~bad))
+    return ValidatedRows(good, rejected, emptied)
 
 
 def upsert(
@@ -110,6 +118,17 @@ def upsert(
         if replace:
             kept = kept.with_columns(pl.lit(False).alias(c.AVAILABLE))
     return pl.concat([kept, updated], how="diagonal").sort(key), rows.height - fresh.height
+
+
+def _without_hostile_titles(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
+    """Empty titles with control characters, such as terminal codes; return their number, too."""
+    if c.TITLE not in rows.columns:
+        return rows, {}
+    hostile = rows.select(has_controls(c.TITLE).fill_null(False)).to_series()
+    if not hostile.any():
+        return rows, {}
+    kept = pl.when(~hostile).then(pl.col(c.TITLE)).alias(c.TITLE)
+    return rows.with_columns(kept), {f"{c.TITLE}_unprintable": int(hostile.sum())}
 
 
 def _type(text: pl.DataFrame, source: Source, name: str) -> pl.DataFrame:

@@ -7,8 +7,9 @@ events with one identity the first counts; a later one with other content is qua
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -21,7 +22,7 @@ from pipeline.data.ingest.quarantine import bad_rows
 from pipeline.data.ingest.times import read_times
 from pipeline.data.sources.config import EVENT_COLUMNS, Source
 from pipeline.data.sources.mapping import AT_LINE
-from pipeline.data.validate.rules import MAX_ID_BYTES, controls, id_bytes, row_reasons
+from pipeline.data.validate.rules import MAX_ID_BYTES, id_bytes, row_reasons, unprintables
 from pipeline.errors import UnsafeInputError
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
@@ -46,10 +47,13 @@ class ValidatedRows:
         Typed rows in the order of the file, with raw user ids.
     bad
         `AT_LINE`, `raw`, `reasons` of the others.
+    emptied
+        Reason -> good rows of which one field counts as missing.
     """
 
     good: pl.DataFrame
     bad: pl.DataFrame
+    emptied: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def joined(
@@ -74,8 +78,10 @@ class ValidatedRows:
             `ingest.too_many_bad_rows`.
         """
         validated: list[ValidatedRows] = []
+        emptied: Counter[str] = Counter()
         for part in parts:
             validated.append(part)
+            emptied.update(part.emptied)
             broken += part.bad.height
             if broken > most:
                 raise UnsafeInputError(
@@ -87,6 +93,7 @@ class ValidatedRows:
         return cls(
             pl.concat((part.good for part in validated), how="diagonal"),
             pl.concat(part.bad for part in validated),
+            emptied,
         )
 
 
@@ -261,9 +268,9 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
         read_times(text, c.TIMESTAMP, source, name),
         pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
     ).with_columns(
-        pl.when(id_bytes(c.PUBLICATION_ID) <= MAX_ID_BYTES, controls(c.PUBLICATION_ID) == 0).then(
-            pl.col(c.PUBLICATION_ID)
-        )
+        pl.when(
+            id_bytes(c.PUBLICATION_ID) <= MAX_ID_BYTES, unprintables(c.PUBLICATION_ID) == 0
+        ).then(pl.col(c.PUBLICATION_ID))
     )
     returned = pl.col(c.KIND).is_in([*config.quantity_kinds, c.Kind.RETURN.value])
     # Shops export returns as negative quantities of a purchase.

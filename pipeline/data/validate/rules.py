@@ -22,6 +22,8 @@ from pipeline.errors import DataError
 
 MAX_ID_BYTES: Final = 256
 _CONTROL: Final = r"\p{Cc}"
+# Format characters have no width: ids with and without one look alike wherever they are shown.
+_CONTROL_OR_FORMAT: Final = r"[\p{Cc}\p{Cf}]"
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 """Earliest valid timestamp; earlier ones are zeros, or seconds that were read as milliseconds."""
 LARGEST: Final = 1e12
@@ -117,9 +119,14 @@ def id_bytes(column: str) -> pl.Expr:
     return pl.when(blank).then(pl.lit(0, pl.UInt32)).otherwise(raw.str.len_bytes())
 
 
-def controls(column: str) -> pl.Expr:
-    """Count the control characters of an id, such as NUL, line feeds and terminal escapes."""
-    return pl.col(column).str.count_matches(_CONTROL)
+def unprintables(column: str) -> pl.Expr:
+    """Count the control and format characters of an id, such as NUL and zero-width spaces."""
+    return pl.col(column).str.count_matches(_CONTROL_OR_FORMAT)
+
+
+def has_controls(column: str) -> pl.Expr:
+    """Return whether a text has control characters; format characters belong to some scripts."""
+    return pl.col(column).str.contains(_CONTROL)
 
 
 def failures(frame: pl.DataFrame, rules: Sequence[Rule]) -> pl.DataFrame:
@@ -188,7 +195,7 @@ def _measure(rule: Rule) -> pl.Expr:
     if rule.check is CheckKind.BYTES:
         return id_bytes(rule.column)
     if rule.check is CheckKind.PRINTABLE:
-        return controls(rule.column)
+        return unprintables(rule.column)
     column = pl.col(rule.column)
     # NaN is not a number: it counts as missing, like null.
     return column.fill_nan(None) if rule.column == c.VALUE else column

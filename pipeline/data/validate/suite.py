@@ -17,7 +17,7 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.validate.rules import CheckKind, Rule, controls, id_bytes
+from pipeline.data.validate.rules import CheckKind, Rule, id_bytes, unprintables
 
 _IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
 _CODE: Final = f"{c.EVENT_ID}_code"
@@ -74,7 +74,7 @@ def suite_frame(batch: pl.DataFrame) -> pl.DataFrame:
     """Return the frame for the library: lengths and codes of ids, other columns unchanged."""
     return batch.select(
         *(id_bytes(name).alias(f"{name}_bytes") for name in _IDS),
-        *(controls(name).alias(f"{name}_controls") for name in _IDS),
+        *(unprintables(name).alias(f"{name}_unprintables") for name in _IDS),
         pl.col(c.EVENT_ID).rank("dense").alias(_CODE),
         pl.col(c.TIMESTAMP).dt.epoch("d").alias(c.EVENT_DAY),
         c.KIND,
@@ -122,7 +122,7 @@ def _expectation(rule: Rule, library: ModuleType) -> Any:
 def _suite_column(rule: Rule) -> str:
     if rule.column not in _IDS:
         return rule.column
-    return f"{rule.column}_{'controls' if rule.check is CheckKind.PRINTABLE else 'bytes'}"
+    return f"{rule.column}_{'unprintables' if rule.check is CheckKind.PRINTABLE else 'bytes'}"
 
 
 def _read(

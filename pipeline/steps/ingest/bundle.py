@@ -117,7 +117,9 @@ def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
         )
         reasons = Counter(sorted(quarantine[c.REASONS].explode(empty_as_null=False)))
         batches.append(batch)
-        results.append(FileResult.taken(batch, reasons, file.text.ignored_columns))
+        results.append(
+            FileResult.taken(batch, reasons, file.judged.emptied, file.text.ignored_columns)
+        )
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
 

@@ -1,27 +1,33 @@
 """Discovery of new files, and of the source that reads each.
 
-Guarantees: links are not followed. A folder inside `landing/` that cannot be listed is reported and
-hides no other file; a missing landing folder is an error.
+Guarantees: links are not followed, and what is not a regular file with one name is listed, but not
+as a file. A folder inside `landing/` that cannot be listed is reported and hides no other file; a
+missing landing folder is an error.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from datetime import datetime
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
 from pipeline.data.sources.config import Source
-from pipeline.errors import ConfigError, DataError, StorageError
-from pipeline.steps.ingest.landing import Mark, mark, printable
+from pipeline.errors import ConfigError, DataError, StorageError, printable
+from pipeline.steps.ingest.irregular import Irregular
+from pipeline.steps.ingest.landing import FOLDER, Mark, flaw, open_folder
 
 TABLES: Final = ("items", "users", "events")
 _STEPS: Final = {PermissionError: "grant read access", FileNotFoundError: "create it"}
 """Cause why a folder cannot be listed -> next step."""
 _UNFINISHED: Final = (".tmp", ".part", ".crdownload")
+_DEEPEST: Final = 16
+"""Folders in folders that are listed; each level holds two handles open."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +64,12 @@ def expand(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside, troubles = _listed(path)
+            listing = _listed(path, open_folder(path, PurePath()))
             # A user who names a folder expects all of its files to be read, so a folder that cannot
             # be listed is an error here; in `landing/` it is only reported.
-            for folder, reason in troubles:
+            for folder, reason in listing.troubles:
                 raise DataError("ingest.folder_unreadable", reason, where=printable(str(folder)))
+            inside = listing.files | {path: seen for path, (_, seen) in listing.others.items()}
             if not inside:
                 raise DataError(
                     "ingest.empty_folder",
@@ -142,6 +149,8 @@ class Landed:
         Path of each file, and its path relative to the folder; oldest first.
     troubles
         Folders inside that cannot be listed, and the reasons.
+    irregular
+        What is not a regular file with one name.
     younger
         Number of files that were written too recently and wait for a later pass.
     """
@@ -149,6 +158,7 @@ class Landed:
     table: str
     files: list[tuple[Path, str]]
     troubles: list[tuple[Path, str]]
+    irregular: list[Irregular]
     younger: int = 0
 
 
@@ -184,42 +194,87 @@ def landed(home: Path, until: datetime) -> list[Landed]:
                 raise StorageError(
                     "ingest.link", f"the folder {place} is a link; make it a real folder"
                 )
-        files, troubles = _listed(folder)
-        whole = {p: m for p, m in files.items() if m.written_ns <= until.timestamp() * 1e9}
+        # Opened without links, since the folder may be replaced after the check.
+        listing = _listed(folder, open_folder(home, PurePath("landing", table)))
+        latest = until.timestamp() * 1e9
+        whole = {p: m for p, m in listing.files.items() if m.written_ns <= latest}
         named = [(Path(path), path[len(f"{folder}/") :]) for path in _by_age(whole)]
-        tables.append(Landed(table, named, troubles, len(files) - len(whole)))
+        irregular = [
+            Irregular(table + path.removeprefix(str(folder)), *about)
+            for path, about in sorted(listing.others.items())
+            if about[1].written_ns <= latest
+        ]
+        younger = len(listing.files) + len(listing.others) - len(whole) - len(irregular)
+        tables.append(Landed(table, named, listing.troubles, irregular, younger))
     return tables
 
 
-def _listed(top: Path) -> tuple[dict[str, Mark], list[tuple[Path, str]]]:
-    """Return the files below a folder, and the inner folders that cannot be listed."""
-    files: dict[str, Mark] = {}
-    troubles: list[tuple[Path, str]] = []
-    waiting = [str(top)]
-    while waiting:
-        folder = waiting.pop()
-        try:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    # A sender writes under a hidden name and renames the complete file.
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    # A file that is removed meanwhile has no mark.
-                    elif not entry.name.endswith(_UNFINISHED) and (written := mark(entry.path)):
-                        files[entry.path] = written
-        except OSError as error:
-            cause = (error.strerror or str(error)).lower()
-            step = _STEPS.get(type(error), "rename or remove it")
-            reason = f"cannot be listed: {cause}; {step}"
-            # Without an error an unreadable landing folder would look like an empty one.
-            if folder == str(top):
-                raise StorageError(
-                    "ingest.folder_unreadable", f"the folder {top} {reason}"
-                ) from error
-            troubles.append((Path(folder), reason))
-    return files, troubles
+@dataclass
+class _Listing:
+    """Paths below a folder: files, others with the flaw, and folders that cannot be listed."""
+
+    files: dict[str, Mark] = field(default_factory=dict)
+    others: dict[str, tuple[str, Mark]] = field(default_factory=dict)
+    troubles: list[tuple[Path, str]] = field(default_factory=list)
+
+
+def _listed(top: Path, opened: AbstractContextManager[int]) -> _Listing:
+    """List an open folder and the folders in it."""
+    listing = _Listing()
+    try:
+        with opened as handle:
+            _list(listing, handle, str(top), 0)
+    except OSError as error:
+        # Without an error an unreadable landing folder would look like an empty one.
+        raise StorageError(
+            "ingest.folder_unreadable", f"the folder {top} {_not_listed(error)}"
+        ) from error
+    return listing
+
+
+def _list(listing: _Listing, handle: int, folder: str, depth: int) -> None:
+    with os.scandir(handle) as entries:
+        for entry in entries:
+            # A sender writes under a hidden name and renames the complete file.
+            if entry.name.startswith("."):
+                continue
+            path = f"{folder}/{entry.name}"
+            try:
+                about = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(about.st_mode):
+                    _list_inner(listing, handle, path, depth + 1)
+                elif not entry.name.endswith(_UNFINISHED):
+                    _add(listing, path, about)
+            except FileNotFoundError:
+                pass  # removed meanwhile
+            except OSError as error:
+                listing.troubles.append((Path(path), _not_listed(error)))
+
+
+def _list_inner(listing: _Listing, outer: int, path: str, depth: int) -> None:
+    if depth > _DEEPEST:
+        reason = f"cannot be listed: more than {_DEEPEST} folders deep; move its files up"
+        listing.troubles.append((Path(path), reason))
+        return
+    # Relative to the open folder: a folder above it may be replaced by a link meanwhile.
+    handle = os.open(PurePath(path).name, FOLDER | os.O_NOFOLLOW, dir_fd=outer)
+    try:
+        _list(listing, handle, path, depth)
+    finally:
+        os.close(handle)
+
+
+def _add(listing: _Listing, path: str, about: os.stat_result) -> None:
+    reason = flaw(about, one_name=True)
+    if reason is None:
+        listing.files[path] = Mark.of(about)
+    else:
+        listing.others[path] = (reason, Mark.of(about))
+
+
+def _not_listed(error: OSError) -> str:
+    cause = (error.strerror or str(error)).lower()
+    return f"cannot be listed: {cause}; {_STEPS.get(type(error), 'rename or remove it')}"
 
 
 def _by_age(marks: Mapping[str, Mark]) -> list[str]:

@@ -8,16 +8,16 @@ Guarantees:
 
 Small files share a commit, which makes many of them fast. Files in the landing folder of the
 workspace move to `archive/` (or `rejected/`, with the reason beside them) after their commit; files
-anywhere else are not moved.
+anywhere else, and what is not a regular file, are not moved.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -25,12 +25,19 @@ from pipeline.base import AsOf, Progress, silent
 from pipeline.data.ingest.catalogue import validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows, validate_events
 from pipeline.data.sources.config import MappingError
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, printable
 from pipeline.failpoints import failpoint
 from pipeline.steps.ingest.bundle import FileRead, combine
-from pipeline.steps.ingest.discovery import DiscoveredFile, expand, landed, source_for
-from pipeline.steps.ingest.landing import Mark, archive, mark, printable, reject
-from pipeline.steps.ingest.read_file import CannotOpen, read_text, sum_of
+from pipeline.steps.ingest.discovery import (
+    DiscoveredFile,
+    Landed,
+    expand,
+    landed,
+    source_for,
+)
+from pipeline.steps.ingest.irregular import read_reported, write_reported
+from pipeline.steps.ingest.landing import Mark, archive, mark, reject
+from pipeline.steps.ingest.read_file import CannotOpen, NotRegular, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
 from pipeline.stores.batches import MERGED, Batches
 from pipeline.stores.disk import storage_errors
@@ -131,25 +138,49 @@ def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> In
         Another ingest is running.
     """
     with task_log("ingest", at, progress=progress) as log:
-        with _open_pass(ws, at) as current:
-            backlog, younger = _ingest_landed(current, log.progress)
+        with _open_pass(ws, at, landed=True) as current:
+            listed = landed(ws.home, current.at - _STILL_WRITTEN)
+            failpoint("listed")
+            known = read_reported(ws.home)
+            warnings, reported = _report_irregular(current, listed, known)
+            backlog = _ingest_landed(current, listed, log.progress)
             outcomes = current.finish()
+            # After the commits: a pass that fails before it reports the entries again.
+            if reported != known:
+                write_reported(ws.home, reported)
         result = IngestResult.of_files(
-            outcomes, ws.lake.version("events"), backlog=backlog, younger=younger
+            outcomes,
+            ws.lake.version("events"),
+            backlog=backlog,
+            younger=sum(x.younger for x in listed),
+            warnings=tuple(warnings),
         )
         log.rows, log.result = result.rows, result.sentence
     return result
 
 
-def _ingest_landed(current: _Pass, progress: Progress) -> tuple[int, int]:
-    """Ingest landed files; return how many are left, and how many are too young."""
-    ws, backlog, younger = current.ws, 0, 0
-    listed = landed(ws.home, current.at - _STILL_WRITTEN)
-    failpoint("listed")
+def _report_irregular(
+    current: _Pass, listed: Sequence[Landed], known: Mapping[str, datetime]
+) -> tuple[list[str], dict[str, datetime]]:
+    """Add the entries that are new to the results; return warnings for the others, and all keys."""
+    warnings: list[str] = []
+    reported: dict[str, datetime] = {}
+    for inside in listed:
+        for entry in inside.irregular:
+            since = reported[entry.key] = known.get(entry.key, current.at)
+            if entry.key in known:
+                warnings.append(entry.warning(since, current.at))
+            else:
+                current.add(inside.table, entry.file, FileStatus.NOT_READ, entry.problem)
+    return warnings, reported
+
+
+def _ingest_landed(current: _Pass, listed: Sequence[Landed], progress: Progress) -> int:
+    """Ingest landed files; return how many are left."""
+    ws, backlog = current.ws, 0
     for inside in listed:
         for folder, trouble in inside.troubles:
-            current.add_unreadable(inside.table, folder, trouble)
-        younger += inside.younger
+            current.add(inside.table, printable(folder.name), FileStatus.WAITS, trouble)
         done = 0
         for number, (path, name) in enumerate(inside.files, start=1):
             if done == ws.config.ingest.files_per_pass:
@@ -159,11 +190,13 @@ def _ingest_landed(current: _Pass, progress: Progress) -> tuple[int, int]:
             progress(f"reading {file.file} ({number} of {len(inside.files)})")
             # Files that wait for a better config do not count, or they would block the others.
             done += current.take(file)
-    return backlog, younger
+    return backlog
 
 
 @contextmanager
-def _open_pass(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_Pass]:
+def _open_pass(
+    ws: Workspace, at: AsOf, *, replace: bool = False, landed: bool = False
+) -> Iterator[_Pass]:
     """Hold the lock, complete the commits of a killed ingest, and provide the child process."""
     limits = ws.config.ingest.limits
     with (
@@ -191,7 +224,7 @@ def _open_pass(ws: Workspace, at: AsOf, *, replace: bool = False) -> Iterator[_P
                 "backup, because a new vault would assign new pseudonyms to all users",
             )
         try:
-            yield _Pass(ws, at, child, batches, scratch, replace)
+            yield _Pass(ws, at, child, batches, scratch, replace, landed)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -202,6 +235,8 @@ class _Pass:
 
     Attributes
     ----------
+    landed
+        True if others delivered the files, False if a user named them.
     outcomes
         Results in the order of the files; None for a file that waits for its commit.
     waiting
@@ -214,6 +249,7 @@ class _Pass:
     batches: Batches
     scratch: Path
     replace: bool
+    landed: bool
     outcomes: list[FileResult | None] = field(default_factory=list)
     waiting: list[tuple[int, FileRead]] = field(default_factory=list)
 
@@ -234,20 +270,19 @@ class _Pass:
         self.outcomes[place] = read
         return read.status is not FileStatus.WAITS
 
-    def add_unreadable(self, table: str, folder: Path, trouble: str) -> None:
-        """Add the result of a folder that cannot be listed.
+    def add(self, table: str, name: str, status: FileStatus, problem: str) -> None:
+        """Add the result of an entry of the landing folder that is not read as a file.
 
         Parameters
         ----------
         table
-            Table of the folder.
-        folder
-            Path of the folder.
-        trouble
-            The reason.
+            Table of its landing folder.
+        name
+            Name for messages.
+        status, problem
+            As in the result.
         """
-        name = printable(folder.name)
-        self.outcomes.append(FileResult(name, table, FileStatus.WAITS, None, f"{name}: {trouble}"))
+        self.outcomes.append(FileResult(name, table, status, None, f"{name}: {problem}"))
 
     def finish(self) -> tuple[FileResult, ...]:
         """Commit the files that wait; return the result of each file, in order."""
@@ -269,7 +304,8 @@ class _Pass:
         if seen is None:
             return FileResult(name, file.name, FileStatus.WAITS, None, f"{name}: was removed")
         try:
-            digest = sum_of(file.path, self.ws.config.ingest.limits)
+            limits = self.ws.config.ingest.limits
+            digest = sum_of(file.path, limits, home if self.landed else None)
             if self._seen(file.source.table, digest):
                 archive(home, file.path, digest, seen)
                 return FileResult(name, file.name, FileStatus.SEEN, digest)
@@ -280,9 +316,11 @@ class _Pass:
             # The error may belong to another file that replaced this one.
             if mark(file.path) != seen:
                 sentence = f"{name}: was replaced or removed while it was read"
+            elif isinstance(error, NotRegular):
+                status = FileStatus.NOT_READ
             elif not isinstance(error, MappingError):
                 status = FileStatus.SET_ASIDE
-                reject(home, file.path, sentence, seen)
+                reject(home, file.path, sentence, digest, seen)
             elif not file.matched and not isinstance(error, CannotOpen):
                 sentence += "; no source's path matches this name: columns were read by their names"
             return FileResult(name, file.name, status, digest, sentence)

@@ -1,22 +1,36 @@
-"""Moves of files that were read: to the archive, or to `rejected/` with the reason beside them.
+"""Folders that others may write into: opening without links, and moves of files that were read.
 
-Guarantees: only files inside the landing folder of the workspace are moved, and only by renaming.
+Guarantees:
+
+* Below the landing folder no link is followed, even if one replaces a file or folder at any moment.
+* Only regular files with one name, inside the landing folder, are moved, and only by renaming. What
+  was moved is examined afterwards; if it is something else, it goes back.
+* Files in `archive/` and `rejected/` have names of our own: the sha256 of their bytes.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Collection
+import re
+import secrets
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Final
 
-from pipeline.stores.disk import storage_errors, sync
+from pipeline.errors import StorageError
+from pipeline.stores.disk import fault_text, storage_errors
 
-_LONGEST: Final = 200
-"""Bytes of a file name that leave room for a prefix and a suffix (Linux allows 255)."""
+FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+"""Flags that open a folder; with `O_NOFOLLOW`, not a link to one."""
+_SUFFIX: Final = r"(\.[A-Za-z0-9]{1,16}){1,2}"
+_REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+"""Errors of opening a path of which a part was removed, or replaced by a link."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +42,71 @@ class Mark:
     size: int
     written_ns: int
 
-
-def printable(text: str) -> str:
-    """Escape characters that are not printable, such as line feeds or bytes outside UTF-8."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )
+    @classmethod
+    def of(cls, about: os.stat_result) -> Mark:
+        """Return the mark of a file from its properties."""
+        return cls(about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
 
 
 def mark(path: Path | str) -> Mark | None:
     """Return the mark of a file; None if it is gone."""
     try:
-        about = os.lstat(path)  # of a link itself, not of its target
+        return Mark.of(os.lstat(path))  # of a link itself, not of its target
     except OSError:
         return None
-    return Mark(about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns)
+
+
+def flaw(about: os.stat_result, *, one_name: bool) -> str | None:
+    """Return why a file is not read.
+
+    Parameters
+    ----------
+    about
+        Properties of the file itself, not of a link's target.
+    one_name
+        False accepts a file with several names.
+
+    Returns
+    -------
+    The reason; None for a regular file.
+    """
+    if stat.S_ISLNK(about.st_mode):
+        return "is a link"
+    if stat.S_ISFIFO(about.st_mode):
+        return "is a named pipe"
+    if stat.S_ISSOCK(about.st_mode):
+        return "is a socket"
+    if not stat.S_ISREG(about.st_mode):
+        return "is a folder" if stat.S_ISDIR(about.st_mode) else "is a device"
+    # Another name of a file may lie in a folder that its sender cannot read, such as `secrets/`.
+    if one_name and about.st_nlink > 1:
+        return "has several names (hard links)"
+    return None
+
+
+@contextmanager
+def open_folder(home: Path, inner: PurePath) -> Iterator[int]:
+    """Open a folder of the workspace.
+
+    Parameters
+    ----------
+    home
+        Folder of the workspace, which may be reached by links.
+    inner
+        Path of the folder in it; a link in this path is an `OSError`.
+
+    Yields
+    ------
+    Handle of the folder, closed at the end of the block.
+    """
+    handle = os.open(home, FOLDER)
+    try:
+        for part in inner.parts:
+            outer, handle = handle, os.open(part, FOLDER | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(outer)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def landed_at(home: Path, digests: Collection[str]) -> datetime | None:
@@ -82,17 +146,10 @@ def archive(home: Path, path: Path, digest: str, seen: Mark) -> None:
     seen
         Its mark before it was read.
     """
-    if not _is_landed(home, path) or mark(path) != seen:
-        return
-    suffixes = path.suffixes[-2:] if path.suffix in (".gz", ".zst") else path.suffixes[-1:]
-    target = home / "archive" / (digest + "".join(suffixes))
-    _move(path, target)
-    if mark(target) != seen:  # replaced between the check and the move: it goes back
-        stem = path.name.removesuffix("".join(suffixes))[: _LONGEST // 4]
-        _move(target, path.with_name(f"{stem}-{digest[:8]}{''.join(suffixes)}"))
+    _move_away(home, path, seen, "archive", digest)
 
 
-def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
+def reject(home: Path, path: Path, sentence: str, digest: str | None, seen: Mark) -> None:
     """Move an invalid file from the landing folder to `rejected/`, the reason beside it.
 
     Parameters
@@ -102,7 +159,9 @@ def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
     path
         Path of the file.
     sentence
-        The reason.
+        The reason, which begins with the name of the file.
+    digest
+        sha256 of its bytes; None if they are too many to be read.
     seen
         Mark of the file before it was read; a file that replaced it stays.
 
@@ -111,29 +170,85 @@ def reject(home: Path, path: Path, sentence: str, seen: Mark) -> None:
     StorageError
         `storage.cannot_write`: the reason cannot be written.
     """
-    if not _is_landed(home, path) or mark(path) != seen:
+    if digest is None:
+        about = f"{seen.inode} {seen.size} {seen.written_ns} ".encode()
+        digest = hashlib.sha256(about + os.fsencode(path)).hexdigest()
+    _move_away(home, path, seen, "rejected", digest, reason=sentence)
+
+
+def _move_away(
+    home: Path, path: Path, seen: Mark, folder: str, digest: str, reason: str | None = None
+) -> None:
+    """Move a file out of the landing folder, unless another one has replaced it."""
+    inside, suffix, note = _inside(home, path), _suffix(path), f"{digest}.reason.txt"
+    if inside is None:
         return
-    folder = home / "rejected"
-    target = folder / path.name
-    if os.path.lexists(target) or len(os.fsencode(path.name)) > _LONGEST:
-        # A file of this name was rejected before: the hash covers the modification time.
-        moment = hashlib.sha256(f"{seen.written_ns} ".encode() + os.fsencode(path)).hexdigest()[:8]
-        target = folder / f"{moment}-{path.name[-_LONGEST // 4 :]}"
+    new = f"{digest}{suffix}"
+    try:
+        with open_folder(home, inside.parent) as source:
+            if not _is_same(source, path.name, seen):
+                return
+            with _open_kept(home / folder) as kept:
+                if reason is not None:
+                    with storage_errors("storage.cannot_write", f"cannot write {home / folder}"):
+                        _write_new(kept, note, reason)
+                _move(source, path.name, kept, new)
+                if not _is_same(kept, new, seen):
+                    # Replaced between the check and the move: it goes back, under a name that no
+                    # file has.
+                    stem = path.name.removesuffix(suffix)[:50]
+                    _move(kept, new, source, f"{stem}-{secrets.token_hex(4)}{suffix}")
+                    if reason is not None:
+                        os.unlink(note, dir_fd=kept)
+    except OSError as error:
+        if error.errno not in _REPLACED:
+            raise StorageError(
+                "storage.cannot_move",
+                f"cannot move {path} to {home / folder}: {fault_text(error)}",
+            ) from error
+
+
+@contextmanager
+def _open_kept(folder: Path) -> Iterator[int]:
     with storage_errors("storage.cannot_write", f"cannot write {folder}"):
         folder.mkdir(exist_ok=True)
-        target.with_name(f"{target.name}.reason.txt").write_text(sentence + "\n", "utf-8")
-    _move(path, target)
+        handle = os.open(folder, FOLDER)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
-def _is_landed(home: Path, path: Path) -> bool:
-    """Return True if a file lies in the landing folder once links on its path are resolved."""
-    return (home.resolve() / "landing") in (path.parent.resolve() / path.name).parents
+def _inside(home: Path, path: Path) -> PurePath | None:
+    """Return the path of a landed file in the workspace, without links; None for other files."""
+    place, root = path.parent.resolve() / path.name, home.resolve()
+    return place.relative_to(root) if root / "landing" in place.parents else None
 
 
-def _move(path: Path, target: Path) -> None:
-    move = f"{printable(str(path))} to {printable(str(target))}"
-    with storage_errors("storage.cannot_move", f"cannot move {move}"):
-        target.parent.mkdir(exist_ok=True)
-        path.replace(target)
-        # A rename is durable once both folders are synced.
-        sync(target.parent, path.parent)
+def _is_same(folder: int, name: str, seen: Mark) -> bool:
+    about = os.lstat(name, dir_fd=folder)
+    return Mark.of(about) == seen and flaw(about, one_name=True) is None
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix of a file, such as ``.csv.gz``; "" for an unusual one."""
+    compressed = path.suffix.lower() in (".gz", ".zst")
+    suffix = "".join(path.suffixes[-2:] if compressed else path.suffixes[-1:])
+    return suffix if re.fullmatch(_SUFFIX, suffix) else ""
+
+
+def _write_new(folder: int, name: str, sentence: str) -> None:
+    """Write the reason into a new file, so that nothing is written through a link."""
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)  # equal bytes were rejected before
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file:
+        file.write(f"{sentence}\n".encode())
+
+
+def _move(source: int, name: str, target: int, new: str) -> None:
+    """Rename a file from one open folder to another; a link is renamed, not followed."""
+    os.rename(name, new, src_dir_fd=source, dst_dir_fd=target)
+    # A rename is durable once both folders are synced.
+    os.fsync(target)
+    os.fsync(source)

@@ -1,7 +1,7 @@
 """Reading of one file in a bounded child process: from a path to text rows on disk.
 
-Guarantees: links are not followed; rows are returned only if the file had the same checksum before
-and after they were read, and that is the expected one.
+Guarantees: only a regular file is opened, without following a link and without waiting.
+The checksum and the rows are read through one file handle, so the rows are those of the checksum.
 
 The child process imports this module, so its imports are few.
 """
@@ -11,10 +11,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -24,9 +23,9 @@ import polars as pl
 from pipeline.data.sources.config import Limits, MappingError, Source
 from pipeline.data.sources.read import Summary, read
 from pipeline.data.sources.streams import Broken
-from pipeline.errors import DataError, StorageError, UnsafeInputError
+from pipeline.errors import StorageError, UnsafeInputError, printable
 from pipeline.steps.ingest.discovery import DiscoveredFile
-from pipeline.steps.ingest.landing import printable
+from pipeline.steps.ingest.landing import flaw, open_folder
 from pipeline.stores.disk import storage_errors
 from pipeline.workspace.child_process import Child, ChildFailed
 
@@ -44,14 +43,12 @@ class CannotOpen(MappingError):
     """This process cannot open the file. The file may be valid, so it stays for a later pass."""
 
 
-def _not_regular(name: str) -> UnsafeInputError:
-    return UnsafeInputError(
-        "ingest.not_regular", "is not a regular file; deliver a copy that is one", where=name
-    )
+class NotRegular(UnsafeInputError):
+    """A link, a pipe, a socket or a device; in the landing folder, also a file with two names."""
 
 
 @contextmanager
-def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
+def open_regular(path: Path, limits: Limits, home: Path | None = None) -> Iterator[BinaryIO]:
     """Open a regular file of bounded size.
 
     Parameters
@@ -60,6 +57,9 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
         Path of the file; a link is not followed.
     limits
         Bounds of the size.
+    home
+        Folder of the workspace, for a file of its landing folder: such a file may have only one
+        name, and no folder of the landing folder may be a link. None for a file that a user named.
 
     Yields
     ------
@@ -69,24 +69,23 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
     ------
     CannotOpen
         `ingest.cannot_open`: this process cannot read the file now.
+    NotRegular
+        `ingest.not_regular`.
     UnsafeInputError
-        `ingest.link`, `ingest.not_regular`, `ingest.file_too_large`.
+        `ingest.file_too_large`.
     """
     name = printable(path.name)
+    landed = home is not None
+    place = nullcontext() if home is None else open_folder(home, path.relative_to(home).parent)
     try:
-        # Without O_NONBLOCK the open of a named pipe would wait for a writer forever.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with place as folder:
+            file = path.name if landed else str(path)
+            # A pipe or device is not even opened, since that may have an effect.
+            _check_regular(os.lstat(file, dir_fd=folder), name, one_name=landed)
+            # Without O_NONBLOCK the open of a pipe that replaced it would wait for a writer.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            handle = os.open(file, flags, dir_fd=folder)
     except OSError as error:
-        # O_NOFOLLOW fails with ELOOP, whose text would not name the link.
-        if path.is_symlink():
-            raise UnsafeInputError(
-                "ingest.link",
-                "is a link; links are not followed, so deliver the file itself",
-                where=name,
-            ) from None
-        # Unlike pipes and devices, a socket cannot be opened at all.
-        if path.is_socket():
-            raise _not_regular(name) from None
         why = (error.strerror or str(error)).lower()
         raise CannotOpen(
             "ingest.cannot_open",
@@ -96,8 +95,7 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
     with os.fdopen(handle, "rb") as stream:
         # Of the open handle, not of the path, which may name another file by now.
         about = os.fstat(stream.fileno())
-        if not stat.S_ISREG(about.st_mode):
-            raise _not_regular(name)
+        _check_regular(about, name, one_name=landed)
         if about.st_size > limits.max_file_bytes:
             raise UnsafeInputError(
                 "ingest.file_too_large",
@@ -108,7 +106,15 @@ def open_regular(path: Path, limits: Limits) -> Iterator[BinaryIO]:
         yield stream
 
 
-def sum_of(path: Path, limits: Limits) -> str:
+def _check_regular(about: os.stat_result, name: str, *, one_name: bool) -> None:
+    reason = flaw(about, one_name=one_name)
+    if reason is not None:
+        raise NotRegular(
+            "ingest.not_regular", f"{reason}; deliver a regular file with one name", where=name
+        )
+
+
+def sum_of(path: Path, limits: Limits, home: Path | None = None) -> str:
     """Return the sha256 of the bytes of a file, which is its batch key.
 
     Parameters
@@ -117,12 +123,14 @@ def sum_of(path: Path, limits: Limits) -> str:
         Path of the file.
     limits
         Bounds of its size.
+    home
+        As for `open_regular`.
 
     Returns
     -------
     64 hex digits.
     """
-    with open_regular(path, limits) as stream:
+    with open_regular(path, limits, home) as stream:
         return _digest(stream)
 
 
@@ -133,13 +141,17 @@ def _digest(stream: BinaryIO) -> str:
     return digest
 
 
-def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -> dict[str, Any]:
+def parse(
+    path: str, digest: str, source: dict[str, Any], limits: dict[str, Any], out: str
+) -> dict[str, Any]:
     """Read a file into ``<out>/<n>.parquet``; called in the child process.
 
     Parameters
     ----------
     path
         Path of the file.
+    digest
+        Expected sha256: nothing of other bytes may reach a message or the lake.
     source, limits
         Fields of `Source` and `Limits` as plain JSON.
     out
@@ -147,33 +159,37 @@ def parse(path: str, source: dict[str, Any], limits: dict[str, Any], out: str) -
 
     Returns
     -------
-    ``sha256``, ``parts`` (number of Parquet files), ``rows``, ``skipped``, ``ignored_columns``.
+    ``parts`` (number of Parquet files), ``rows``, ``skipped``, ``ignored_columns``.
 
     Raises
     ------
-    DataError
-        `ingest.file_changed`: the bytes changed during the reading.
+    MappingError
+        `ingest.file_changed`: the bytes are or became others.
     """
     bounds = Limits.model_validate(limits)
     summary = Summary()
     file, folder = Path(path), Path(out)
     name = printable(file.name)
     with open_regular(file, bounds) as stream:
-        digest = _digest(stream)
+        _check_digest(stream, digest, name)
         count = 0
         parts = read(stream, name, Source.model_validate(source), bounds, summary)
         for count, frame in enumerate(parts, start=1):
             _keep(frame, folder / f"{count}.parquet")
         # A writer may have changed the bytes behind the handle.
-        if _digest(stream) != digest:
-            raise DataError(
-                "ingest.file_changed",
-                "changed while it was read; deliver it again when it is complete",
-                where=name,
-            )
+        _check_digest(stream, digest, name)
     _keep(pl.DataFrame(summary.broken, schema=BROKEN), folder / BROKEN_FILE)
     counts = {"rows": summary.rows, "skipped": summary.skipped, "parts": count}
-    return {"sha256": digest, **counts, "ignored_columns": summary.ignored_columns}
+    return {**counts, "ignored_columns": summary.ignored_columns}
+
+
+def _check_digest(stream: BinaryIO, digest: str, name: str) -> None:
+    if _digest(stream) != digest:
+        raise MappingError(
+            "ingest.file_changed",
+            "changed while it was read; ingest it again when it is complete",
+            where=name,
+        )
 
 
 def _keep(frame: pl.DataFrame, path: Path) -> None:
@@ -285,7 +301,9 @@ def read_text(
     with place as folder:
         bounds = limits.model_dump(mode="json")
         try:
-            answer = child.call(_PARSE, path=path, source=source, limits=bounds, out=folder)
+            answer = child.call(
+                _PARSE, path=path, digest=digest, source=source, limits=bounds, out=folder
+            )
         except ChildFailed as error:
             limit = "max_seconds" if error.id == "child.timeout" else "max_memory_bytes"
             raise UnsafeInputError(
@@ -294,12 +312,6 @@ def read_text(
                 f"ingest.limits.{limit}",
                 where=file.file,
             ) from None
-        if answer["sha256"] != digest:
-            raise MappingError(
-                "ingest.file_changed",
-                "changed while it was read; ingest it again when it is complete",
-                where=file.file,
-            )
         out = Path(folder)
         yield Text(
             frames(out, answer["parts"]),

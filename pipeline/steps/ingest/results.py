@@ -12,9 +12,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from pipeline.errors import printable
 from pipeline.stores.batches import Batch
 
 COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", "skipped")
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 
 class FileStatus(StrEnum):
@@ -24,6 +29,7 @@ class FileStatus(StrEnum):
     SEEN = "seen before"
     SET_ASIDE = "set aside"
     WAITS = "waits"
+    NOT_READ = "not read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,8 @@ class RowCounts:
     ----------
     reasons
         Reason -> quarantined rows with it; a row may have several.
+    emptied
+        Reason -> accepted rows of which one field counts as missing.
     """
 
     rows: int = 0
@@ -43,6 +51,7 @@ class RowCounts:
     tombstoned: int = 0
     skipped: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
+    emptied: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> str:
@@ -62,7 +71,7 @@ class FileResult(RowCounts):
     ----------
     status
         ``waits``: the file may be valid, but not with this config or at this moment; nothing was
-        recorded.
+        recorded. ``not read``: it is a link, or another irregular file.
     batch_id
         sha256 of its bytes; None if they could not be read.
     sentence
@@ -79,7 +88,11 @@ class FileResult(RowCounts):
 
     @classmethod
     def taken(
-        cls, batch: Batch, reasons: Mapping[str, int], ignored: tuple[str, ...]
+        cls,
+        batch: Batch,
+        reasons: Mapping[str, int],
+        emptied: Mapping[str, int],
+        ignored: tuple[str, ...],
     ) -> FileResult:
         """Build the result of a file whose rows were committed.
 
@@ -89,6 +102,8 @@ class FileResult(RowCounts):
             Counts and origin of the file.
         reasons
             Reason -> quarantined rows with it.
+        emptied
+            Reason -> accepted rows of which one field counts as missing.
         ignored
             Columns of the file that its source does not map.
 
@@ -103,6 +118,7 @@ class FileResult(RowCounts):
             status=FileStatus.TAKEN,
             batch_id=batch.batch_id,
             reasons=reasons,
+            emptied=emptied,
             ignored_columns=ignored,
             **{name: getattr(batch, name) for name in COUNTS},
         )
@@ -113,11 +129,11 @@ class FileResult(RowCounts):
             # The sentence of an error may begin with the file as well.
             reason = self.sentence.removeprefix(f"{self.file}: ")
             return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
-        ignored = ", ".join(self.ignored_columns)
+        ignored = ", ".join(map(printable, self.ignored_columns))
         return (
             f"{self.file}: {self.counts}"
-            + (f"; quarantined for {reasons}" if reasons else "")
+            + (f"; quarantined for {_listed(self.reasons)}" if self.reasons else "")
+            + (f"; fields emptied for {_listed(self.emptied)}" if self.emptied else "")
             + (f"; columns ignored: {ignored}" if ignored else "")
         )
 
@@ -137,7 +153,9 @@ class IngestResult(RowCounts):
     younger
         Files written after the instant of the call or just before it, which are left as well.
     problems
-        One sentence per file that was set aside or waits.
+        One sentence per file that was set aside, waits or is not read.
+    warnings
+        One sentence per entry of the landing folder that an earlier pass reported as not read.
     """
 
     files: int
@@ -146,6 +164,7 @@ class IngestResult(RowCounts):
     younger: int
     problems: tuple[str, ...]
     outcomes: tuple[FileResult, ...]
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def of_files(
@@ -155,6 +174,7 @@ class IngestResult(RowCounts):
         *,
         backlog: int = 0,
         younger: int = 0,
+        warnings: tuple[str, ...] = (),
     ) -> IngestResult:
         """Sum the results of files.
 
@@ -162,7 +182,7 @@ class IngestResult(RowCounts):
         ----------
         outcomes
             Results in the order of the files.
-        lake_version, backlog, younger
+        lake_version, backlog, younger, warnings
             As in the class.
 
         Returns
@@ -170,16 +190,20 @@ class IngestResult(RowCounts):
         Results with their sums and problems.
         """
         reasons: Counter[str] = Counter()
+        emptied: Counter[str] = Counter()
         for file in outcomes:
             reasons.update(file.reasons)
-        bad = (FileStatus.SET_ASIDE, FileStatus.WAITS)
+            emptied.update(file.emptied)
+        bad = (FileStatus.SET_ASIDE, FileStatus.WAITS, FileStatus.NOT_READ)
         return cls(
             **{name: sum(getattr(file, name) for file in outcomes) for name in COUNTS},
             reasons=dict(sorted(reasons.items())),
+            emptied=dict(sorted(emptied.items())),
             files=len(outcomes),
             lake_version=lake_version,
             backlog=backlog,
             younger=younger,
+            warnings=warnings,
             problems=tuple(file.text() for file in outcomes if file.status in bad),
             outcomes=outcomes,
         )
@@ -209,6 +233,7 @@ class IngestResult(RowCounts):
         lines = [file.text() for file in self.outcomes]
         if self.files != 1:
             lines.append(self.sentence)
+        lines += [f"warning: {warning}" for warning in self.warnings]
         if self.backlog:
             lines.append(f"{self.backlog:,} files are left for the next pass")
         if self.younger:

@@ -5,6 +5,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.ingest.catalogue import upsert, validate_catalogue
+from pipeline.data.ingest.events import ValidatedRows
 from pipeline.data.sources.config import Source
 from pipeline.data.sources.mapping import AT_LINE
 from tests.raising import raises
@@ -60,6 +61,8 @@ def test_categories_are_a_list_or_one_text(value, lists):
         ({c.ITEM_ID: None}, ["item_id_missing"]),
         ({c.ITEM_ID: " "}, ["item_id_empty"]),
         ({c.ITEM_ID: "i" * 257}, ["item_id_too_long"]),
+        ({c.ITEM_ID: "a\x1b[31m"}, ["item_id_unprintable"]),
+        ({c.ITEM_ID: "item\u200b004"}, ["item_id_unprintable"]),
         ({c.ITEM_ID: "i", c.PRICE: "cheap"}, ["price_unparsable"]),
         ({c.ITEM_ID: "i", c.PRICE: "nan"}, ["price_unparsable"]),
         ({c.ITEM_ID: "i", c.PRICE: "-1"}, ["price_negative"]),
@@ -74,6 +77,19 @@ def test_a_bad_item_names_its_reasons(row, reasons):
     assert judged.bad[c.REASONS].to_list() == [reasons]
     assert judged.bad[AT_LINE].to_list() == [2]
     assert judged.good[c.ITEM_ID].to_list() == ["good"]
+
+
+def test_a_title_with_control_characters_counts_as_missing_and_its_row_stays():
+    hostile = "\x1b[31mRED\x1b]0;pwn\x07\nnightjar: FAKE"
+    titles = (hostile, "milk", None, "a\x9bb", "\U0001f469\u200d\U0001f33e")
+    rows = [{c.ITEM_ID: str(n), c.TITLE: title} for n, title in enumerate(titles)]
+    judged = judge(*rows)
+    assert judged.good[c.TITLE].to_list() == [None, "milk", None, None, titles[-1]]
+    assert judged.bad.height == 0
+    assert judged.emptied == {"title_unprintable": 2}
+    parts = (judge(*rows[:2]), judge(*rows[2:]))
+    joined = ValidatedRows.joined(parts, name="a", broken=0, most=0)
+    assert joined.emptied == judged.emptied
 
 
 def test_a_naive_time_of_an_item_refuses_the_file():

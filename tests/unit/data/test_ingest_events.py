@@ -237,6 +237,15 @@ def test_a_repeat_with_other_content_is_no_duplicate():
     assert sorted(row[c.VALUE] for row in raw_rows) == ["2.0", "2.0", "2.0", "9.0"]
 
 
+@pytest.mark.parametrize("hidden", ["\u200b", "\ufeff", "\xad", "\u202e", "\U000e0041"])
+def test_ids_that_look_like_others_are_bad(hidden):
+    columns = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
+    judged = judge(*({column: f"item{hidden}004"} for column in columns))
+    assert judged.bad[c.REASONS].to_list() == [[f"{column}_unprintable"] for column in columns]
+    assert judged.good.height == 0
+    assert judge({c.PUBLICATION_ID: f"p{hidden}"}).bad.height == 1
+
+
 def test_ids_with_control_characters_and_long_publications_are_bad():
     rows = [
         {c.USER_ID: "an\0na"},

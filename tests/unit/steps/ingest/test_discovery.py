@@ -78,7 +78,10 @@ def test_tables_come_in_order_and_the_oldest_first(open_place):
     late = landing / "events" / "late.csv"
     late.touch()
     os.utime(late, (LATER.timestamp() + 1,) * 2)
-    assert waiting(open_place) == ["i", "b.csv", "a.csv", "in/c.csv", "link"]
+    assert waiting(open_place) == ["i", "b.csv", "a.csv", "in/c.csv"]
+    assert [(x.path, x.reason) for x in landed(open_place, LATER)[2].irregular] == [
+        ("events/link", "is a link")
+    ]
     assert [inside.table for inside in landed(open_place, LATER)] == ["items", "users", "events"]
 
 
@@ -128,14 +131,14 @@ def test_a_folder_that_cannot_be_listed_is_reported_and_the_pass_goes_on(ws, mon
     inner = ws.home / "landing" / "events" / "inn\ner"
     inner.mkdir()
     land(ws, "orders.csv", orders("1,anna,bread,1,2024-03-01"))
-    scan = os.scandir
+    opened = os.open
 
-    def refusing(folder):
-        if folder == str(inner):
+    def refusing(name, *args, **more):
+        if name == inner.name:
             raise PermissionError(13, "Permission denied")
-        return scan(folder)
+        return opened(name, *args, **more)
 
-    monkeypatch.setattr(os, "scandir", refusing)
+    monkeypatch.setattr(os, "open", refusing)
     result = feedback(ws, AT)
     (problem,) = result.problems
     assert problem.startswith("inn\\ner: waits: ") and "permission denied" in problem
@@ -155,7 +158,7 @@ def test_a_file_that_may_not_be_read_waits(open_place, ws, monkeypatch):
     opened = os.open
 
     def refusing(name, *args, **more):
-        if name == path:
+        if name == path.name:
             raise PermissionError(13, "Permission denied")
         return opened(name, *args, **more)
 

@@ -85,8 +85,8 @@ def test_a_pass_takes_what_is_good_and_names_what_is_not(passed):
         "orders-bytes.csv": ("set aside", 0, 0),
         "orders-parquet.csv": ("set aside", 0, 0),
         "orders-strange.csv": ("waits", 0, 0),
-        "orders-link.csv": ("set aside", 0, 0),
-        "orders-pipe.csv": ("set aside", 0, 0),
+        "orders-link.csv": ("not read", 0, 0),
+        "orders-pipe.csv": ("not read", 0, 0),
         "visits.jsonl": ("waits", 0, 0),
         "readme.txt": ("set aside", 0, 0),
         "users.csv": ("taken", 1, 0),
@@ -96,7 +96,7 @@ def test_a_pass_takes_what_is_good_and_names_what_is_not(passed):
     assert "cut short" in sentences["orders-cut.csv.gz"]
     assert "is empty" in sentences["orders-empty.csv"]
     assert "is a link" in sentences["orders-link.csv"]
-    assert "not a regular file" in sentences["orders-pipe.csv"]
+    assert "is a named pipe" in sentences["orders-pipe.csv"]
     assert "not UTF-8" in sentences["orders-bytes.csv"]
     assert "no column 'customer'" in sentences["orders-strange.csv"]
     assert "no source's path matches" in sentences["visits.jsonl"]
@@ -147,6 +147,8 @@ def test_files_go_where_they_belong(passed):
     assert names(ws, "landing/events") == [
         ".orders-hidden.csv",
         "orders-late.csv",
+        "orders-link.csv",
+        "orders-pipe.csv",
         "orders-strange.csv",
         "orders-unfinished.csv.part",
         "visits.jsonl",
@@ -156,11 +158,13 @@ def test_files_go_where_they_belong(passed):
         for name in ("orders-1.csv", "orders-3.csv.gz", "orders-bad.csv", "orders-header.csv",
                      "users.csv", "items.jsonl")
     )  # fmt: skip
-    bad = [n for n in names(ws, "rejected") if not n.endswith(".reason.txt")]
-    assert bad == ["orders-bytes.csv", "orders-cut.csv.gz", "orders-empty.csv", "orders-link.csv",
-                   "orders-parquet.csv", "orders-pipe.csv", "readme.txt"]  # fmt: skip
-    reason = ws.home / "rejected" / "orders-empty.csv.reason.txt"
-    assert reason.read_text().startswith("orders-empty.csv: is empty; ")
+    bad = ("orders-bytes.csv", "orders-cut.csv.gz", "orders-empty.csv", "orders-parquet.csv",
+           "readme.txt")  # fmt: skip
+    kept = [f"{digests[name]}{name[name.index('.') :]}" for name in bad]
+    reasons = [f"{digests[name]}.reason.txt" for name in bad]
+    assert names(ws, "rejected") == sorted(kept + reasons)
+    reason = ws.home / "rejected" / f"{digests['orders-empty.csv']}.reason.txt"
+    assert reason.read_text() == "orders-empty.csv: is empty\n"
     assert not (ws.home / "scratch").exists()
 
 
@@ -186,6 +190,10 @@ def test_the_next_pass_finds_what_has_become_whole(passed, tmp_path):
         "orders-strange.csv": "waits",
         "visits.jsonl": "waits",
     }
+    assert [warning.partition(":")[0] for warning in later.warnings] == [
+        "orders-link.csv",
+        "orders-pipe.csv",
+    ]
 
 
 def test_a_naive_time_waits_for_its_zone(ws):
