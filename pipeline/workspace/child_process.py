@@ -35,7 +35,7 @@ Answer: TypeAlias = dict[str, Any]
 """Plain JSON that a child returns."""
 
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
-_KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "NUMBA_", "RAYON_")
+_KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
 _PATHS: Final = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 CHILD_FOLDER: Final = "/"
 """Current folder of every child: nobody but the administrator can write there."""

@@ -305,6 +305,19 @@ def test_the_wrong_vault_key_opens_nothing(home):
     refused(done, 2, "key")
 
 
+def test_the_vaults_key_may_lie_in_another_file(home, tmp_path):
+    file = tmp_path / "vault.key"
+    file.write_bytes((home / "secrets" / "vault.key").read_bytes())
+    environment = {"NIGHTJAR_VAULT_KEY_FILE": str(file)}
+    file.chmod(0o640)
+    refused(nightjar("lists", "u1", home=home, environment=environment), 2, str(file))
+    file.chmod(0o400)
+    assert nightjar("lists", "u1", home=home, environment=environment).returncode == 0
+    file.chmod(0o600)
+    file.write_text("A" * 43 + "=")
+    refused(nightjar("lists", "u1", home=home, environment=environment), 2, "key")
+
+
 @pytest.mark.skipif(
     resource.getrlimit(resource.RLIMIT_CORE)[1] == 0, reason="core dumps are forbidden already"
 )
