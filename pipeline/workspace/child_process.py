@@ -38,7 +38,7 @@ _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
 _PATHS: Final = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 CHILD_FOLDER: Final = "/"
-"""Current folder of every child: nobody but the administrator can write there."""
+"""Current folder of every child: only root can write there."""
 # Stacks of threads and memory pools count as allocated: on many cores they would fill the limit.
 _SMALL: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",

@@ -343,10 +343,14 @@ def test_lightfm_is_built_from_what_the_extra_names_and_with_what_the_lock_names
     assert needed <= {pin.split("==")[0] for pin in pins("requirements.lock")}
 
 
-@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="this is not the environment of make")
+@pytest.mark.skipif(
+    Path(sys.prefix) != ROOT / ".venv", reason="this is not the environment of make"
+)
 def test_the_environment_holds_nothing_that_no_lock_names() -> None:
     locked = {
-        pin for lock in ("bootstrap.lock", "requirements.lock", "lightfm.lock") for pin in pins(lock)
+        pin
+        for lock in ("bootstrap.lock", "requirements.lock", "lightfm.lock")
+        for pin in pins(lock)
     }
     installed = {
         f"{re.sub(r'[-_.]+', '-', package.name).lower()}=={package.version}"

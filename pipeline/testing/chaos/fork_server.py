@@ -129,11 +129,11 @@ class ForkServer:
 
 def _environment() -> dict[str, str]:
     # The parent opens the same sandbox, its vault included: both need the same settings and key.
-    ours = {name: value for name, value in os.environ.items() if name.startswith("NIGHTJAR")}
-    ours.pop(VARIABLE, None)
+    settings = {name: value for name, value in os.environ.items() if name.startswith("NIGHTJAR")}
+    settings.pop(VARIABLE, None)
     # OpenBLAS starts its threads at import, and a fork copies only the calling one.
     threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-    return child_environment() | ours | threads
+    return child_environment() | settings | threads
 
 
 def _serve() -> None:
