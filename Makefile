@@ -90,10 +90,12 @@ lock: $(READY) ## Write the locks anew, moving as little as possible (ARGS=--upg
 	@printf '%s\n' rectools-lightfm==1.17.3 setuptools | $(UV) $(LOCK) --no-deps - -o lightfm.lock $(ARGS)
 	@$(UV) $(LOCK) docker/mlflow.in -c requirements.lock -o docker/mlflow.lock
 
-# A broken or missing interpreter makes a new environment; otherwise the old one is brought in line.
+# Without a uv that runs, a new environment is made; otherwise the old one is brought in line. The pip
+# and setuptools that Python itself brings are in no lock, so they go as soon as they are not needed.
 $(READY): requirements.lock bootstrap.lock pyproject.toml .make/openmp.py
 	@set -e; rm -f .venv/.ready-*; \
-	if ! $(PY) -c 'import pip' 2>/dev/null; then \
+	pip() { $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes "$$@"; }; \
+	if ! $(UV) --version >/dev/null 2>&1; then \
 	  found=; for python in $(PYTHON); do \
 	    if "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
 	    then found=$$python; break; fi; done; \
@@ -101,12 +103,14 @@ $(READY): requirements.lock bootstrap.lock pyproject.toml .make/openmp.py
 	    echo "Nightjar needs Python 3.11, 3.12 or 3.13; none was found as: $(PYTHON). Name one: make PYTHON=/path/to/python3.11" >&2; exit 2; fi; \
 	  if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
 	    echo "$$found cannot make environments; install its venv module (Debian, Ubuntu: python3-venv)" >&2; exit 2; fi; \
-	  "$$found" -m venv --clear .venv; fi; \
+	  "$$found" -m venv --clear .venv; \
+	  pip -r bootstrap.lock; fi; \
 	echo "Building .venv from requirements.lock (a minute or two, 1.5 GB) ..." >&2; \
-	$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r bootstrap.lock; \
-	$(UV) pip sync --quiet --python $(PY) --require-hashes --compile-bytecode requirements.lock || { \
+	$(UV) pip sync --quiet --python $(PY) --require-hashes --compile-bytecode requirements.lock bootstrap.lock || { \
 	  echo "uv could not install the lock; pip tries, more slowly ..." >&2; \
-	  $(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock; }; \
+	  $(PY) -m ensurepip >/dev/null; \
+	  pip -r requirements.lock -r bootstrap.lock; }; \
+	$(UV) pip uninstall --quiet --python $(PY) pip setuptools wheel; \
 	$(UV) pip install --quiet --python $(PY) --offline --no-deps --no-build-isolation --editable .; \
 	$(PY) .make/openmp.py; \
 	touch $@

@@ -201,7 +201,7 @@ class Vault:
             raise VaultKeyError(
                 "vault.wrong_key",
                 f"the key does not belong to the vault {self.path}; use the key that it was "
-                "created with (secrets/vault.key or NIGHTJAR_VAULT_KEY)",
+                "created with (secrets/vault.key, NIGHTJAR_VAULT_KEY or NIGHTJAR_VAULT_KEY_FILE)",
             )
 
     @contextmanager

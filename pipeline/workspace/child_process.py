@@ -2,8 +2,10 @@
 
 Guarantees:
 
-* A child has no more memory and time than it was given, gets no secrets of its parent, and ends
-  when its parent ends.
+* A child has no more memory and time than it was given, gets only the environment variables of a
+  list, which names no secret, and ends when its parent ends.
+* A child imports nothing from the folder in which the user called the command: it may hold files
+  of strangers. Its own current folder is the root, so relative paths must be made absolute before.
 * Every call returns an answer or raises an error with a sentence.
 * A child's other output is not logged, since it may contain raw ids.
 """
@@ -34,6 +36,9 @@ Answer: TypeAlias = dict[str, Any]
 
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
+_PATHS: Final = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
+CHILD_FOLDER: Final = "/"
+"""Current folder of every child: only root can write there."""
 # Stacks of threads and memory pools count as allocated: on many cores they would fill the limit.
 _SMALL: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -93,7 +98,8 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                env=_environment() | _SMALL,
+                cwd=CHILD_FOLDER,
+                env=child_environment() | _SMALL,
             )
         process = self._process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101
@@ -163,7 +169,8 @@ def run_child(module: str, arguments: Sequence[str]) -> str:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_CHECK_SECONDS,
-            env=_environment(),
+            cwd=CHILD_FOLDER,
+            env=child_environment(),
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -182,19 +189,48 @@ def run_child(module: str, arguments: Sequence[str]) -> str:
     return done.stdout.decode()
 
 
-def _command(memory: int, *arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pipeline.workspace.child_process", str(memory), *arguments]
+def python_command(module: str, *arguments: str) -> list[str]:
+    """Return the command that runs a module without the current folder on its import path.
+
+    Parameters
+    ----------
+    module
+        Dotted name.
+    arguments
+        Its command line.
+
+    Returns
+    -------
+    Program and arguments.
+    """
+    return [sys.executable, "-P", "-m", module, *arguments]
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Return the environment of a child: the variables of a list, without relative search paths."""
     environment = {
         name: value
         for name, value in os.environ.items()
         if name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
-    # The child must import the same modules, whatever changed this process's path.
-    environment["PYTHONPATH"] = os.pathsep.join(path or str(Path.cwd()) for path in sys.path)
+    # The child must import the same modules, whatever changed this process's path. The first entry
+    # replaces an empty one, through which `python -c` may have found this package.
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    for name in _PATHS:
+        if name in environment:
+            # An empty or relative entry means the current folder.
+            entries = filter(os.path.isabs, environment[name].split(os.pathsep))
+            environment[name] = os.pathsep.join(entries)
     return environment
+
+
+def forbid_core_dumps() -> None:
+    """Forbid core dumps of this process and its children: they may contain raw ids and keys."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _command(memory: int, *arguments: str) -> list[str]:
+    return python_command("pipeline.workspace.child_process", str(memory), *arguments)
 
 
 def _limit(memory: int) -> None:
@@ -204,7 +240,7 @@ def _limit(memory: int) -> None:
         ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
     # The data segment counts allocated memory; the address space would count mapped memory, too.
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump may contain raw ids
+    forbid_core_dumps()
 
 
 def _death(code: int) -> str:

@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
+from pipeline.workspace.child_process import CHILD_FOLDER, child_environment
+
 UNKNOWN: Final = "unknown"
 _PACKAGES: Final = (
     "deltalake",
@@ -27,10 +29,12 @@ _PACKAGES: Final = (
 
 def commit() -> str:
     """Return the git commit of the code, or ``unknown`` outside a checkout."""
-    folder = Path(__file__).parent
+    folder = Path(__file__).resolve().parent
     try:
         described = subprocess.run(
             ["git", "-C", str(folder), "rev-parse", "HEAD"],
+            cwd=CHILD_FOLDER,
+            env=child_environment(),
             capture_output=True,
             text=True,
             check=False,

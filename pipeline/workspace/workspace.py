@@ -32,6 +32,7 @@ LEARNT_FROM = ("events", "items", "users")
 PINS = "pins"
 """Lock of the pins: shared to pin versions, exclusive to delete versions without a pin."""
 _KEY_VARIABLE = "NIGHTJAR_VAULT_KEY"
+_KEY_FILE_VARIABLE = "NIGHTJAR_VAULT_KEY_FILE"
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,12 @@ class Workspace:
 
     @cached_property
     def vault(self) -> Vault:
-        """Vault of pseudonyms; its key comes from the environment, else from the key file."""
-        given = os.environ.get(_KEY_VARIABLE)
-        key = parse_key(given) if given else load_key(self.home / "secrets" / "vault.key")
+        """Vault of pseudonyms; its key comes from the environment, else from a key file."""
+        if given := os.environ.get(_KEY_VARIABLE):
+            key = parse_key(given)
+        else:
+            file = os.environ.get(_KEY_FILE_VARIABLE)
+            key = load_key(Path(file) if file else self.home / "secrets" / "vault.key")
         return Vault(self.home / "vault.db", key)
 
     def run(self, run_id: str) -> Run:

@@ -7,6 +7,7 @@ calls, in this process, because loading the libraries takes longer than the comm
 import io
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -303,6 +304,57 @@ def test_the_wrong_vault_key_opens_nothing(home):
     key = "A" * 43 + "="
     done = nightjar("lists", "u1", home=home, environment={"NIGHTJAR_VAULT_KEY": key})
     refused(done, 2, "key")
+
+
+def test_the_vaults_key_may_lie_in_another_file(home, tmp_path):
+    file = tmp_path / "vault.key"
+    file.write_bytes((home / "secrets" / "vault.key").read_bytes())
+    environment = {"NIGHTJAR_VAULT_KEY_FILE": str(file)}
+    file.chmod(0o640)
+    refused(nightjar("lists", "u1", home=home, environment=environment), 2, str(file))
+    file.chmod(0o400)
+    assert nightjar("lists", "u1", home=home, environment=environment).returncode == 0
+    file.chmod(0o600)
+    file.write_text("A" * 43 + "=")
+    refused(nightjar("lists", "u1", home=home, environment=environment), 2, "key")
+
+
+@pytest.mark.skipif(
+    resource.getrlimit(resource.RLIMIT_CORE)[1] == 0, reason="core dumps are forbidden already"
+)
+def test_it_leaves_no_core_dump():
+    code = """
+import atexit, resource
+from pipeline.cli import main
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+atexit.register(lambda: print(resource.getrlimit(resource.RLIMIT_CORE)))
+main()
+"""
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "(0, 0)"
+
+
+@pytest.mark.parametrize("module", ["ctypes", "json"])
+def test_a_folder_of_data_is_no_folder_of_code(tmp_path, module):
+    """The user stands in a folder that others may fill, and calls the console script."""
+    assert nightjar("init", tmp_path / "ws").returncode == 0
+    drop, ran = tmp_path / "ws" / "landing" / "users", tmp_path / "ran"
+    (drop / f"{module}.py").write_text(f"open({str(ran)!r}, 'a').write('x')\n")
+    (drop / "users.csv").write_text("user_id\nu1\n")
+
+    script = Path(sys.executable).with_name("nightjar")
+    done = subprocess.run(
+        [script, "ingest", "users.csv", "--table", "users", "--home", "../.."],
+        cwd=drop,
+        capture_output=True,
+        text=True,
+        env=cleaned({}),
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert not ran.exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes into any folder")

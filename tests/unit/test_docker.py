@@ -69,7 +69,7 @@ def test_the_example_names_every_variable_and_holds_no_secret() -> None:
     given = dict(re.findall(r"^#?(\w+)=(.*)$", example, re.MULTILINE))
     assert variables().keys() <= given.keys()
     required = [name for name, rest in variables().items() if rest.startswith(":?")]
-    assert len(required) == 7
+    assert len(required) == 8
     assert not any(given[name] for name in required)
 
 
@@ -94,7 +94,103 @@ def test_images_install_by_hash_and_run_without_privileges(dockerfile: Path) -> 
     users = [rest for word, rest in steps if word == "USER"]
     assert users and re.fullmatch(r"[1-9]\d+", users[-1])
     assert not [rest for word, rest in steps if word in ("ARG", "ENV") and "PASSWORD" in rest]
-    assert all(re.match(r"[\w/.-]+:[\w.-]+", rest) for word, rest in steps if word == "FROM")
+
+
+DIGEST = re.compile(r"[\w/.-]+:[\w.-]+@sha256:[0-9a-f]{64}")
+
+
+def test_base_images_are_pinned_by_digest() -> None:
+    bases = [
+        rest.split(" ")[0]
+        for dockerfile in DOCKERFILES
+        for word, rest in instructions(dockerfile)
+        if word == "FROM"
+    ]
+    pulled = [service["image"] for service in SERVICES.values() if "build" not in service]
+    assert len(bases) == 4 and len(set(bases)) == 1
+    assert len(pulled) == 1
+    assert all(DIGEST.fullmatch(image) for image in [*bases, *pulled])
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
+def test_images_hold_nothing_that_installs_packages(dockerfile: Path) -> None:
+    steps = instructions(dockerfile)
+    last = max(number for number, (word, _) in enumerate(steps) if word == "FROM")
+    first, final = steps[:last], steps[last:]
+    assert any("venv --without-pip /opt/venv" in rest for word, rest in first if word == "RUN")
+    copied = [rest for word, rest in final if word == "COPY" and rest.startswith("--from")]
+    assert copied == ["--from=environment /opt/venv /opt/venv"]
+    removed = [rest for word, rest in final if word == "RUN"]
+    assert any(
+        re.search(r"pip uninstall --yes .*\bpip setuptools wheel\b", rest)
+        and "rm -rf /usr/local/lib/python3.11/ensurepip" in rest
+        for rest in removed
+    )
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_has_no_more_rights_than_it_needs(service: str) -> None:
+    set_here = SERVICES[service]
+    assert set_here["cap_drop"] == ["ALL"] and "cap_add" not in set_here
+    assert set_here["security_opt"] == ["no-new-privileges:true"]
+    assert set_here["read_only"] is True
+    assert set_here["ulimits"] == {"core": 0}
+    assert re.fullmatch(r"\d+g|\$\{NIGHTJAR_MEMORY:-\d+g\}", set_here["mem_limit"])
+    assert all("size=" in folder for folder in set_here["tmpfs"])
+    assert "privileged" not in set_here
+    if "build" not in set_here:  # our images name their users themselves
+        assert set_here["user"] not in ("root", "0")
+
+
+def networks(service: str) -> set[str]:
+    return set(SERVICES[service]["networks"])
+
+
+@pytest.mark.parametrize("database", ["airflow", "mlflow"])
+def test_only_services_with_its_login_reach_a_database(database: str) -> None:
+    name = f"{database}-database"
+    assert COMPOSE["networks"][name] == {"internal": True}
+    with_login = {
+        service
+        for service, set_here in SERVICES.items()
+        if f"@postgres/{database}" in str(set_here["environment"])
+    }
+    assert with_login
+    on_network = {service for service in SERVICES if name in networks(service)}
+    assert on_network == with_login | {"postgres"}
+    assert networks("postgres") == {"airflow-database", "mlflow-database"}
+
+
+OPENS_VAULT = {"init", "scheduler", "scheduler-gpu"}
+
+
+def test_the_vaults_key_is_a_file_of_those_who_open_the_vault() -> None:
+    assert "NIGHTJAR_VAULT_KEY:" not in (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+    assert {name for name, service in SERVICES.items() if "secrets" in service} == OPENS_VAULT
+    for name in OPENS_VAULT:
+        file = SERVICES[name]["environment"]["NIGHTJAR_VAULT_KEY_FILE"]
+        assert SERVICES[name]["secrets"] == [Path(file).name]
+    assert COMPOSE["secrets"].keys() == {"vault_key"}
+    for ignored in (".gitignore", ".dockerignore"):
+        assert "vault.key" in (ROOT / ignored).read_text(encoding="utf-8"), ignored
+
+
+def test_mlflow_asks_for_a_login_that_its_clients_have() -> None:
+    server = SERVICES["mlflow"]["environment"]
+    assert Path(server["MLFLOW_AUTH_CONFIG_PATH"]).relative_to("/opt/nightjar") == Path(
+        "mlflow/login.ini"
+    )
+    clients = {
+        name
+        for name, service in SERVICES.items()
+        if "NIGHTJAR__REGISTRY__TRACKING_URI" in service["environment"]
+    }
+    assert clients == OPENS_VAULT
+    for client in clients:
+        sent = SERVICES[client]["environment"]
+        assert sent["MLFLOW_TRACKING_USERNAME"] == server["MLFLOW_AUTH_ADMIN_USERNAME"]
+        assert sent["MLFLOW_TRACKING_PASSWORD"] == server["MLFLOW_AUTH_ADMIN_PASSWORD"]
+    assert {name for name in SERVICES if "tracking" in networks(name)} == clients | {"mlflow"}
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import importlib.util
 import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -338,6 +341,24 @@ def test_lightfm_is_built_from_what_the_extra_names_and_with_what_the_lock_names
     # What it runs with is there without it.
     needed = {"numpy", "requests", "scikit-learn", "scipy"}
     assert needed <= {pin.split("==")[0] for pin in pins("requirements.lock")}
+
+
+@pytest.mark.skipif(
+    Path(sys.prefix) != ROOT / ".venv", reason="this is not the environment of make"
+)
+def test_the_environment_holds_nothing_that_no_lock_names() -> None:
+    locked = {
+        pin
+        for lock in ("bootstrap.lock", "requirements.lock", "lightfm.lock")
+        for pin in pins(lock)
+    }
+    installed = {
+        f"{re.sub(r'[-_.]+', '-', package.name).lower()}=={package.version}"
+        for package in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
+    }
+    assert len(installed) > 100
+    ours = {name for name in installed if name.startswith("nightjar==")}
+    assert installed - ours <= locked
 
 
 # --- words --------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from typing import Any, Final
 from pipeline.base import AsOf, as_of, format_instant
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.failpoints import VARIABLE
+from pipeline.workspace.child_process import CHILD_FOLDER, child_environment, python_command
 
 _SECONDS: Final = 300
 """Time after which a child is killed."""
@@ -73,11 +74,11 @@ class ForkServer:
 
     def __enter__(self) -> ForkServer:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.testing.chaos.fork_server"],
+            python_command("pipeline.testing.chaos.fork_server"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            # OpenBLAS starts its threads at import, and a fork copies only the calling one.
+            cwd=CHILD_FOLDER,
             env=_environment(),
         )
         return self
@@ -110,8 +111,8 @@ class ForkServer:
             `chaos.fork_server_died`: the parent process ended.
         """
         self._log.unlink(missing_ok=True)
-        request = {"work": work, "home": str(home), "at": format_instant(at)}
-        request |= {"failpoint": failpoint, "log": str(self._log)}
+        request = {"work": work, "home": str(home.resolve()), "at": format_instant(at)}
+        request |= {"failpoint": failpoint, "log": str(self._log.resolve())}
         process = self._process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101
         try:
@@ -129,9 +130,12 @@ class ForkServer:
 
 
 def _environment() -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    path = os.pathsep.join(entry or str(Path.cwd()) for entry in sys.path)
-    return kept | {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": path}
+    # The parent opens the same sandbox, its vault included: both need the same settings and key.
+    settings = {name: value for name, value in os.environ.items() if name.startswith("NIGHTJAR")}
+    settings.pop(VARIABLE, None)
+    # OpenBLAS starts its threads at import, and a fork copies only the calling one.
+    threads = {"OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return child_environment() | settings | threads
 
 
 def _serve() -> None:

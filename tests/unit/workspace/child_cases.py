@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -30,6 +31,11 @@ def count_into(path):
 
 def environment():
     return dict(os.environ)
+
+
+def place():
+    core, _ = resource.getrlimit(resource.RLIMIT_CORE)
+    return {"cwd": str(Path.cwd()), "path": sys.path, "core": core}
 
 
 def fail(kind):
@@ -63,4 +69,7 @@ def sleep(seconds, note):
 if __name__ == "__main__":
     if sys.argv[1] == "fail":
         raise ValueError("on purpose")
+    if sys.argv[1] == "place":
+        sys.stdout.write(json.dumps(place() | {"environment": environment()}))
+        sys.exit(0)
     sys.stdout.write(json.dumps(sys.argv[1:]))

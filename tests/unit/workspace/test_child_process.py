@@ -53,10 +53,41 @@ with Child(max_memory_bytes={GIB}, max_seconds=20) as child:
     assert count.stat().st_size == size
 
 
+SECRETS = ("NIGHTJAR_VAULT_KEY", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY")
+
+
 def test_it_gets_no_secrets(child, monkeypatch):
-    monkeypatch.setenv("NIGHTJAR_VAULT_KEY", "s3cret")
+    for name in SECRETS:
+        monkeypatch.setenv(name, "s3cret")
     with Child(max_memory_bytes=GIB, max_seconds=20) as fresh:
         assert "s3cret" not in json.dumps(fresh.call(f"{ME}:environment"))
+    assert "s3cret" not in run_child(ME, ["place"])
+
+
+def test_it_leaves_no_core_dump(child):
+    assert child.call(f"{ME}:place")["core"] == 0
+    assert json.loads(run_child(ME, ["place"]))["core"] == 0
+
+
+@pytest.mark.parametrize("name", ["ctypes", "json", "polars"])
+def test_it_imports_nothing_from_the_current_folder(tmp_path, monkeypatch, name):
+    ran = tmp_path / "ran"
+    (tmp_path / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write('x')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")  # as for `python -c`
+    monkeypatch.syspath_prepend("relative")
+    monkeypatch.setenv("PATH", f":relative:{os.environ['PATH']}:")
+
+    with Child(max_memory_bytes=GIB, max_seconds=20) as fresh:
+        places = [fresh.call(f"{ME}:place"), json.loads(run_child(ME, ["place"]))]
+        environments = [fresh.call(f"{ME}:environment"), places[1]["environment"]]
+
+    assert not ran.exists()
+    for place, environment in zip(places, environments, strict=True):
+        assert place["cwd"] == "/"
+        assert str(tmp_path) not in place["path"]
+        for variable in ("PATH", "PYTHONPATH"):
+            assert all(map(os.path.isabs, environment[variable].split(os.pathsep)))
 
 
 def test_its_errors_arrive_as_they_were(child):
