@@ -11,6 +11,7 @@ from typing import Final
 from pipeline.stores.batches import Batch
 
 COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", "skipped")
+_LISTED: Final = 20
 
 
 class FileStatus(StrEnum):
@@ -110,7 +111,9 @@ class FileResult(RowCounts):
             reason = self.sentence.removeprefix(f"{self.file}: ")
             return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.reasons.items())
-        ignored = ", ".join(self.ignored_columns)
+        ignored = ", ".join(self.ignored_columns[:_LISTED])
+        if len(self.ignored_columns) > _LISTED:
+            ignored += ", …"
         return (
             f"{self.file}: {self.counts}"
             + (f"; quarantined for {reasons}" if reasons else "")
