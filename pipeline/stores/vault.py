@@ -7,6 +7,7 @@ Guarantees:
 * A wrong key raises before anything is written: a second set of pseudonyms for the same users
   cannot come about.
 * Pseudonyms are on the disk before they are returned.
+* An event id has one derived id, so that a repeated delivery gives the same one.
 * Ids are compared in Unicode normalisation form C (NFC).
 """
 
@@ -39,6 +40,9 @@ _NONCE_BYTES: Final = 12
 _CHUNK: Final = 500  # placeholders in one statement; SQLite's oldest limit is 999
 
 _USERS: Final = "people"  # name of the table in existing files
+_DERIVES: Final = "derives event ids"
+_NOTE: Final = "INSERT OR IGNORE INTO meta VALUES (?, x'01')"
+_FORGET: Final = "DELETE FROM meta WHERE name = ?"
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS {_USERS} (
@@ -80,6 +84,7 @@ class Vault:
         # One derived key per use, so that none can stand in for another.
         self._lookup_key = hmac.digest(key, b"nightjar/lookup", "sha256")
         self._seal = AESGCM(hmac.digest(key, b"nightjar/seal", "sha256"))
+        self._event_key = hmac.digest(key, b"nightjar/event", "sha256")
         self._check = hmac.digest(key, b"nightjar/check", "sha256")
         self._prepare()
 
@@ -128,6 +133,28 @@ class Vault:
         with self._connection() as connection:
             sealed = _select(connection, "pseudonym", "sealed", dict.fromkeys(pseudonyms))
         return {pseudonym: self._open_seal(pseudonym, seal) for pseudonym, seal in sealed.items()}
+
+    def event_ids(self, raw: Iterable[str]) -> dict[str, str]:
+        """Return ``{event id: derived id}``: a keyed hash, which is not stored here."""
+        return {
+            event: "e" + hmac.digest(self._event_key, _normalized(event), "sha256").hex()[:32]
+            for event in raw
+        }
+
+    @property
+    def derives_event_ids(self) -> bool:
+        """The stored choice of the workspace: True if its events have derived ids."""
+        with self._connection() as connection:
+            found = connection.execute("SELECT 1 FROM meta WHERE name = ?", (_DERIVES,)).fetchone()
+            return found is not None
+
+    def choose_event_ids(self, *, derived: bool) -> None:
+        """Store whether the events of the workspace have derived ids."""
+        if derived == self.derives_event_ids:
+            return
+        statement = _NOTE if derived else _FORGET
+        with self._connection() as connection:
+            connection.execute(statement, (_DERIVES,))
 
     def _keys(self, raw: Iterable[str]) -> dict[str, bytes]:
         return {

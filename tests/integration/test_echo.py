@@ -22,6 +22,7 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.ingest.results import FileStatus, IngestResult
 from pipeline.workspace.workspace import Workspace
 from tests.ingesting import AT, land, workspace
+from tests.raising import raises
 
 CONFIG = """
 [sources.web]
@@ -159,3 +160,48 @@ def test_a_header_that_looks_like_data_is_counted_not_named(echo):
     assert "'a b'" in sentences["items.csv"]
     assert isinstance(quarantine := echo.ws.lake.read("quarantine"), pl.DataFrame)
     assert quarantine.schema == c.QUARANTINE
+
+
+ALICE = f"event_id,{HEADER}alice-2024-03-01,u,i,view,{TIME}\n,u,i,view,{TIME}\n"
+DERIVED = "[privacy]\nderive_event_ids = true\n"
+
+
+def test_derived_event_ids_are_not_the_delivered_ones_and_find_duplicates(tmp_path):
+    ws = workspace(tmp_path / "ws", DERIVED)
+    land(ws, "a.csv", ALICE)
+    assert feedback(ws, AT).accepted == 2
+    # Another file, so that its events are compared and not its bytes; the same id with other
+    # content is a conflict.
+    again = ALICE + f"alice-2024-03-01,u,j,view,{TIME}\n"
+    land(ws, "b.csv", again)
+    result = feedback(ws, AT)
+    assert (result.accepted, result.duplicates, result.reasons) == (0, 2, {"event_id_conflict": 1})
+    ids = sorted(ws.lake.read("events")[c.EVENT_ID])
+    assert [one[0] for one in ids] == ["d", "e"]
+    assert ids[1] == ws.vault.event_ids(["alice-2024-03-01"])["alice-2024-03-01"]
+    assert hashlib.sha256(b"alice-2024-03-01").hexdigest()[:32] not in ids[1]
+    kept = (path for path in (ws.home / "lake").rglob("*") if path.is_file())
+    for path in kept:
+        assert b"alice" not in path.read_bytes()
+        if path.suffix == ".parquet":
+            assert "alice" not in json.dumps(pl.read_parquet(path).rows(), default=str)
+
+
+@pytest.mark.parametrize("config", ["", DERIVED])
+def test_the_form_of_event_ids_is_chosen_before_the_first_event(tmp_path, config):
+    home, other = tmp_path / "ws", DERIVED if config == "" else ""
+    # The choice may change until an event is ingested.
+    assert feedback(workspace(home, other), AT).accepted == 0
+    (home / "nightjar.toml").write_text(config)
+    ws = Workspace.open(home)
+    land(ws, "a.csv", ALICE)
+    assert feedback(ws, AT).accepted == 2
+    (home / "nightjar.toml").write_text(other)
+    land(ws, "b.csv", ALICE + "\n")
+    before = ws.lake.version("batches")
+    with raises("privacy.changed"):
+        feedback(Workspace.open(home), AT)
+    assert Workspace.open(home).lake.version("batches") == before
+    assert (home / "landing" / "events" / "b.csv").exists()
+    (home / "nightjar.toml").write_text(config)
+    assert feedback(Workspace.open(home), AT).duplicates == 2

@@ -139,6 +139,25 @@ def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.Dat
     return rows.with_columns(pseudonym) if rows.height else rows
 
 
+def with_event_ids(rows: pl.DataFrame, event_ids: Mapping[str, str]) -> pl.DataFrame:
+    """Replace delivered event ids by their stored form; a missing id stays null.
+
+    Parameters
+    ----------
+    rows
+        Rows with `event_id`.
+    event_ids
+        Delivered id → stored id for all of them.
+    """
+    stored = pl.col(c.EVENT_ID).replace_strict(event_ids, return_dtype=pl.String)
+    return rows.with_columns(stored) if event_ids else rows
+
+
+def delivered_ids(rows: pl.DataFrame) -> list[str]:
+    """Return the event ids of rows, each once; rows without one are left out."""
+    return rows[c.EVENT_ID].drop_nulls().unique().to_list()
+
+
 def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:
     """Derive an id for each event without one.
 

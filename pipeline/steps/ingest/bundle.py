@@ -23,10 +23,12 @@ from pipeline.data.ingest.events import (
     by_file,
     conflict_rows,
     conflicting,
+    delivered_ids,
     derive_ids,
     event_rows,
     on_days,
     split_duplicates,
+    with_event_ids,
     with_origin,
     with_pseudonyms,
 )
@@ -131,8 +133,10 @@ def _events(
     pseudonyms = ws.vault.pseudonyms(users.unique().to_list())
     parts = []
     for file in files:
-        events = derive_ids(with_pseudonyms(file.judged.good, pseudonyms))
-        parts.append(with_origin(events, source=file.discovered.name, batch_id=file.digest))
+        events = with_pseudonyms(file.judged.good, pseudonyms)
+        if ws.config.privacy.derive_event_ids:
+            events = with_event_ids(events, ws.vault.event_ids(delivered_ids(events)))
+        parts.append(with_origin(derive_ids(events), source=file.discovered.name, batch_id=file.digest))
     identified = pl.concat(parts, how="diagonal")  # each file has its own order of columns
     # Identity is (event_id, event_day): only the partitions of these days can hold duplicates.
     known = ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
