@@ -134,19 +134,16 @@ class Vault:
             sealed = _select(connection, "pseudonym", "sealed", dict.fromkeys(pseudonyms))
         return {pseudonym: self._open_seal(pseudonym, seal) for pseudonym, seal in sealed.items()}
 
-    def event_ids(self, raw: Iterable[str]) -> dict[str, str]:
-        """Return ``{event id: derived id}``: a keyed hash, which is not stored here."""
-        return {
-            event: "e" + hmac.digest(self._event_key, _normalized(event), "sha256").hex()[:32]
-            for event in raw
-        }
+    def event_id(self, raw: str) -> str:
+        """Return the derived id of an event: a keyed hash of its id."""
+        return "e" + hmac.digest(self._event_key, _normalized(raw), "sha256").hex()[:32]
 
     @property
     def derives_event_ids(self) -> bool:
         """The stored choice of the workspace: True if its events have derived ids."""
         with self._connection() as connection:
-            found = connection.execute("SELECT 1 FROM meta WHERE name = ?", (_DERIVES,)).fetchone()
-            return found is not None
+            note = connection.execute("SELECT 1 FROM meta WHERE name = ?", (_DERIVES,)).fetchone()
+            return note is not None
 
     def choose_event_ids(self, *, derived: bool) -> None:
         """Store whether the events of the workspace have derived ids."""

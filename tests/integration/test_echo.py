@@ -1,4 +1,4 @@
-"""Raw ids of files that are not as expected: neither messages, results, logs nor the lake hold them."""
+"""Raw ids of unexpected files: messages, results, logs and the lake do not contain them."""
 
 import hashlib
 import io
@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from unittest.mock import patch
 
 import polars as pl
@@ -88,7 +87,7 @@ def command(*words: str) -> tuple[str, str]:
 
 
 def written(ws: Workspace) -> Iterator[tuple[str, str]]:
-    """Yield the texts that are kept of files: reasons beside rejected ones, and rows of the lake."""
+    """Yield the texts that are kept: reasons of rejected files, and rows of the lake."""
     for path in sorted((ws.home / "rejected").glob("*.txt")):
         yield path.name, path.read_text()
     for table in ("quarantine", "batches"):
@@ -178,7 +177,7 @@ def test_derived_event_ids_are_not_the_delivered_ones_and_find_duplicates(tmp_pa
     assert (result.accepted, result.duplicates, result.reasons) == (0, 2, {"event_id_conflict": 1})
     ids = sorted(ws.lake.read("events")[c.EVENT_ID])
     assert [one[0] for one in ids] == ["d", "e"]
-    assert ids[1] == ws.vault.event_ids(["alice-2024-03-01"])["alice-2024-03-01"]
+    assert ids[1] == ws.vault.event_id("alice-2024-03-01")
     assert hashlib.sha256(b"alice-2024-03-01").hexdigest()[:32] not in ids[1]
     kept = (path for path in (ws.home / "lake").rglob("*") if path.is_file())
     for path in kept:

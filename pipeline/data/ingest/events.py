@@ -7,7 +7,7 @@ events with one identity the first counts; a later one with other content is qua
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -139,23 +139,18 @@ def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.Dat
     return rows.with_columns(pseudonym) if rows.height else rows
 
 
-def with_event_ids(rows: pl.DataFrame, event_ids: Mapping[str, str]) -> pl.DataFrame:
-    """Replace delivered event ids by their stored form; a missing id stays null.
+def with_event_ids(rows: pl.DataFrame, derive: Callable[[str], str]) -> pl.DataFrame:
+    """Replace delivered event ids by derived ones; a missing id stays null.
 
     Parameters
     ----------
     rows
         Rows with `event_id`.
-    event_ids
-        Delivered id → stored id for all of them.
+    derive
+        Derived id of a delivered one.
     """
-    stored = pl.col(c.EVENT_ID).replace_strict(event_ids, return_dtype=pl.String)
-    return rows.with_columns(stored) if event_ids else rows
-
-
-def delivered_ids(rows: pl.DataFrame) -> list[str]:
-    """Return the event ids of rows, each once; rows without one are left out."""
-    return rows[c.EVENT_ID].drop_nulls().unique().to_list()
+    derived = [None if event is None else derive(event) for event in rows[c.EVENT_ID]]
+    return rows.with_columns(pl.Series(c.EVENT_ID, derived, dtype=pl.String))
 
 
 def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:

@@ -75,12 +75,12 @@ def quarantine_rows(
         File name and sha256 of the file.
     """
     # The line finds the row in the archived file; a hash of a short row would show its content.
-    unread = pl.DataFrame(
+    lines_only = pl.DataFrame(
         [(row.line, json.dumps({"length": row.length}), [row.reason]) for row in broken],
         schema={AT_LINE: pl.Int64, c.RAW: pl.String, c.REASONS: pl.List(pl.String)},
         orient="row",
     )
-    rows = pl.concat([bad.select(AT_LINE, c.RAW, c.REASONS), unread]).sort(AT_LINE)
+    rows = pl.concat([bad.select(AT_LINE, c.RAW, c.REASONS), lines_only]).sort(AT_LINE)
     return rows.select(
         c.RAW,
         c.REASONS,

@@ -23,7 +23,6 @@ from pipeline.data.ingest.events import (
     by_file,
     conflict_rows,
     conflicting,
-    delivered_ids,
     derive_ids,
     event_rows,
     on_days,
@@ -135,8 +134,9 @@ def _events(
     for file in files:
         events = with_pseudonyms(file.judged.good, pseudonyms)
         if ws.config.privacy.derive_event_ids:
-            events = with_event_ids(events, ws.vault.event_ids(delivered_ids(events)))
-        parts.append(with_origin(derive_ids(events), source=file.discovered.name, batch_id=file.digest))
+            events = with_event_ids(events, ws.vault.event_id)
+        events = derive_ids(events)
+        parts.append(with_origin(events, source=file.discovered.name, batch_id=file.digest))
     identified = pl.concat(parts, how="diagonal")  # each file has its own order of columns
     # Identity is (event_id, event_day): only the partitions of these days can hold duplicates.
     known = ws.lake.read("events", columns=IDENTITY, where=on_days(identified))

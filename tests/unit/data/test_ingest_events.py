@@ -131,7 +131,8 @@ def test_quarantine_shows_no_person():
     assert rows.schema == c.QUARANTINE
     assert rows[c.LINE].to_list() == [1, 2, 9]
     assert rows[c.REASONS].to_list() == [["row_too_long"], ["value_unparsable"], ["broken_json"]]
-    assert [json.loads(raw) for raw in rows[c.RAW]] == [{"length": 3}, {c.VALUE: "x"}, {"length": 12}]
+    kept = [json.loads(raw) for raw in rows[c.RAW]]
+    assert kept == [{"length": 3}, {c.VALUE: "x"}, {"length": 12}]
 
 
 @pytest.mark.parametrize(
