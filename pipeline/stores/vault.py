@@ -9,6 +9,7 @@ Guarantees:
 * Pseudonyms are on the disk before they are returned.
 * Lookup hash, pseudonym and raw id of an entry are bound to each other: every method opens the seal
   of the entries that it returns, so entries that were exchanged raise.
+* An event id has one derived id, so that a repeated delivery gives the same one.
 * Ids are compared in Unicode normalisation form C (NFC).
 """
 
@@ -39,6 +40,9 @@ _NONCE_BYTES: Final = 12
 _CHUNK: Final = 500  # placeholders in one statement; SQLite's oldest limit is 999
 
 _USERS: Final = "people"  # name of the table in existing files
+_DERIVES: Final = "derives event ids"
+_NOTE: Final = "INSERT OR IGNORE INTO meta VALUES (?, x'01')"
+_FORGET: Final = "DELETE FROM meta WHERE name = ?"
 _SCHEMA: Final = f"""
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS {_USERS} (
@@ -88,6 +92,7 @@ class Vault:
         # One derived key per use, so that none can stand in for another.
         self._lookup_key = hmac.digest(key, b"nightjar/lookup", "sha256")
         self._seal = AESGCM(hmac.digest(key, b"nightjar/seal", "sha256"))
+        self._event_key = hmac.digest(key, b"nightjar/event", "sha256")
         self._check = hmac.digest(key, b"nightjar/check", "sha256")
         self._prepare()
 
@@ -156,6 +161,25 @@ class Vault:
         for entry in entries:
             self._open_seal(entry)
         return {entry.lookup: entry.pseudonym for entry in entries}
+
+    def event_id(self, raw: str) -> str:
+        """Return the derived id of an event: a keyed hash of its id."""
+        return "e" + hmac.digest(self._event_key, _normalized(raw), "sha256").hex()[:32]
+
+    @property
+    def derives_event_ids(self) -> bool:
+        """The stored choice of the workspace: True if its events have derived ids."""
+        with self._connection() as connection:
+            note = connection.execute("SELECT 1 FROM meta WHERE name = ?", (_DERIVES,)).fetchone()
+            return note is not None
+
+    def choose_event_ids(self, *, derived: bool) -> None:
+        """Store whether the events of the workspace have derived ids."""
+        if derived == self.derives_event_ids:
+            return
+        statement = _NOTE if derived else _FORGET
+        with self._connection() as connection:
+            connection.execute(statement, (_DERIVES,))
 
     def _keys(self, raw: Iterable[str]) -> dict[str, bytes]:
         return {

@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pipeline.base import Frozen
 from pipeline.data.clean.policies import CleanConfig
 from pipeline.data.features import FeaturesConfig
-from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.config import IngestConfig, PrivacyConfig
 from pipeline.data.sources.config import Source
 from pipeline.data.split import SplitConfig
 from pipeline.data.validate.judge import ValidateConfig
@@ -101,6 +101,9 @@ class Config(Frozen):
         default_factory=_default_sources, description="Sources of files to ingest, by name."
     )
     ingest: IngestConfig = Field(default=IngestConfig(), description="Ingest of files.")
+    privacy: PrivacyConfig = Field(
+        default=PrivacyConfig(), description="Stored form of delivered values."
+    )
     validate_: ValidateConfig = Field(
         default=ValidateConfig(), alias="validate", description="Checks of a run's data."
     )

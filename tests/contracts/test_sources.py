@@ -249,7 +249,6 @@ def test_a_broken_row_leaves_the_others(name, rows, broken):
     last = good.splitlines(keepends=True)[1]
     text, summary = take(good + rows + last, name, PLAIN, max_row_bytes=100)
     assert [(one.line, one.length, one.reason) for one in summary.broken] == broken
-    assert all(len(one.sha256) == 64 for one in summary.broken)
     lines = good.count(b"\n") + rows.count(b"\n") + 1
     assert text[AT_LINE].to_list() == ([2] if name == "a.csv" else [1, 2]) + [lines]
     assert summary.rows == text.height + len(broken)
@@ -341,7 +340,7 @@ def test_further_columns_of_items_are_features_under_safe_names():
     data = b"item_id,List Price (EUR),brand,,#line\n7,3,acme,zz,q\n"
     text, summary = take(data, "a.csv", Source(table="items", columns={c.TITLE: "brand"}))
     assert text.columns == [AT_LINE, c.ITEM_ID, c.TITLE, "List_Price_EUR", "line"]
-    assert summary.ignored_columns == ("",)
+    assert summary.ignored_columns == ("#4",)
     for clash in (b"item_id,Title,title\n", b"item_id,a b,a_b\n"):
         with raises("mapping.ambiguous_column"):
             take(clash, "a.csv", Source(table="items"))

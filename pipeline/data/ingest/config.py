@@ -35,3 +35,14 @@ class IngestConfig(Frozen):
     limits: Limits = Field(
         default=Limits(), description="Limits of a file and of the process that reads it."
     )
+
+
+class PrivacyConfig(Frozen):
+    """Values of delivered files that are stored in another form."""
+
+    derive_event_ids: bool = Field(
+        default=False,
+        description="Store a keyed hash of each event id instead of the id, for shops whose event "
+        "ids contain ids of users. Choose before the first event is ingested: a later change is "
+        "refused.",
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -145,6 +145,20 @@ def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.Dat
     """
     pseudonym = pl.col(c.USER_ID).replace_strict(pseudonyms, return_dtype=pl.String)
     return rows.with_columns(pseudonym) if rows.height else rows
+
+
+def with_event_ids(rows: pl.DataFrame, derive: Callable[[str], str]) -> pl.DataFrame:
+    """Replace delivered event ids by derived ones; a missing id stays null.
+
+    Parameters
+    ----------
+    rows
+        Rows with `event_id`.
+    derive
+        Derived id of a delivered one.
+    """
+    derived = [None if event is None else derive(event) for event in rows[c.EVENT_ID]]
+    return rows.with_columns(pl.Series(c.EVENT_ID, derived, dtype=pl.String))
 
 
 def derive_ids(rows: pl.DataFrame) -> pl.DataFrame:

@@ -1,7 +1,8 @@
 """Stored form of a bad row: enough to find and understand it, without ids of users.
 
-Guarantees: ids of users and events are masked; of a row that cannot be split into fields only its
-line, length and hash are stored.
+Guarantees: of a row only its bad values are stored, at most 32 characters of each; ids of users and
+events, and values that look like an e-mail address or a phone number, are masked. Of a row that
+cannot be split into fields only its line and length are stored.
 """
 
 from __future__ import annotations
@@ -14,30 +15,47 @@ from typing import Final
 import polars as pl
 
 from pipeline import columns as c
+from pipeline.data.sources.config import EVENT_COLUMNS
 from pipeline.data.sources.mapping import AT_LINE
 from pipeline.data.sources.streams import Broken
 
 _MASKED: Final = (c.USER_ID, c.EVENT_ID)
 _MASK: Final = "***"
+_LONGEST: Final = 32
+_JUDGED: Final = (*EVENT_COLUMNS, c.PRICE, c.AVAILABLE, c.CREATED_AT)
+"""Columns whose name begins the reasons of a row; no name is the begin of another one."""
+_DATE: Final = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})(\D|$)"
+_PHONE: Final = r"\d([ ()/.-]{0,2}\d){6}"
+"""Seven digits, however they are grouped."""
 
 
 def bad_rows(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
-    """Return `AT_LINE`, `raw` and `reasons` of rows; `raw` is JSON without ids of users and events.
+    """Return `AT_LINE`, `raw` and `reasons` of rows; `raw` is a JSON object of the bad values.
 
     Parameters
     ----------
     text
         `AT_LINE` and String columns.
     reasons
-        ``(n_rows,)`` List(String).
+        ``(n_rows,)`` List(String) of names like ``value_unparsable``, which begin with the column.
     """
+    judged = text.with_columns(reasons.alias(c.REASONS))
+    parts = [_bad_value(name) for name in _JUDGED if name in text.columns]
+    fields = pl.concat_str(parts, separator=",", ignore_nulls=True)
+    raw = pl.concat_str(pl.lit("{"), fields, pl.lit("}")).alias(c.RAW)
+    return judged.select(AT_LINE, raw, c.REASONS)
+
+
+def _bad_value(name: str) -> pl.Expr:
+    """Return a column's value as a field of a JSON object, in the rows that it is a reason of."""
+    value = pl.col(name)
     # An event id may contain a user id, so both are masked.
-    masked = text.with_columns(
-        pl.when(pl.col(name).is_not_null()).then(pl.lit(_MASK)).alias(name)
-        for name in _MASKED
-        if name in text.columns
-    ).select(pl.struct(pl.exclude(AT_LINE)).struct.json_encode())
-    return pl.DataFrame([text[AT_LINE], masked.to_series().alias(c.RAW), reasons.alias(c.REASONS)])
+    private = value.str.contains("@") | (value.str.contains(_PHONE) & ~value.str.contains(_DATE))
+    masked = pl.lit(True) if name in _MASKED else private
+    shown = pl.when(value.is_not_null() & masked).then(pl.lit(_MASK)).otherwise(value)
+    field = pl.struct(shown.str.head(_LONGEST).alias(name)).struct.json_encode()
+    is_reason = pl.col(c.REASONS).list.eval(pl.element().str.starts_with(f"{name}_")).list.any()
+    return pl.when(is_reason).then(field.str.strip_prefix("{").str.strip_suffix("}"))
 
 
 def quarantine_rows(
@@ -56,16 +74,13 @@ def quarantine_rows(
     source, batch_id
         File name and sha256 of the file.
     """
-    # The hash finds the row in the original file, and shows nothing of its content.
-    fingerprints = pl.DataFrame(
-        [
-            (row.line, json.dumps({"length": row.length, "sha256": row.sha256}), [row.reason])
-            for row in broken
-        ],
+    # The line finds the row in the archived file; a hash of a short row would show its content.
+    lines_only = pl.DataFrame(
+        [(row.line, json.dumps({"length": row.length}), [row.reason]) for row in broken],
         schema={AT_LINE: pl.Int64, c.RAW: pl.String, c.REASONS: pl.List(pl.String)},
         orient="row",
     )
-    rows = pl.concat([bad.select(AT_LINE, c.RAW, c.REASONS), fingerprints]).sort(AT_LINE)
+    rows = pl.concat([bad.select(AT_LINE, c.RAW, c.REASONS), lines_only]).sort(AT_LINE)
     return rows.select(
         c.RAW,
         c.REASONS,

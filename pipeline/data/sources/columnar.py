@@ -7,7 +7,6 @@ others are kept.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 import polars as pl
 
 from pipeline.data.sources.config import Limits
+from pipeline.data.sources.file_columns import FileColumns
 from pipeline.data.sources.streams import Block, Broken, check_header
 from pipeline.errors import DataError, UnsafeInputError
 
@@ -59,6 +59,7 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         file = pq.ParquetFile(stream, page_checksum_verification=True, buffer_size=_BUFFER)
         columns = list(file.schema_arrow.names)
         check_header(columns, max(len(columns), file.metadata.num_columns), name, limits)
+        header = FileColumns.of_header(columns)
         _check_size(file.metadata, name, limits)
         yield Block(
             pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), pl.Series([], dtype=pl.Int64)
@@ -69,7 +70,9 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
             # The bytes of texts are unchecked so far: invalid UTF-8 would fail only later.
             batch.validate(full=True)
             frame = pl.DataFrame(batch)
-            texts = frame.select(_text(column, name) for column in frame.iter_columns())
+            texts = frame.select(
+                _text(column, header.label(column.name), name) for column in frame.iter_columns()
+            )
             lines = pl.Series(range(row, row + frame.height), dtype=pl.Int64)
             yield _bounded(Block(texts, lines), limits)
             row += frame.height
@@ -104,18 +107,13 @@ def _bounded(block: Block, limits: Limits) -> Block:
     if not long.any():
         return block
     broken = [
-        Broken(line, size, hashlib.sha256(repr(row).encode()).hexdigest(), "row_too_long")
-        for line, size, row in zip(
-            block.lines.filter(long),
-            lengths.filter(long),
-            block.frame.filter(long).iter_rows(),
-            strict=True,
-        )
+        Broken(line, size, "row_too_long")
+        for line, size in zip(block.lines.filter(long), lengths.filter(long), strict=True)
     ]
     return Block(block.frame.filter(~long), block.lines.filter(~long), broken)
 
 
-def _text(column: pl.Series, name: str) -> pl.Series:
+def _text(column: pl.Series, label: str, name: str) -> pl.Series:
     dtype = column.dtype
     if isinstance(dtype, pl.Datetime):
         if dtype.time_zone is None:
@@ -129,6 +127,6 @@ def _text(column: pl.Series, name: str) -> pl.Series:
     except pl.exceptions.PolarsError:
         raise DataError(
             "source.not_text_column",
-            f"column {column.name!r} of type {dtype} cannot be read as text; convert or remove it",
+            f"column {label!r} of type {dtype} cannot be read as text; convert or remove it",
             where=name,
         ) from None

@@ -7,12 +7,13 @@ name in the lake raise `mapping.ambiguous_column`.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import polars as pl
 
 from pipeline.data.sources.config import COLUMNS, FEATURE_TABLES, REQUIRED, MappingError, Source
+from pipeline.data.sources.file_columns import FileColumns
 from pipeline.data.sources.streams import Block
 
 # No feature can have these names, since `lake_columns` replaces the sign #.
@@ -62,7 +63,7 @@ def map_block(block: Block, source: Source, names: Mapping[str, str]) -> pl.Data
     return frame.filter(~pl.col(_SKIP)).drop(_SKIP)
 
 
-def check_columns(columns: Collection[str], source: Source, name: str) -> None:
+def check_columns(columns: FileColumns, source: Source, name: str) -> None:
     """Refuse a file that lacks a column that its source needs.
 
     Parameters
@@ -81,21 +82,22 @@ def check_columns(columns: Collection[str], source: Source, name: str) -> None:
     """
     required = (target for target in REQUIRED[source.table] if target not in source.constants)
     wanted = {target: target for target in required} | source.columns
-    available = ", ".join(list(columns)[:20]) + (", …" if len(columns) > 20 else "") or "none"
     skipped = (("skip_when", column) for column in source.skip_when)
     for target, column in (*wanted.items(), *skipped):
-        if column not in columns:
+        if column not in columns.names:
             next_step = f'map it: [sources.NAME] columns = {{ {target} = "…" }} or constants'
-            if target == "skip_when":
+            if columns.like_data:
+                next_step = "add a header line to the file"
+            elif target == "skip_when":
                 next_step = "correct skip_when of the source"
             raise MappingError(
                 "mapping.no_column",
-                f"has no column {column!r} (for {target}); it has {available}; {next_step}",
+                f"has no column {column!r} (for {target}); it has {columns}; {next_step}",
                 where=name,
             )
 
 
-def lake_columns(columns: Collection[str], source: Source, name: str) -> dict[str, str]:
+def lake_columns(columns: FileColumns, source: Source, name: str) -> dict[str, str]:
     """Return lake column -> file column, for all columns that are kept.
 
     Parameters
@@ -117,24 +119,25 @@ def lake_columns(columns: Collection[str], source: Source, name: str) -> dict[st
         for target in (*COLUMNS[source.table], *source.columns)
         if target not in source.constants
     }
-    names = {target: column for target, column in names.items() if column in columns}
+    names = {target: column for target, column in names.items() if column in columns.names}
     if source.table not in FEATURE_TABLES:
         return names
     used = set(names.values())
     targets = (*COLUMNS[source.table], *source.columns, *source.constants)
     # The lake cannot distinguish names that differ only in case.
     taken = {target.casefold(): target for target in targets}
-    for column in columns:
+    for column in columns.names:
         if column in used or not column.strip():
             continue
         target = re.sub(r"\W+", "_", column.strip()).strip("_") or "column"
         if target.casefold() in taken:
             raise MappingError(
                 "mapping.ambiguous_column",
-                f"column {column!r} has the same name as {taken[target.casefold()]!r} in the lake; "
+                f"column {columns.label(column)!r} has the same name as "
+                f"{taken[target.casefold()]!r} in the lake; "
                 "rename one of them, or map it in `columns` of the source",
                 where=name,
             )
-        taken[target.casefold()] = column
+        taken[target.casefold()] = columns.label(column)
         names[target] = column
     return names

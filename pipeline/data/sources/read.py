@@ -8,7 +8,7 @@ is yielded.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO, Final
 
 import polars as pl
@@ -16,6 +16,7 @@ import polars as pl
 from pipeline.data.sources.columnar import parse_parquet
 from pipeline.data.sources.config import Limits, Source
 from pipeline.data.sources.delimited import parse_csv
+from pipeline.data.sources.file_columns import FileColumns
 from pipeline.data.sources.jsonl import parse_jsonl
 from pipeline.data.sources.mapping import check_columns, lake_columns, map_block
 from pipeline.data.sources.streams import Block, Broken, blocks
@@ -46,7 +47,8 @@ class Summary:
     broken
         Rows that cannot be split into fields.
     ignored_columns
-        Columns of the file that are neither mapped nor kept as features.
+        Columns of the file that are neither mapped nor kept as features; by their numbers
+        (``#3``) where `FileColumns` does not name them.
     """
 
     rows: int = 0
@@ -109,12 +111,12 @@ def read(
         limit is exceeded.
     """
     grows = format_of(name)[0] == "jsonl"  # the other formats begin with all columns
-    columns: dict[str, None] = {}
+    columns = FileColumns((), frozenset())
     names: dict[str, str] = {}
     size = 0
     for block in _blocks(stream, name, limits):
-        columns.update(dict.fromkeys(block.frame.columns))
-        if columns and not grows:
+        columns = _with_block(columns, block.frame, grows=grows)
+        if columns.names and not grows:
             check_columns(columns, source, name)
         names = lake_columns(columns, source, name)
         frame = map_block(block, source, names)
@@ -123,7 +125,7 @@ def read(
         summary.broken.extend(block.broken)
         if len(summary.broken) > limits.max_bad_rows:
             # Without any readable row the format is wrong, and not the rows.
-            _refuse_unreadable(columns, name, summary.broken[0].reason)
+            _refuse_unreadable(columns.names, name, summary.broken[0].reason)
             raise UnsafeInputError(
                 "source.too_many_bad_rows",
                 f"has more than {limits.max_bad_rows:,} rows that cannot be read; correct the "
@@ -140,13 +142,23 @@ def read(
                 where=name,
             )
         yield frame
-    if summary.rows == 0 and not columns:
+    if summary.rows == 0 and not columns.names:
         raise DataError("source.empty", "is empty; deliver it again with content", where=name)
     if summary.rows == len(summary.broken) > 0:
-        _refuse_unreadable(columns, name, summary.broken[0].reason)
+        _refuse_unreadable(columns.names, name, summary.broken[0].reason)
     check_columns(columns, source, name)
     used = {*names.values(), *source.skip_when}
-    summary.ignored_columns = tuple(column for column in columns if column not in used)
+    summary.ignored_columns = tuple(
+        columns.label(column) for column in columns.names if column not in used
+    )
+
+
+def _with_block(columns: FileColumns, frame: pl.DataFrame, *, grows: bool) -> FileColumns:
+    """Add the columns of a block; the first block with columns decides which are named."""
+    if not columns.names:
+        return FileColumns.of_keys(frame) if grows else FileColumns.of_header(frame.columns)
+    names = tuple(dict.fromkeys((*columns.names, *frame.columns)))
+    return replace(columns, names=names)
 
 
 def _refuse_unreadable(columns: Collection[str], name: str, reason: str) -> None:

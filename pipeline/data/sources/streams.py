@@ -6,7 +6,6 @@ NUL bytes is an error; at most a few blocks are in memory.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Final
@@ -14,6 +13,7 @@ from typing import BinaryIO, Final
 import polars as pl
 
 from pipeline.data.sources.config import Limits
+from pipeline.data.sources.file_columns import FileColumns
 from pipeline.errors import DataError, UnsafeInputError
 
 BLOCK: Final = 2 << 20
@@ -35,11 +35,10 @@ _MAGIC: Final = {
 
 @dataclass(frozen=True)
 class Broken:
-    """Row that cannot be split into fields: its line, length in bytes, hash and reason."""
+    """Row that cannot be split into fields: its line, length in bytes and reason."""
 
     line: int
     length: int
-    sha256: str
     reason: str
 
     @classmethod
@@ -55,7 +54,7 @@ class Broken:
         reason
             Reason for the quarantine, such as ``row_too_long``.
         """
-        return cls(line, len(row), hashlib.sha256(row).hexdigest(), reason)
+        return cls(line, len(row), reason)
 
 
 @dataclass
@@ -216,9 +215,13 @@ def check_header(columns: Sequence[str], count: int, name: str, limits: Limits) 
         )
     twice = sorted({column for column in columns if columns.count(column) > 1})
     if twice:
+        header = FileColumns.of_header(columns)
+        next_step = "rename one of them"
+        if header.like_data:
+            next_step = f"it has {header}: add a header line"
         raise DataError(
             "source.duplicate_column",
-            f"names column {twice[0]!r} twice; rename one of them",
+            f"names column {header.label(twice[0])!r} twice; {next_step}",
             where=name,
         )
 

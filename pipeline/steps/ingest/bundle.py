@@ -27,6 +27,7 @@ from pipeline.data.ingest.events import (
     event_rows,
     on_days,
     split_duplicates,
+    with_event_ids,
     with_origin,
     with_pseudonyms,
 )
@@ -133,7 +134,10 @@ def _events(
     pseudonyms = ws.vault.pseudonyms(users.unique().to_list())
     parts = []
     for file in files:
-        events = derive_ids(with_pseudonyms(file.judged.good, pseudonyms))
+        events = with_pseudonyms(file.judged.good, pseudonyms)
+        if ws.config.privacy.derive_event_ids:
+            events = with_event_ids(events, ws.vault.event_id)
+        events = derive_ids(events)
         parts.append(with_origin(events, source=file.discovered.name, batch_id=file.digest))
     identified = pl.concat(parts, how="diagonal")  # each file has its own order of columns
     # Identity is (event_id, event_day): only the partitions of these days can hold duplicates.

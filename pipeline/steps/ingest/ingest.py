@@ -90,7 +90,7 @@ def ingest(
     ------
     ConfigError
         `ingest.replace_only_items`, `ingest.unknown_table`, `ingest.unknown_source`;
-        `workspace.lake_lost`, `workspace.vault_lost`.
+        `workspace.lake_lost`, `workspace.vault_lost`, `privacy.changed`.
     DataError
         `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
     ConcurrencyError
@@ -223,10 +223,26 @@ def _open_pass(
                 f"the lake has events, but the vault {ws.vault.path} is empty; restore it from a "
                 "backup, because a new vault would assign new pseudonyms to all users",
             )
+        _check_event_ids(ws)
         try:
             yield _Pass(ws, at, child, batches, scratch, replace, landed)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _check_event_ids(ws: Workspace) -> None:
+    """Store the form of event ids before the first event; refuse another form afterwards."""
+    derived = ws.config.privacy.derive_event_ids
+    if ws.lake.version("events") is None:
+        ws.vault.choose_event_ids(derived=derived)
+    elif derived != ws.vault.derives_event_ids:
+        before = str(not derived).lower()
+        raise ConfigError(
+            "privacy.changed",
+            f"privacy.derive_event_ids = {str(derived).lower()}, but the events of this workspace "
+            f"were ingested with {before}, so that events delivered again would count twice; set "
+            f"it to {before}, or ingest all files into a new workspace",
+        )
 
 
 @dataclass

@@ -34,7 +34,6 @@ BROKEN_FILE: Final = "broken.parquet"
 BROKEN: Final = {
     "line": pl.Int64,
     "length": pl.Int64,
-    "sha256": pl.String,
     "reason": pl.String,
 }
 

@@ -16,6 +16,7 @@ from pipeline.errors import printable
 from pipeline.stores.batches import Batch
 
 COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", "skipped")
+_LISTED: Final = 20
 
 
 def _listed(counts: Mapping[str, int]) -> str:
@@ -129,7 +130,9 @@ class FileResult(RowCounts):
             # The sentence of an error may begin with the file as well.
             reason = self.sentence.removeprefix(f"{self.file}: ")
             return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")
-        ignored = ", ".join(map(printable, self.ignored_columns))
+        ignored = ", ".join(map(printable, self.ignored_columns[:_LISTED]))
+        if len(self.ignored_columns) > _LISTED:
+            ignored += ", …"
         return (
             f"{self.file}: {self.counts}"
             + (f"; quarantined for {_listed(self.reasons)}" if self.reasons else "")

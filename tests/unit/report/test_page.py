@@ -131,7 +131,7 @@ def test_the_sentence_stands_above_the_evidence() -> None:
     assert ["broken", "candidate", "No GPU is there"] in page.rows
     assert ["events", "14", "1,352,210"] in page.rows
     assert ["cold", "301", "0.0900", "0.0850", "+5.9 %", "−2.0 % to +14.0 %"] in page.rows
-    assert ["new items", "12", "0.0000", "0.0000", "n/a", "–", "○ too few users"] in page.rows
+    assert ["new items", "12", "0.0000", "0.0000", "n/a", "–", "○ Too few users"] in page.rows
     assert ["als", "31.0 %", "0.6", "9.25", "80.0 %"] in page.rows
     assert NIGHT.run_id in page.texts
     assert "Friday, 1 December 2017" in html
@@ -198,7 +198,7 @@ def test_every_rule_has_figure_bound_verdict_and_words() -> None:
     assert thin in page.rows
     assert ["○ not met", "switch: lift", "other", "−40.0 %", "+1.0 %", "Other loses"] in page.rows
     assert "as last night, too" not in page.texts  # it stands below, among the checks
-    assert ["○ no history", "volume", "–", "–", "5 days; 7 are needed"] in page.rows
+    assert ["○ not met", "data check: volume of the last day", "0.4", "0.5", "Too few events"] in page.rows
     assert "1 of 2 checks of the data passed" in page.texts
     assert "Other recipes: 1 not met" in page.texts
     assert "User groups: 1 not evaluated" in page.texts

@@ -44,7 +44,8 @@ def test_a_wrong_field_names_itself_and_what_is_allowed(file):
 
 
 def test_a_wrong_section_names_the_sections(file):
-    assert "unknown setting splt. Allowed: sources, ingest, validate" in refused(file, "[splt]\n")
+    message = refused(file, "[splt]\n")
+    assert "unknown setting splt. Allowed: sources, ingest, privacy, validate" in message
 
 
 def test_a_wrong_value_names_field_value_and_bound(file):
