@@ -202,9 +202,9 @@ def test_a_file_that_vanishes_between_two_looks_is_not_listed(ws, monkeypatch):
     @contextmanager
     def vanishing(handle):
         with scan(handle) as entries:
-            found = list(entries)
+            listed = list(entries)
             gone.unlink(missing_ok=True)
-            yield found
+            yield listed
 
     monkeypatch.setattr(os, "scandir", vanishing)
     assert statuses(feedback(ws, AT)) == {"orders-1.csv": "taken"}

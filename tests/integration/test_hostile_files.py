@@ -107,18 +107,18 @@ def check_set_aside(passed: Passed, one: Hostile) -> None:
 
     A file that waits, or is not read, lies where it was.
     """
-    found = passed.of(one)
-    assert (found["status"], found["rows"]) == (one.status, 0)
-    assert one.reported in found["sentence"]
-    assert "\n" not in found["sentence"]
+    result = passed.of(one)
+    assert (result["status"], result["rows"]) == (one.status, 0)
+    assert one.reported in result["sentence"]
+    assert "\n" not in result["sentence"]
     if one.status in ("waits", "not read"):
         assert os.path.lexists(passed.ws.home / "landing" / "events" / one.file)
         return
     rejected = passed.ws.home / "rejected"
     reasons = {path.read_text(): path for path in rejected.glob("*.reason.txt")}
-    reason = reasons[f"{found['sentence']}\n"]
+    reason = reasons[f"{result['sentence']}\n"]
     stem = reason.name.removesuffix(".reason.txt")
-    assert stem == found["batch_id"]
+    assert stem == result["batch_id"]
     [file] = {*rejected.glob(f"{stem}*")} - {reason}
     assert one.file.endswith(file.name.removeprefix(stem))
     if one.file in passed.kept:

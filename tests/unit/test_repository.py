@@ -357,8 +357,8 @@ def test_the_environment_holds_nothing_that_no_lock_names() -> None:
         for package in importlib.metadata.distributions(path=[sysconfig.get_path("purelib")])
     }
     assert len(installed) > 100
-    ours = {name for name in installed if name.startswith("nightjar==")}
-    assert installed - ours <= locked
+    own = {name for name in installed if name.startswith("nightjar==")}
+    assert installed - own <= locked
 
 
 # --- words --------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from tests.ingesting import AT, CONFIG, land, orders, workspace
 from tests.raising import raises
 
 ROOT = Path(__file__).resolve().parents[4]
-NOBODY = 65534
+OTHER_UID = 65534
 ROW = "1,anna,bread,1,2024-03-01 10:00:00"
 BAD = "line,line\n1,1\n"
 # Nothing here may wait for a writer, which never comes.
@@ -87,8 +87,8 @@ def check_attack(ws: Workspace, victims: list[Path]) -> None:
     before = [victim.read_text() if victim.exists() else None for victim in victims]
     result = feedback(ws, AT)
     assert [victim.read_text() if victim.exists() else None for victim in victims] == before
-    found = sorted(statuses(result).values())
-    assert found == ["not read"] * 3 + ["set aside"] * 3
+    kinds = sorted(statuses(result).values())
+    assert kinds == ["not read"] * 3 + ["set aside"] * 3
     assert all(path.is_symlink() for path in (ws.home / "landing" / "events").iterdir())
     for path in (ws.home / "rejected").iterdir():
         assert path.is_file() and not path.is_symlink()
@@ -117,13 +117,13 @@ def test_another_user_who_may_drop_files_overwrites_nothing(monkeypatch):
         events = ws.home / "landing" / "events"
         for folder in (ws.home, events.parent, events):
             folder.chmod(0o755)
-        os.chown(events, NOBODY, NOBODY)
+        os.chown(events, OTHER_UID, OTHER_UID)
         victims = make_victims(place / "victim", ws)
         child = os.fork()
         if child == 0:
             os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            os.setgid(OTHER_UID)
+            os.setuid(OTHER_UID)
             attack(events, victims)
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
@@ -181,7 +181,9 @@ def test_a_folder_at_the_place_of_a_reason_is_an_error(ws):
         ("-rf", ""),
     ],
 )
-def test_a_rejected_file_has_a_name_of_ours_and_its_reason_names_it(ws, name, suffix):
+def test_a_rejected_file_is_named_by_its_checksum_and_its_reason_names_the_original(
+    ws, name, suffix
+):
     land(ws, name, BAD)
     result = feedback(ws, AT)
     assert names(ws, "rejected") == sorted(rejected(BAD, suffix))
@@ -358,7 +360,7 @@ def test_what_takes_the_place_of_a_listed_file_is_not_read(ws, outside, monkeypa
     path = land(ws, "orders-1.csv", orders(ROW))
 
     def listed(*args):
-        found = landed(*args)
+        tables = landed(*args)
         path.unlink()
         if kind == "link":
             path.symlink_to(outside / "orders-1.csv")
@@ -367,7 +369,7 @@ def test_what_takes_the_place_of_a_listed_file_is_not_read(ws, outside, monkeypa
         else:
             path.hardlink_to(outside / "orders-1.csv")
         old(path)
-        return found
+        return tables
 
     monkeypatch.setattr(step, "landed", listed)
     assert statuses(feedback(ws, AT)) == {"orders-1.csv": "not read"}
@@ -416,10 +418,10 @@ def test_a_folder_that_becomes_a_link_after_the_listing_is_not_entered(
     old(path)
 
     def listed(*args):
-        found = landed(*args)
+        tables = landed(*args)
         folder.rename(ws.home.parent / "away")
         folder.symlink_to(outside)
-        return found
+        return tables
 
     monkeypatch.setattr(step, "landed", listed)
     assert statuses(feedback(ws, AT)) == {"orders-1.csv": "waits"}
