@@ -152,7 +152,7 @@ GUARDS: Final = (
         "pipeline/steps/ingest/landing.py",
         'f"{digest}.reason.txt"',
         'f"{path.name}.reason.txt"',
-        f"{_FOREIGN}::test_a_rejected_file_has_a_name_of_ours_and_its_reason_names_it",
+        f"{_FOREIGN}::test_a_rejected_file_is_named_by_its_checksum_and_its_reason_names_the_original",
     ),
     Guard(
         "a reader has so much memory",
