@@ -219,10 +219,10 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
     available a minute later. After any other expected error the task fails without a retry.
     """
     from pipeline.errors import NightjarError, StorageError
-    from pipeline.workspace.child_process import forbid_core_dumps
+    from pipeline.workspace.child_process import keep_private
     from pipeline.workspace.workspace import Workspace
 
-    forbid_core_dumps()
+    keep_private()
     try:
         yield Workspace.open(workspace.home())
     except NightjarError as error:

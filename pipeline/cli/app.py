@@ -37,9 +37,9 @@ app.callback()(configure_logging)
 def main() -> None:
     """Run the command line and exit."""
     from pipeline.errors import NightjarError
-    from pipeline.workspace.child_process import forbid_core_dumps
+    from pipeline.workspace.child_process import keep_private
 
-    forbid_core_dumps()
+    keep_private()
     # Before a library loads OpenMP: by default its threads spin while they wait, on cores that
     # other processes could use.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

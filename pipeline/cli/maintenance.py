@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Console, Json, command, instant
+from pipeline.cli.terminal import Console, Json, command, parse_past_instant
 
 app = typer.Typer()
 
@@ -36,5 +36,5 @@ def gc(
     """Merge small files of the lake, and remove data past their retention time."""
     from pipeline.steps.maintenance.gc import gc
 
-    result = gc(console.workspace, instant(at), progress=console.progress)
+    result = gc(console.workspace, parse_past_instant(at), progress=console.progress)
     console.show(result, result.text(), result.exit_code)

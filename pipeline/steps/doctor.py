@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -49,6 +50,7 @@ def examine(home: Path) -> tuple[HealthCheck, ...]:
 
 
 def _stores(ws: Workspace) -> Iterator[HealthCheck]:
+    yield _private(ws.home)
     yield _try("writable", lambda: _write(ws.home))
     yield _try("lake", lambda: _lake(ws))
     yield _try("vault", lambda: f"opens with its key, {len(ws.vault):,} users")
@@ -64,6 +66,15 @@ def _try(name: str, attempt: Callable[[], str]) -> HealthCheck:
         return HealthCheck(name, False, error.sentence)
     except OSError as error:
         return HealthCheck(name, False, f"{error.strerror}: {error.filename}")
+
+
+def _private(home: Path) -> HealthCheck:
+    """Check that other users of the machine cannot enter the workspace, which has raw ids."""
+    mode = stat.S_IMODE(home.stat().st_mode)
+    if mode & 0o077:
+        sentence = f"{home} has mode {mode:o}, so other users may read it; run `chmod 700 {home}`"
+        return HealthCheck("private", False, sentence)
+    return HealthCheck("private", True, "only its owner can enter the workspace")
 
 
 def _write(home: Path) -> str:

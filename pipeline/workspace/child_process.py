@@ -224,9 +224,14 @@ def child_environment() -> dict[str, str]:
     return environment
 
 
-def forbid_core_dumps() -> None:
-    """Forbid core dumps of this process and its children: they may contain raw ids and keys."""
+def keep_private() -> None:
+    """Keep the data of this process and its children from other users of the machine.
+
+    Changes the whole process: it writes no core dumps, which may contain raw ids and keys, and
+    files that it creates are accessible to their owner only (umask 077).
+    """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    os.umask(0o077)
 
 
 def _command(memory: int, *arguments: str) -> list[str]:
@@ -240,7 +245,7 @@ def _limit(memory: int) -> None:
         ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
     # The data segment counts allocated memory; the address space would count mapped memory, too.
     resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
-    forbid_core_dumps()
+    keep_private()
 
 
 def _death(code: int) -> str:

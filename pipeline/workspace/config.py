@@ -20,8 +20,9 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from pipeline.base import Frozen
 from pipeline.data.clean.policies import CleanConfig
@@ -77,6 +78,18 @@ class RegistryConfig(Frozen):
         description="Address of the MLflow server or database. Without a value, MLflow uses a "
         "database in the workspace.",
     )
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _refuse_password(cls, uri: str | None) -> str | None:
+        # Each run keeps a copy of the config, and `config show` prints it.
+        if uri is not None and "@" in urlsplit(uri).netloc:
+            raise ValueError(
+                "a tracking URI must not contain a user or password; set "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return uri
+
     experiment: str = Field(
         default="nightjar",
         min_length=1,

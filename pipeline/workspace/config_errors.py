@@ -6,6 +6,7 @@ there are several faults, it describes the first and counts the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -67,7 +68,8 @@ def config_error(
         case _:
             message = first["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-    value = repr(first["input"])
+    # The user and password of a URI must not be shown.
+    value = re.sub(r"//[^/@]*@", "//***@", repr(first["input"]))
     value = value if len(value) <= 60 else value[:57] + "..."
     # The value of a table would be a dump of all its fields, so it is left out.
     setting = field if isinstance(first["input"], Mapping) else f"{field} = {value}"

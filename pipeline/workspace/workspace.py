@@ -3,7 +3,7 @@
 Guarantees:
 
 * A folder without `nightjar.toml` is not a workspace: it raises an error and is never filled.
-* `init` changes nothing in an existing workspace.
+* `init` changes nothing in an existing workspace; a new one is accessible to its owner only.
 * Clients are opened at first use, so a command pays only for those that it needs.
 """
 
@@ -84,6 +84,9 @@ class Workspace:
                 "an empty or a new folder",
             )
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {home}"):
+            # Other users of the machine must not read raw ids, whatever the caller's umask is.
+            home.mkdir(parents=True, exist_ok=True)
+            home.chmod(0o700)
             for table in ("events", "items", "users"):
                 (home / "landing" / table).mkdir(parents=True, exist_ok=True)
             (home / "runs").mkdir(exist_ok=True)

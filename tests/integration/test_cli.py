@@ -9,6 +9,7 @@ import json
 import os
 import resource
 import shutil
+import stat
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -20,7 +21,8 @@ import pytest
 from pipeline.base import format_instant
 from pipeline.cli import main
 from pipeline.models.device import cuda_usable
-from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
+from pipeline.workspace.workspace import Workspace
+from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 
 def words(arguments, home):
@@ -298,6 +300,60 @@ def test_doctor(home, tmp_path):
     assert away.returncode == 2
     failed = [check for check in json.loads(away.stdout)["checks"] if not check["ok"]]
     assert [check["name"] for check in failed] == ["airflow store"]
+
+
+def test_only_the_owner_can_read_a_workspace(home, tmp_path):
+    """After ingest, a nightly run and exports, which the fixture and other tests made."""
+    exported = tmp_path / "l.parquet"
+    assert nightjar("lists", "--all", "--out", exported, home=home).returncode == 0
+    paths = [home, exported, *home.rglob("*")]
+    assert {"lake", "mlflow", "runs", "vault.db", "ledger.jsonl"} <= {path.name for path in paths}
+    delivered = home / "landing"
+    wide = [p for p in paths if delivered not in p.parents and p.lstat().st_mode & 0o077]
+    # MLflow copies this module of ours with the mode that it has in the package.
+    wide = [path for path in wide if path.name != "pyfunc_model.py"]
+    assert wide == []
+
+
+def test_a_new_workspace_is_private_whatever_the_umask_is(tmp_path):
+    ws = tmp_path / "ws"
+    ws.mkdir()
+    before = os.umask(0o022)
+    try:
+        Workspace.init(ws)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(ws.stat().st_mode) == 0o700
+
+
+def test_doctor_names_a_workspace_that_others_can_enter(home, tmp_path):
+    ws = copy_of(home, tmp_path / "ws")
+    ws.chmod(0o755)
+    done = nightjar("doctor", "--json", home=ws)
+    failed = [check for check in json.loads(done.stdout)["checks"] if not check["ok"]]
+    assert [check["name"] for check in failed] == ["private"]
+    assert f"chmod 700 {ws}" in failed[0]["sentence"]
+
+
+@pytest.mark.parametrize("source", ["file", "environment"])
+def test_a_password_in_the_tracking_uri_is_refused_and_not_shown(tmp_path, source):
+    ws, uri = tmp_path / "ws", "http://mluser:PLANTED@127.0.0.1:15000"
+    text, environment = "", {}
+    if source == "file":
+        text = f'[registry]\ntracking_uri = "{uri}"\n'
+    else:
+        environment = {"NIGHTJAR__REGISTRY__TRACKING_URI": uri}
+    Workspace.init(ws)
+    (ws / "nightjar.toml").write_text(text)
+    for command in (("config", "show"), ("nightly", "--as-of", "2024-01-01T00:00:00Z")):
+        done = nightjar(*command, home=ws, environment=environment)
+        refused(done, 2, "tracking_uri", "MLFLOW_TRACKING_PASSWORD")
+        assert "PLANTED" not in done.stderr
+    assert not any(b"PLANTED" in p.read_bytes() for p in ws.rglob("*.json"))
+
+
+def test_gc_takes_no_future_instant(home):
+    refused(nightjar("gc", "--at", "2999-01-01T00:00:00Z", home=home), 2, "2999")
 
 
 def test_the_wrong_vault_key_opens_nothing(home):
