@@ -310,7 +310,7 @@ def test_only_the_owner_can_read_a_workspace(home, tmp_path):
     assert {"lake", "mlflow", "runs", "vault.db", "ledger.jsonl"} <= {path.name for path in paths}
     delivered = home / "landing"
     wide = [p for p in paths if delivered not in p.parents and p.lstat().st_mode & 0o077]
-    # MLflow copies this module of ours with the mode that it has in the package.
+    # MLflow copies this module with the mode that it has in the package.
     wide = [path for path in wide if path.name != "pyfunc_model.py"]
     assert wide == []
 
