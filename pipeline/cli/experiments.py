@@ -63,16 +63,16 @@ def backtest(
         str, typer.Option(help="Time between two as-ofs: 12h, 1d, at most 28d.")
     ] = "1d",
     schedule: Annotated[
-        str, typer.Option(help="Policies for starting a nightly run, separated by commas.")
+        str, typer.Option(help="Retrain schedules, separated by commas.")
     ] = "nightly,weekly,adaptive,never",
     plant_shift: Annotated[
         str | None,
         typer.Option(
-            help="Instant from which half of all events get other items, as planted drift."
+            help="Instant from which half of all events get other items, as synthetic drift."
         ),
     ] = None,
 ) -> None:
-    """Replay past days once per policy, to measure the benefit of retraining on these data."""
+    """Replay past days per retrain schedule, to measure the benefit of retraining on these data."""
     from pipeline.steps.experiments.backtest.backtest import backtest, parse_every, parse_schedules
 
     result = backtest(

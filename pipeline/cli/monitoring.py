@@ -33,7 +33,7 @@ def attribution(
 
 @command(app)
 def drift(console: Console, at: KnownAt = None) -> None:
-    """Compare the last days with the reference period: data, taste, live quality."""
+    """Compare the last days with the reference period: data, shares of items, live quality."""
     from pipeline.report.drift import drift_table
     from pipeline.steps.feedback.drift import drift
 

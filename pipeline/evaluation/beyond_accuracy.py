@@ -1,6 +1,6 @@
 """Metrics of lists beyond accuracy: coverage and inequality of exposure, novelty, diversity.
 
-Guarantees: the first k entries of each list count, shorter lists as they are; an undefined value of
+Guarantees: the first k entries of each list count, of a shorter list all; an undefined value of
 a user is NaN and is left out of means. Definitions:
 
 * ``coverage``: distinct items among all first k ÷ items of the catalogue;
@@ -10,7 +10,7 @@ a user is NaN and is left out of means. Definitions:
 * ``novelty`` of a user: mean over the list of −log2(share of the training users with the item), in
   bits; an item without users counts as one with one user;
 * ``diversity`` of a user: share of the pairs of listed items without a common category. Items
-  without a category are left out, and so is a list with fewer than two other items.
+  without a category are left out, and so is a list with fewer than two items that have one.
 
 The overlap of two publications is in `serving.churn`.
 
@@ -128,7 +128,8 @@ def gini(lists: Lists, n_items: int, k: int) -> float:
     total = int(shown.sum())
     if not total:
         return float("nan")
-    # Sorted, so that the i-th value is at least i others and at most n − 1 − i: n·log n, not n².
+    # Of sorted values, the i-th is added i times and subtracted n − 1 − i times in the sum of
+    # differences, which takes n·log n steps, not n².
     above = 2 * np.arange(n_items, dtype=np.int64) - n_items + 1
     return int(above @ shown) / (n_items * total)
 
@@ -231,7 +232,7 @@ def _first(lists: Lists, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _alike(user: NDArray[np.int64], of: sp.csr_matrix) -> NDArray[np.int64]:
-    """Return with how many other entries of its user each entry shares a category, ``(n,)``."""
+    """Count, for each entry, the other entries of its user with a common category, ``(n,)``."""
     # A column for each category of each user, so that only entries of one user can meet in it.
     column = np.repeat(user, np.diff(of.indptr)) * of.shape[1] + of.indices
     name, column = np.unique(column, return_inverse=True)

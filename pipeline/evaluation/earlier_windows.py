@@ -1,6 +1,6 @@
 """Windows before the holdout, on which hyperparameters and event weights are selected.
 
-Guarantees: each window ends before the holdout starts, and so do its target items.
+Guarantees: each window, with the days of its target items, ends before the holdout starts.
 """
 
 from __future__ import annotations
@@ -79,8 +79,8 @@ def earlier_windows(
     items, users
         Tables of items and users, for features.
     with_stability
-        Give the newest window its previous day. Only the newest window gets it, because stability
-        depends little on the window.
+        Add to the newest window the history of a day earlier, which stability is measured with.
+        Only the newest window gets it, because stability depends little on the window.
 
     Yields
     ------
@@ -148,7 +148,7 @@ def select_event_weights(
 
     def values_of(features: FeaturesConfig) -> Iterator[float]:
         chosen = replace(config, features=features)
-        # Only NDCG is compared, so that the second training for stability is saved.
+        # Only NDCG is compared, so a second training for stability is not needed.
         for earlier in earlier_windows(
             events, tonight.cutoff, chosen, tonight.task, with_stability=False
         ):

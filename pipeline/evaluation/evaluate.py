@@ -53,14 +53,14 @@ class Evaluation:
     Attributes
     ----------
     users
-        One row per evaluated user, sorted by `user_id`: `ndcg`, `recall`, `hit_rate`, and a column
-        ``slice.<name>`` each: the user's NDCG in that slice, null for users outside it.
+        One row per evaluated user, sorted by `user_id`: `ndcg`, `recall`, `hit_rate`, and one
+        column ``slice.<name>`` per slice: the user's NDCG in it, null for users outside it.
     coverage
         Share of the catalogue in the lists of the evaluated users.
     metrics
-        By name (`metric_name`), at `k` and at `SHORT`: means of every metric of a user with ``_lo``
-        and ``_hi`` of their 95 % bootstrap intervals, `coverage` and `gini`; at `k` the NDCG of
-        each slice, and its number of users. A metric without any user is left out; without
+        By name (`metric_name`), at `k` and at `SHORT`: means over users of each metric, the bounds
+        of their 95 % bootstrap intervals as ``_lo`` and ``_hi``, `coverage` and `gini`; at `k` the
+        NDCG of each slice, and its number of users. A metric without any user is left out; without
         categories `diversity` is left out. For a scorer that predicts ratings, if the holdout has
         ratings: `rmse`, `mae`, and `ratings`, their number.
     """
@@ -131,12 +131,13 @@ def evaluate(
     ------
     GateError
         `evaluate.leak`: the scorer or the history reaches into the holdout.
-        `evaluate.other_catalogue`, `evaluate.users_without_history`: they do not fit together.
+        `evaluate.other_catalogue`, `evaluate.users_without_history`: the scorer
+        belongs to another training window.
     """
     history, judged, lists, truth = judged_lists(scorer, history, split, max(k, SHORT))
     users = values_of(lists, truth, k, judged, new_items(history), segments)
     covered = coverage(lists, history.n_items, k)
-    # Keep this order: intervals are drawn over users sorted by the columns in their order.
+    # Keep this order of columns: users are sorted by it before the bootstrap draws them.
     depths = tuple(dict.fromkeys((k, SHORT)))
     values = measure(lists, truth, *depths) | user_values(lists, history, categories, depths)
     metrics = {
@@ -161,7 +162,7 @@ def evaluate_stored(
 ) -> StoredComparison:
     """Evaluate tonight's scorer and one of an earlier run on the same users and ground truth.
 
-    Of the holdout, only users in the stored window and items in tonight's catalogue count. Each
+    Evaluated are users in the stored window, with target items in tonight's catalogue. Each
     scorer uses its own history, because tonight's may be damaged. For *discovery*, an item that
     a user has in either window is removed from both lists and from the ground truth: otherwise the
     stored scorer would fill its list with items that the user has had since.

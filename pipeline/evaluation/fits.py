@@ -1,7 +1,7 @@
 """Combination of several fits of one recipe into one evaluation.
 
-Guarantees: each user's value is the mean over S fits, so the variance by seeds counts 1/S; users
-and columns are those of the first fit.
+Guarantees: each user's value is the mean over S fits, so the variance between seeds is divided by
+S; users and columns are those of the first fit.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def further(
     recipe, history
         A recipe, and the training window.
     first
-        Its fit as replicate 0.
+        The scorer that the recipe was trained to as replicate 0.
     users, seconds
         Number of evaluated users, and duration of the first fit.
     progress

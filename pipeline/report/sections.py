@@ -63,8 +63,8 @@ def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     rows = sorted(page.decision.e_processes, key=lambda row: (-row.e_process.e_value, row.recipe))
     about = (
         "The e-value measures the evidence that a candidate is better than the champion, over "
-        "disjoint blocks of days. A candidate that is not better ever reaches the threshold with "
-        "a probability below the gate's alpha."
+        "disjoint blocks of days. The probability that a candidate that is not better reaches the "
+        "threshold at any time is below the gate's alpha."
     )
     return section(
         "Evidence for a switch",

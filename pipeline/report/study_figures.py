@@ -32,11 +32,11 @@ def study_figures(study: StudyRows) -> dict[str, bytes]:
 
 
 def history_figure(study: StudyRows) -> bytes:
-    """Draw the lift of each trial over the start, and the best one so far.
+    """Draw the lift of each trial over the first trial, and the best lift so far.
 
-    Lifts are over the start on the same windows, so that pruned trials, which were measured on the
-    first windows only, are comparable. If the start's metric is 0 the axis shows the metric,
-    without pruned trials.
+    Both are measured on the same windows, so that pruned trials, which were measured on the
+    first windows only, are comparable. If the metric of the first trial is 0 the axis shows the
+    metric, without pruned trials.
     """
     about = f"{study.label} · dots: measured on all windows · crosses: pruned"
     drawing, axes = figure.canvas(1, history_title(study), about, row=3.4, left=0.11, width=0.74)

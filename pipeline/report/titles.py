@@ -56,6 +56,11 @@ def e_processes_title(statuses: Sequence[EProcessStatus]) -> str:
     """State which candidate has the highest e-value."""
     first = max(statuses, key=lambda status: status.e_process.e_value)
     value = e_value_text(first.e_process.e_value)
+    if first.e_process.e_value < first.threshold:
+        return (
+            "No candidate has enough evidence for a switch; the highest e-value is "
+            f"{value} ({first.threshold:,.0f} needed)"
+        )
     return f"{first.recipe} has the highest e-value: {value} ({first.threshold:,.0f} needed)"
 
 

@@ -4,7 +4,7 @@ Measured for users without new events, whose lists should stay.
 
 Guarantees: every entry that left has one cause, so the kept entries and the entries lost to each
 cause add up to all entries. A cause is measured by a replay (the lists as they would be if only
-that cause had acted), never guessed.
+that cause had acted).
 """
 
 from __future__ import annotations

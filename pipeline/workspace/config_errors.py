@@ -47,7 +47,9 @@ def config_error(
 
     match first["type"]:
         case "union_tag_not_found":
-            return refused("config.unknown_family", f"{field} has no family. Allowed: {families}")
+            return refused(
+                "config.unknown_family", f"{field} has no family; add one of: {families}"
+            )
         case "union_tag_invalid":
             tag = first["ctx"]["tag"]
             return refused(

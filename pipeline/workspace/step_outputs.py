@@ -85,7 +85,9 @@ def verify_outputs(night: Night) -> Decided:
     for name in PUBLISHED_STEPS:
         _verify_step(night, name, history)
     if decided is None or not decided.decision.promotes:
-        raise GateError("gate.no_promotion", f"run {night.run_id} promotes no recipe")
+        raise GateError(
+            "gate.no_promotion", f"run {night.run_id} promotes no recipe; start a later one"
+        )
     return decided
 
 

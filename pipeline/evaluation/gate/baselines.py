@@ -3,7 +3,7 @@
 Recipes are ranked popularity < decayed popularity < personal frequency < learned recipes. The
 highest one that beats every baseline below it, by the test of one block, becomes the champion.
 
-Guarantees: one recipe is always chosen, because the lowest baseline has none below it to beat; a
+Guarantees: one recipe is always chosen, in doubt the lowest baseline; a
 recipe whose comparison with a lower baseline is underpowered is not chosen; the order of the
 recipes has no effect.
 """

@@ -1,9 +1,9 @@
 """E-process of a candidate against the champion: evidence over disjoint blocks of days.
 
-Guarantees: a candidate that is not better ever reaches an e-value of ``M/α`` with a probability of
-at most α/M, however often it is tested: the e-value is a mixture of likelihood ratios of normal
-means, a test martingale, so Ville's inequality bounds it at all times. A block that overlaps a
-counted one is not counted. An e-process is immutable; a further block returns a new one.
+Guarantees: the probability that a candidate that is not better reaches an e-value of ``M/α`` at any
+time is at most α/M, however often it is tested: the e-value is a mixture of likelihood ratios of
+normal means, a test martingale, so Ville's inequality bounds it at all times. A block that overlaps
+a counted one is not counted. An e-process is immutable; a further block returns a new one.
 
     for each effect g:  logE[g] += g·x/v − g²/(2v)       e-value = Σ weight[g]·E[g]
     sx += x/v,  sw += 1/v                                lift = sx/sw,  se = 1/√sw

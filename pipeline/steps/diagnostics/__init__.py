@@ -1,4 +1,4 @@
-"""Measurements that decide nothing: list churn, fold-in parity, live quality, training cost.
+"""Measurements that no decision reads: list churn, fold-in parity, live quality, training cost.
 
 Here: measuring, and writing the result for pages, metrics and history.
 Not here: evidence for a decision of the gate or the policy (`nightly`, `feedback`).

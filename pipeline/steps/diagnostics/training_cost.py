@@ -1,6 +1,6 @@
 """Cost of a training: seconds, memory, parameters and events per second.
 
-Guarantees: a measurement decides nothing. The clocks here measure durations, never the time, so a
+Guarantees: no decision reads a measurement. The clocks here measure durations, never the time, so a
 run does not depend on them; `CostFile` is volatile, so no reproducible checksum covers the results.
 """
 

@@ -1,7 +1,8 @@
 """Patches: new lists for the users with events that their lists do not contain.
 
 Guarantees: the id of a patch follows from its base, the files in the lake and the newest event that
-was read, so a second attempt finds the files of one that died. Nothing here changes live lists.
+was read, so a second attempt finds the files of one that was killed. Nothing here changes live
+lists.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ class _Maintenance:
                 self._taken["abandoned nights"] += remove(run)
 
     def _table(self, table: str) -> TableKept:
-        """Compact a table of the lake, and remove what only old versions need."""
+        """Compact a table of the lake, and remove files that only old versions need."""
         lake, compaction = self._ws.lake, Compaction(self._ws.lake, table)
         rows = before = after = 0
         cleared = Cleared()

@@ -1,7 +1,8 @@
 """Publishes the lists: one commit of the table `publications` makes them live.
 
 The same commit holds a patch for users with events after the as-of. Ledger entries and MLflow
-aliases are written after the commit; if the process dies before that, the next command writes them.
+aliases are written after the commit; if the process is killed before that, the next command writes
+them.
 
 Guarantees:
 

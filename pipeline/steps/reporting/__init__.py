@@ -1,5 +1,5 @@
-"""Artefacts of a run to its page; no arithmetic.
+"""Builds the page of a run from its artefacts; no arithmetic.
 
 Here: reading the artefacts for a page, and the files of a page.
-Not here: HTML and figures (`report`), measuring what a page shows (`diagnostics`).
+Not here: HTML and figures (`report`), measurements (`diagnostics`).
 """

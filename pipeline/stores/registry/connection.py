@@ -236,7 +236,8 @@ def _probe_server(uri: str) -> None:
     except MlflowException as fault:
         raise RegistryError(
             "registry.unavailable",
-            f"MLflow at {without_password(uri)} does not answer; start it and repeat this step",
+            f"MLflow at {without_password(uri)} does not answer; start it, or correct "
+            "registry.tracking_uri, then run the same command again",
         ) from fault
     if response.status_code != 200:
         raise OSError(f"the health check returned status {response.status_code}")

@@ -383,7 +383,8 @@ def test_one_row_of_each_kind_stands_alone() -> None:
     _, page = drawn(alone)
     labels = {str(picture["aria-label"]) for picture in page.pictures}
     assert labels == {
-        "a has the highest e-value: under 0.1 (500 needed)",
+        "No candidate has enough evidence for a switch; "
+        "the highest e-value is under 0.1 (500 needed)",
         "a reaches 0.0000 NDCG@20",
         "100 % of the entries stayed for users without new events",
         "Version 1 reached 0.0000 NDCG@20 live with 1 users",

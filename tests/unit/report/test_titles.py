@@ -31,7 +31,7 @@ def test_a_share_never_looks_like_none_or_all(value: float, text: str) -> None:
 
 
 def test_e_processes_name_the_highest_e_value() -> None:
-    title = "als has the highest e-value: 12 (500 needed)"
+    title = "No candidate has enough evidence for a switch; the highest e-value is 12 (500 needed)"
     assert titles.e_processes_title([ALS]) == title
     assert titles.e_processes_title([status("other", 3.0), ALS]) == title
 
