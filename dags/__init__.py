@@ -9,6 +9,7 @@ Not here: computations, which belong to `pipeline`; programs that run DAGs on on
 belong to `dags.local`.
 
 To add a DAG, write a file with a function that adds its tasks for an `AirflowWorkspace`, decorated
-with `factory.nightjar_dag`. Import `pipeline` only in the body of a task, so that Airflow parses
-the file in a second. To add a module that is not a DAG, name it in `.airflowignore`.
+with `factory.nightjar_dag`, and name the file in `.airflowignore`: Airflow parses only the files
+that are named there. Import `pipeline` only in the body of a task, so that Airflow parses the file
+in a second.
 """

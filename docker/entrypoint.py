@@ -9,7 +9,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -34,11 +33,7 @@ def write_login(file: Path) -> None:
     password = os.environ.get(PASSWORD)
     if not password:
         raise SystemExit(f"{PASSWORD} is not set: Airflow's page needs a password")
-    new = file.with_name(f"{file.name}.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-        json.dump({"admin": password}, stream)
-    new.replace(file)
+    environment.write_login(file, password)
 
 
 def main(command: list[str]) -> None:

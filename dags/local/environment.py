@@ -5,6 +5,9 @@ Guarantees:
 * The runner of `make run` and the servers of `make ui` use the same database, logs and DAGs, all
   of them in `<home>/airflow`.
 * Servers listen only on loopback, and no usage data are sent.
+* Airflow's page needs a password.
+* A server gets only the variables that it needs; the key of the vault and the connections of
+  Airflow reach only the scheduler, whose processes run the tasks.
 * A database whose creation was killed is created again.
 
 `apply` must be called before Airflow is imported.
@@ -12,13 +15,28 @@ Guarantees:
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 DEFAULT_HOME = ROOT / "var"
+
+_SYSTEM = (
+    *("HOME", "LANG", "LANGUAGE", "LD_LIBRARY_PATH", "LOGNAME", "PATH", "PYTHONPATH", "TMPDIR"),
+    *("PYTHONUNBUFFERED", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ", "USER", "VIRTUAL_ENV"),
+)
+_SYSTEM_PREFIXES = ("LC_", "OMP_")
+_AIRFLOW_PREFIXES = ("AIRFLOW_HOME", "AIRFLOW__", "NIGHTJAR_HOME")
+# What steps of a run may need: their own settings, those of MLflow's client and of its store of
+# artifacts, proxies, and the number of threads.
+_TASK_PREFIXES = (
+    *("AIRFLOW_", "NIGHTJAR", "MLFLOW_", "AWS_", "AZURE_", "GOOGLE_", "REQUESTS_", "CURL_"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("CUDA_", "MKL_", "NUMBA_", "OPENBLAS_", "POLARS_", "RAYON_"),
+)
 
 
 def settings(home: Path, port: int = 8080) -> dict[str, str]:
@@ -46,10 +64,15 @@ def settings(home: Path, port: int = 8080) -> dict[str, str]:
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
         "AIRFLOW__CORE__DEFAULT_TIMEZONE": "utc",
-        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",  # no login: loopback only
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "False",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(login_file(home)),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{database(home)}",
         "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(folder / "logs"),
+        # Airflow sets these itself, whatever the umask is.
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
+        "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__WORKERS": "1",
@@ -69,6 +92,52 @@ def airflow_home(home: Path) -> Path:
 def database(home: Path) -> Path:
     """Return Airflow's database in the workspace `home`."""
     return airflow_home(home) / "airflow.db"
+
+
+def login_file(home: Path) -> Path:
+    """Return the file from which Airflow's API server reads the password of its page."""
+    return airflow_home(home) / "login.json"
+
+
+def write_login(file: Path, password: str) -> None:
+    """Write the file from which Airflow's simple auth manager reads its password; owner only.
+
+    Parameters
+    ----------
+    file
+        File to replace.
+    password
+        Password of the user ``admin``.
+    """
+    new = file.with_name(f"{file.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        json.dump({"admin": password}, stream)
+    new.replace(file)
+
+
+def for_airflow(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of an Airflow process that runs no tasks."""
+    return _chosen(env, _AIRFLOW_PREFIXES)
+
+
+def for_tasks(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the scheduler, whose children are the processes of the tasks."""
+    return _chosen(env, _TASK_PREFIXES)
+
+
+def for_mlflow(env: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of MLflow's server, without those of its clients."""
+    chosen = _chosen(env, ("MLFLOW_",))
+    return {name: text for name, text in chosen.items() if not name.startswith("MLFLOW_TRACKING_")}
+
+
+def _chosen(env: Mapping[str, str], prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {
+        name: text
+        for name, text in env.items()
+        if name in _SYSTEM or name.startswith((*_SYSTEM_PREFIXES, *prefixes))
+    }
 
 
 def apply(home: Path, port: int = 8080, *, to: MutableMapping[str, str] = os.environ) -> None:

@@ -2,7 +2,9 @@
 
 Guarantees:
 
-* Both servers listen only on loopback.
+* Both servers listen only on loopback, and need the login of this start: a printed address opens
+  with one click, and no argument of a process and no log has its password.
+* No server has variables that it does not need; all files are readable by their owner alone.
 * If a server does not start, or ends, the error has its name and the end of its log.
 * Ctrl-C or a closed terminal stops all servers; the next start resumes their runs.
 """
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -19,26 +22,36 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 from urllib.request import urlopen
 
-from dags.local import environment
+from dags.local import environment, login
 from pipeline.errors import ConfigError, NightjarError, ResourceError
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
+_PLUGINS = Path(__file__).parent / "plugins"
 
 
 @dataclass(frozen=True)
 class Server:
-    """Process to start, and the address that responds once it is ready (``None``: no page)."""
+    """Process to start.
+
+    Attributes
+    ----------
+    env
+        Its environment; it never has the variables of this process.
+    health
+        Address that responds once it is ready; ``None`` if it has no page.
+    """
 
     name: str
     command: tuple[str, ...]
+    env: Mapping[str, str] = field(hash=False, repr=False)
     health: str | None = None
 
 
@@ -82,42 +95,72 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
     _require_free(mlflow_port, "MLflow", "--mlflow-port")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    environment.apply(home, port)
-    shared = {
-        **os.environ,
-        # All servers of this start share one key, which is stored nowhere.
-        "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(32),
-        "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(32),
-        "MLFLOW_PORT": str(mlflow_port),
-        "NIGHTJAR_PYTHON": sys.executable,
-    }
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump has keys and raw ids
+    env = dict(os.environ)
+    environment.apply(home, port, to=env)
     logs = environment.airflow_home(home) / "logs"
     logs.mkdir(exist_ok=True)
     _write(f"Starting Airflow and MLflow for {home} (half a minute) ...")
-    _run_to_end(Server("set-up", _python("dags.local.environment")), shared, logs)
-    with _running(_servers(home, port, mlflow_port), shared, logs) as processes:
-        _wait_until_up(processes, logs)
-        _write(f"\n  Airflow  http://127.0.0.1:{port}\n  MLflow   http://127.0.0.1:{mlflow_port}\n")
-        _write("Ctrl-C stops both.")
-        while True:
-            _require_alive(processes, logs)
-            time.sleep(1)
+    passwords = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+    try:
+        environment.write_login(environment.login_file(home), passwords[0])
+        set_up = Server("set-up", _python("dags.local.environment"), environment.for_airflow(env))
+        _run_to_end(set_up, logs)
+        with _running(_servers(home, (port, mlflow_port), passwords, env), logs) as processes:
+            _wait_until_up(processes, logs)
+            airflow, mlflow = (f"?login={password}" for password in passwords)
+            _write(f"\n  Airflow  http://127.0.0.1:{port}/{airflow}")
+            _write(f"  MLflow   http://127.0.0.1:{mlflow_port}/{mlflow}\n")
+            _write("Ctrl-C stops both.")
+            while True:
+                _require_alive(processes, logs)
+                time.sleep(1)
+    finally:
+        environment.login_file(home).unlink(missing_ok=True)
 
 
-def _servers(home: Path, port: int, mlflow_port: int) -> list[Server]:
-    airflow = f"http://127.0.0.1:{port}/api/v2/monitor/health"
+def _servers(
+    home: Path, ports: tuple[int, int], passwords: tuple[str, str], env: Mapping[str, str]
+) -> list[Server]:
+    airflow = environment.for_airflow(env)
+    # The key of the tokens of tasks, which the scheduler makes; it is stored nowhere.
+    tokens = {"AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(64)}
+    api_server = {
+        **_with_login(airflow, passwords[0]),
+        **tokens,
+        "AIRFLOW__API__SECRET_KEY": secrets.token_urlsafe(64),
+    }
+    mlflow = {
+        **_with_login(environment.for_mlflow(env), passwords[1]),
+        "MLFLOW_PORT": str(ports[1]),
+        "NIGHTJAR_PYTHON": sys.executable,
+    }
+    serve = ("bash", str(environment.ROOT / "mlflow" / "serve"), str(home))
+    addresses = [f"http://127.0.0.1:{port}" for port in ports]
     return [
-        Server("api-server", _python("airflow", "api-server"), airflow),
-        # Its log server would listen on all addresses, and is not needed: logs are files here.
-        Server("scheduler", _python("airflow", "scheduler", "--skip-serve-logs")),
-        Server("dag-processor", _python("airflow", "dag-processor")),
-        Server("triggerer", _python("airflow", "triggerer", "--skip-serve-logs")),
         Server(
-            "mlflow",
-            ("bash", str(environment.ROOT / "mlflow" / "serve"), str(home)),
-            f"http://127.0.0.1:{mlflow_port}/health",
+            "api-server",
+            _python("airflow", "api-server"),
+            api_server,
+            f"{addresses[0]}/api/v2/monitor/health",
         ),
+        # Its log server would listen on all addresses, and is not needed: logs are files here.
+        Server(
+            "scheduler",
+            _python("airflow", "scheduler", "--skip-serve-logs"),
+            {**environment.for_tasks(env), **tokens},
+        ),
+        Server("dag-processor", _python("airflow", "dag-processor"), airflow),
+        Server("triggerer", _python("airflow", "triggerer", "--skip-serve-logs"), airflow),
+        Server("mlflow", (*serve, "--app-name", "nightjar"), mlflow, f"{addresses[1]}/health"),
     ]
+
+
+def _with_login(env: Mapping[str, str], password: str) -> dict[str, str]:
+    """Return the environment of a server that finds the login's plugin and has its password."""
+    path = os.pathsep.join(filter(None, [env.get("PYTHONPATH"), str(_PLUGINS)]))
+    return {**env, "PYTHONPATH": path, login.PASSWORD_VARIABLE: password}
 
 
 def _python(module: str, *arguments: str) -> tuple[str, ...]:
@@ -137,10 +180,15 @@ def _require_free(port: int, server: str, option: str) -> None:
             ) from None
 
 
-def _run_to_end(server: Server, env: Mapping[str, str], logs: Path) -> None:
+def _run_to_end(server: Server, logs: Path) -> None:
     with (logs / f"{server.name}.log").open("ab") as log:
         process = subprocess.run(
-            server.command, env=env, cwd=environment.ROOT, stdout=log, stderr=log, check=False
+            server.command,
+            env=server.env,
+            cwd=environment.ROOT,
+            stdout=log,
+            stderr=log,
+            check=False,
         )
     if process.returncode:
         raise _failure(server, logs)
@@ -150,7 +198,7 @@ Processes = Mapping[Server, subprocess.Popen[bytes]]
 
 
 @contextmanager
-def _running(servers: Sequence[Server], env: Mapping[str, str], logs: Path) -> Iterator[Processes]:
+def _running(servers: Sequence[Server], logs: Path) -> Iterator[Processes]:
     """Start servers, each in its own process group, and stop all of them in the end."""
     processes: dict[Server, subprocess.Popen[bytes]] = {}
     try:
@@ -158,7 +206,7 @@ def _running(servers: Sequence[Server], env: Mapping[str, str], logs: Path) -> I
             with (logs / f"{server.name}.log").open("ab") as log:
                 processes[server] = subprocess.Popen(
                     server.command,
-                    env=env,
+                    env=server.env,
                     cwd=environment.ROOT,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -45,6 +46,12 @@ class Served:
     process: subprocess.Popen[str]
     output: str = ""
     token: str = ""
+
+    @property
+    def passwords(self) -> tuple[str, str]:
+        """The passwords of Airflow and of MLflow in the printed addresses."""
+        airflow, mlflow = re.findall(r"http://127\.0\.0\.1:\d+/\?login=(\S+)", self.output)
+        return airflow, mlflow
 
     @property
     def logs(self) -> Path:
@@ -180,7 +187,8 @@ def serve(home: Path, settings: dict[str, str]) -> Iterator[Served]:
             if "Ctrl-C" in line:
                 break
         assert process.poll() is None, served.output
-        served.token = served.call("GET", "/auth/token")["access_token"]
+        login = {"username": "admin", "password": served.passwords[0]}
+        served.token = served.call("POST", "/auth/token", **login)["access_token"]
         yield served
     finally:
         family = served.family()

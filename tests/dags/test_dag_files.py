@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+import zipfile
 from pathlib import Path
 
 from tests.dags.conftest import ROOT, Python
@@ -40,13 +42,30 @@ def test_dag_files_parse_without_what_their_tasks_need(python: Python) -> None:
     assert parsed.stdout.splitlines() == list(DAG_FILES)
 
 
-def test_airflow_ignores_every_file_and_folder_without_dags() -> None:
-    lines = (ROOT / "dags" / ".airflowignore").read_text().splitlines()
-    ignored = [line for line in lines if line and not line.startswith("#")]
-    files = [path.name for path in (ROOT / "dags").glob("*.py")]
-    folders = [f"{path.parent.name}/" for path in (ROOT / "dags").glob("*/__init__.py")]
+LISTED = """
+import sys
+from airflow.utils.file import find_dag_file_paths
+print(*sorted(find_dag_file_paths(sys.argv[1], safe_mode=True)), sep="\\n")
+"""
 
-    assert sorted([*ignored, *DAG_FILES]) == sorted([*files, *folders])
+
+def test_airflow_parses_the_dag_files_and_nothing_else(python: Python, tmp_path: Path) -> None:
+    folder = tmp_path / "dags"
+    shutil.copytree(ROOT / "dags", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    foreign = ("evil.py", "sub/evil.py", "sub/tune.py", "local/tune.py", "tune.py.d/evil.py")
+    for name in foreign:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("# airflow dag")
+    (folder / "sub" / ".airflowignore").write_text("!*\n")
+    with zipfile.ZipFile(folder / "evil.zip", "w") as archive:
+        archive.writestr("evil.py", "# airflow dag")
+
+    listed = python("-c", LISTED, str(folder))
+
+    assert listed.returncode == 0, listed.stderr
+    # Airflow writes its warnings to stdout, too.
+    paths = [line for line in listed.stdout.splitlines() if line.startswith(str(tmp_path))]
+    assert paths == [str(folder / name) for name in DAG_FILES]
 
 
 def test_the_cases_that_need_airflow_pass(python: Python) -> None:

@@ -31,6 +31,31 @@ def test_everything_airflow_writes_lies_in_the_workspace(tmp_path: Path) -> None
     assert given["NIGHTJAR_HOME"] == str(home)
 
 
+def test_a_server_gets_the_variables_that_it_needs() -> None:
+    system = {"PATH": "/bin", "HOME": "/root", "PYTHONPATH": "/src", "LC_ALL": "C"}
+    airflow = {"AIRFLOW_HOME": "/a", "AIRFLOW__CORE__EXECUTOR": "x", "NIGHTJAR_HOME_SHOP": "/shop"}
+    tasks = {
+        "NIGHTJAR_VAULT_KEY": "secret",
+        "AIRFLOW_CONN_NIGHTJAR_WEBHOOK": "secret",
+        "AIRFLOW_VAR_X": "secret",
+        "MLFLOW_TRACKING_PASSWORD": "secret",
+    }
+    mlflow = {"MLFLOW_SERVER_X_FRAME_OPTIONS": "DENY"}
+    given = {**system, **airflow, **tasks, **mlflow, "GITHUB_TOKEN": "secret"}
+
+    assert environment.for_airflow(given) == {**system, **airflow}
+    assert environment.for_mlflow(given) == {**system, **mlflow}
+    assert environment.for_tasks(given) == {**system, **airflow, **tasks, **mlflow}
+
+
+def test_airflow_has_a_password_and_closed_logs(tmp_path: Path) -> None:
+    names = environment.settings(tmp_path)
+
+    assert names["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS"] == "False"
+    assert names["AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS"] == "0o700"
+    assert names["AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS"] == "0o600"
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "airflow").write_text("in the way")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
+from urllib.request import HTTPCookieProcessor, build_opener
 
 import polars as pl
 import psutil
@@ -255,8 +255,7 @@ def test_a_users_answer_switches_and_the_lists_go_live(answered: Night, shop: Sh
     assert answered.states["accept"] == "success"
     (override,) = shop.lines("override")
     assert (override["kind"], override["recipe"]) == ("switch", "als")
-    # The Airflow of `make ui` has no login.
-    assert (override["by"], override["reason"]) == ("Anonymous", "answered in Airflow")
+    assert (override["by"], override["reason"]) == ("admin", "answered in Airflow")
     published = shop.lines("publication")[-1]
     assert (published["name"], published["run_id"]) == ("als", override["run_id"])
     assert live_publication(shop.ws)["publication_id"] == published["publication_id"]
@@ -285,10 +284,14 @@ def _listening(process: psutil.Process) -> set[tuple[str, int]]:
 
 
 def test_both_pages_open_on_loopback_alone(airflow: Served) -> None:
-    for port in (airflow.port, airflow.mlflow_port):
-        assert f"http://127.0.0.1:{port}" in airflow.output
-        with urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+    opener = build_opener(HTTPCookieProcessor())
+    ports = (airflow.port, airflow.mlflow_port)
+    for port, password in zip(ports, airflow.passwords, strict=True):
+        address = f"http://127.0.0.1:{port}/?login={password}"
+        assert address in airflow.output
+        with opener.open(address, timeout=30) as page:
             assert page.status == 200
+            assert password not in page.url
     listening = set().union(*map(_listening, airflow.family()))
     assert listening == {("127.0.0.1", airflow.port), ("127.0.0.1", airflow.mlflow_port)}
 

@@ -53,7 +53,7 @@ import os, sys
 from pathlib import Path
 from dags.local import ui
 
-with ui._running([ui.Server("one", ("sleep", "600"))], os.environ, Path(sys.argv[1])) as started:
+with ui._running([ui.Server("one", ("sleep", "600"), os.environ)], Path(sys.argv[1])) as started:
     print(*(process.pid for process in started.values()), flush=True)
     sys.stdin.read()
 """
