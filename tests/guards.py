@@ -1,4 +1,4 @@
-"""Break each guard of exactly once by itself, and see its test red.
+"""Remove each guard of exactly once alone, and check that its test fails.
 
     .venv/bin/python tests/guards.py [NAME ...]
 
@@ -265,7 +265,7 @@ GUARDS: Final = (
 
 
 def copy_to(folder: Path) -> None:
-    """Copy what tests need, compiled so that a change is recognised by content, not by age."""
+    """Copy the files that tests need, compiled so that a change is recognised by content, not by age."""
     ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", "*.pyc")
     for name in _COPIED:
         source = ROOT / name

@@ -117,7 +117,7 @@ for family in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
-    """A scorer of each family, and the folder with what a fresh process makes of its arrays."""
+    """A scorer of each family, and the folder with the results of a fresh process for its arrays."""
     folder, history = tmp_path_factory.mktemp("fresh"), random_window()
     np.savez(folder / "history.npz", **history.arrays())
     recipes = [recipe for recipe in RECIPES.values() if installed(recipe)]

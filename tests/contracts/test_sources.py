@@ -1,4 +1,4 @@
-"""One contract for all formats: the same rows give the same events; a bad file one sentence."""
+"""One contract for all formats: the same rows give the same events; a bad file gives one sentence."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""Killed at any of its named places and started again, everything ends as if nothing had happened.
+"""A process killed at any failpoint and started again ends in the state of an undisturbed run.
 
 Ingest is compared with an account kept by hand, a night with an undisturbed run. A reader polls the
 lists during each run.
@@ -214,7 +214,7 @@ def test_a_full_disk_at_the_commit_is_one_sentence(landed, tmp_path, monkeypatch
 
 
 class Scenes:
-    """States of a sandbox for a seed, made when they are first asked for."""
+    """States of a sandbox for a seed, each made on first use."""
 
     def __init__(self, box: chaos.ChaosSandbox) -> None:
         self.box = box
@@ -257,7 +257,7 @@ class Scenes:
         return shop
 
     def _mirrored(self, seed: int) -> Shop:
-        """Before its end, the night is overtaken by files that it did not see."""
+        """Before its end, files are ingested that the night did not read."""
         shop = deepcopy(self.go_to("judged", seed))
         assert kill(self.box, Tally(seed), "nightly", "tagged", 1).killed
         shop.batch(self.box.home)

@@ -50,7 +50,7 @@ def statuses(result) -> dict[str, str]:
 
 
 class Paused:
-    """A pass in a process of its own that stops at a failpoint until it is woken."""
+    """A pass in its own process that stops at a failpoint until it is resumed."""
 
     def __init__(self, home: Path, point: str) -> None:
         self._process = subprocess.Popen(
@@ -75,7 +75,7 @@ class Paused:
         self._process.communicate()
 
     def wake(self) -> tuple[int, str]:
-        """Let it go on to its end; returns its exit code and its error output."""
+        """Resume the process until its end; return its exit code and its error output."""
         self._process.send_signal(signal.SIGCONT)
         words = self._process.communicate(timeout=60)[1]
         return self._process.returncode, words
@@ -157,7 +157,7 @@ def test_an_attempt_that_was_overtaken_with_its_rows_in_hand_writes_nothing(
 
 @pytest.mark.parametrize("method", ["_note", "_carry_out", "_unspool"])
 def test_rows_of_an_ingest_at_work_are_not_taken_from_it(ws, monkeypatch, method):
-    """Another process that lost the lock and knows the same state spools under the same number."""
+    """Another process that lost the lock and has read the same state spools under the same number."""
     land(ws, "orders-1.csv", orders(ROW))
     original = getattr(Batches, method)
     refused: list[str] = []

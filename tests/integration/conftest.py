@@ -113,7 +113,7 @@ def third_landed(once: Once, two_nights: TwoNights) -> Path:
 
 @pytest.fixture(scope="session")
 def third_decided(once: Once, third_landed: Path) -> tuple[Path, str, Decided]:
-    """The third night has come to its decision: its run, and what was decided."""
+    """The run of the third night, and its decision."""
 
     def make(home: Path) -> tuple[str, Decided]:
         return decide(Workspace.open(copy_of(third_landed, home)), NIGHTS[2])

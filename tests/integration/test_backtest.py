@@ -1,4 +1,4 @@
-"""Past days lived through again: each policy in a sandbox, resumable, with nothing live moved."""
+"""Replays of past days: each policy in a sandbox, resumable, without a change of live lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upkeep of a shop that has nights behind it: all data that a command may still read are there."""
+"""Maintenance after several nights: all data that a command may still read are kept."""
 
 import os
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Each hostile file lies between two good ones: it has its named end, and they are taken in.
+"""Each hostile file is between two good ones: it has its declared outcome, they are ingested.
 
 The pass is the command's, in a process whose memory, and that of the reader it starts, is watched.
 """
@@ -103,9 +103,9 @@ def check_the_rest(passed: Passed, code: int) -> None:
 
 
 def check_set_aside(passed: Passed, one: Hostile) -> None:
-    """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake.
+    """Check that the file is in rejected/, unchanged, with its reason, and none of it in the lake.
 
-    A file that waits, or is not read, lies where it was.
+    A file that waits, or is not read, is at its old place.
     """
     result = passed.of(one)
     assert (result["status"], result["rows"]) == (one.status, 0)

@@ -1,5 +1,5 @@
-"""A workspace that was copied or moved: what could go wrong is that MLflow, whose database holds
-absolute paths of files, goes on writing into the workspace that it came from."""
+"""A workspace that was copied or moved: MLflow, whose database holds
+absolute paths of files, must not write into the original workspace."""
 
 import hashlib
 import shutil

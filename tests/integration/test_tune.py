@@ -1,4 +1,4 @@
-"""Tuning on a small shop: what it finds, what it never looks at, and how the gate judges it."""
+"""Tuning on a small shop: its result, the data that it must not read, and the decision of the gate."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def _every_line():
 
 
 def ticking():
-    """A clock that is a second further each time it is looked at."""
+    """A clock that advances by a second with each reading."""
     seconds = count()
     return lambda: float(next(seconds))
 

@@ -1,4 +1,4 @@
-"""A person's word: what a night kept back goes live by name and reason, and never by accident."""
+"""Acceptance by the operator: a kept or blocked recipe goes live only with name and reason."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +26,7 @@ WORD = {"by": "Ada", "reason": "the tastes have changed"}
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory, one_night):
-    """A first night, and a second one that is blocked because everybody's taste has changed."""
+    """A first night, and a second one that is blocked because all users' taste has changed."""
     home = copy_of(one_night[0], tmp_path_factory.mktemp("word") / "home")
     ws, first = Workspace.open(home), one_night[1]
     land(home, purchases(tastes=1, seed=7), NIGHTS[1], NIGHTS[0])
@@ -49,7 +49,7 @@ def lines(ws, type_):
 def accepted(shop, tmp_path_factory):
     """The blocked night, accepted twice after weeks and maintenance, and started again.
 
-    Returns the workspace, the id of its run, both entries, the result, and what gc had left.
+    Returns the workspace, the id of its run, both entries, the result, and the files that gc had left.
     """
     ws = Workspace.open(copy_of(shop[0], tmp_path_factory.mktemp("accepted") / "home"))
     run_id = shop[2]
@@ -172,7 +172,7 @@ GREY = CONFIG + "\n[gate]\nalpha = 1e-25\ncandidates = 1000000000000000000\n"
 
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory, workspace):
-    """A night that has come to its decision: als is better than the champion, not yet proved."""
+    """A decided night: als is better than the champion, without enough evidence yet."""
     home = tmp_path_factory.mktemp("grey") / "home"
     ws = workspace(home, GREY)
     catalogue(home)

@@ -1,4 +1,4 @@
-"""Each metric against its ten lines, on random users and on those at the edges."""
+"""Each metric against a plain reference, on random users and on edge cases."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
 
 
 def variables() -> dict[str, str]:
-    """Variable of compose.yaml -> what follows its name, such as ":?sentence"."""
+    """Variable of compose.yaml -> the text after its name, such as ":?sentence"."""
     text = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
     return dict(re.findall(r"\$\{(\w+)([^}]*)\}", text))
 

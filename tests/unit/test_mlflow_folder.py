@@ -50,7 +50,7 @@ def settings_of(process: subprocess.CompletedProcess[str], *arguments: str) -> d
 
 
 def library() -> Path:
-    """Return where `import mlflow` leads from the repository's root, as a fresh process sees it."""
+    """Return the file that `import mlflow` loads in a fresh process at the repository's root."""
     asked = "import importlib.util as u; print(u.find_spec('mlflow').origin)"
     process = subprocess.run(
         [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True

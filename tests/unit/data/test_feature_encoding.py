@@ -19,7 +19,7 @@ ITEMS = tuple(f"i{n}" for n in range(8))
 
 
 def window(items=ITEMS, users=("ann", "bob", "eve")) -> History:
-    """Everybody has everything, one day before the end."""
+    """All users have all items, one day before the end."""
     rows = [(u, i, END - timedelta(days=1), 1.0) for u in users for i in items]
     schema = {
         c.USER_ID: pl.String(),

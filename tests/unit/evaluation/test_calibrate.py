@@ -57,7 +57,7 @@ def whens(count: int) -> list[Interval]:
 
 
 def values(rng, n: int, tau: float, replicates: int = REPLICATES, noise: float = 0.05):
-    """Users of one taste; each fit has luck with single users, and with all of them (τ)."""
+    """Users of one taste; each fit adds a random error per user, and one of all users (τ)."""
     taste = rng.uniform(0.1, 0.5, n)
     luck = tau * 0.3 * rng.standard_normal((replicates, 1))
     return taste + luck + noise * rng.standard_normal((replicates, n))

@@ -35,7 +35,7 @@ AS_OF = START + timedelta(days=40)
 
 @dataclass(frozen=True, eq=False)
 class Ranked(Scorer):
-    """Everybody gets the same ranking: a plain scorer whose lists can be read off."""
+    """All users get the same ranking: a plain scorer whose lists can be read off."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
     item_scores: NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Live lists against what happened, on shops small enough to count by hand."""
+"""Live lists against later events, on shops small enough to count by hand."""
 
 import json
 import math

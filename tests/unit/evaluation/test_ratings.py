@@ -1,4 +1,4 @@
-"""RMSE and MAE equal a plain loop; who and what is not known is left out, and counted."""
+"""RMSE and MAE equal a plain loop; unknown users and items are left out, and counted."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -51,7 +51,7 @@ SECTIONS = [
 
 
 class Page(HTMLParser):
-    """Checks that the page is well formed, and gathers its texts and what it would load."""
+    """Checks that the page is well formed, and gathers its texts and the resources that it would load."""
 
     VOID = frozenset({"meta", "img", "br"})
 

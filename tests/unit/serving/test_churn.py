@@ -1,4 +1,4 @@
-"""Churn by hand: what stayed, what went, and for what."""
+"""Churn by hand: kept and removed entries, and the causes."""
 
 from datetime import UTC, datetime
 

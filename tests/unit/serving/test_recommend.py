@@ -13,7 +13,7 @@ END = datetime(2017, 12, 1, tzinfo=UTC)
 
 
 def history():
-    """Two tastes, one who took everything back, ten items."""
+    """Users of two tastes, one user who returned everything, ten items."""
     rows = [(f"u{n}", f"i{(n % 2) * 5 + k}", 1.0) for n in range(8) for k in range(4 - n % 3)]
     rows += [("taker", "i0", 1.0), ("taker", "i0", -1.0)]
     frame = pl.DataFrame(rows, schema=[c.USER_ID, c.ITEM_ID, WEIGHT], orient="row")

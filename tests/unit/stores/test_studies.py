@@ -29,7 +29,7 @@ def value_of(values):
 
 
 def go_on(study, trials, *, halve=False):
-    """Measure some trials; returns what was asked for."""
+    """Measure some trials; return those that were requested."""
     asked_for = []
     for _ in range(trials):
         asked = study.ask()

@@ -1,4 +1,4 @@
-"""The cost of a training is measured, reported, and kept out of every sum that must repeat."""
+"""The cost of a training is measured, reported, and excluded from every checksum that must repeat."""
 
 import json
 import subprocess

@@ -74,7 +74,7 @@ def bind(path: Path) -> None:
 
 
 def attack(events: Path, victims: list[Path]) -> None:
-    """Deliver a bad file for each victim, and before it a link from its reason's place."""
+    """Deliver a bad file for each target, and before it a link from the place of its reason."""
     files = ("id>PWNED_BY_LANDING;#.csv", 'import os; os.system("id") # airflow dag.csv', "key.csv")
     for name, victim in zip(files, victims, strict=True):
         (events / f"{name}.reason.txt").symlink_to(victim)
@@ -502,7 +502,7 @@ def test_what_is_swapped_in_before_the_move_goes_back(ws, outside, monkeypatch, 
 
 
 def test_the_bytes_that_are_read_are_those_that_were_summed(ws, outside, monkeypatch):
-    """The child opens the path again: what lies there by then must not be shown."""
+    """The child opens the path again: a file put there in between must not be shown."""
     path = land(ws, "orders-1.csv", orders(ROW))
     (outside / "orders-1.csv").write_text("the-key-of-another-user\n1\n")
 

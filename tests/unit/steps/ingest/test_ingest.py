@@ -25,7 +25,7 @@ ROW = "1,anna,bread,1,2024-03-01 10:00:00"
 
 @pytest.fixture
 def here(monkeypatch):
-    """Read files in this process: what is tested is what happens around that."""
+    """Read files in this process: the tests are about the steps around it."""
     monkeypatch.setattr(Child, "call", parsed_here)
 
 

@@ -1,9 +1,9 @@
-"""Upkeep of a workspace, store by store.
+"""Maintenance of a workspace, store by store.
 
 What can go wrong: a version goes that a night at work, a kept one, a calibration or a study has
 pinned; something is taken away that is younger than its store keeps it; a table is touched while
-another process writes it; a file that was taken in half is lost; a held lock hides what could have
-been done.
+another process writes it; a file that was taken in half is lost; a held lock hides the removals that were
+possible.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def ws(taken, tmp_path):
 
 
 def night(ws: Workspace, run_id: str, age: float = 0, *, decided: bool = False) -> Run:
-    """Write what a night has pinned, and maybe that it decided."""
+    """Write the pins of a night, and optionally its decision."""
     run = ws.runs.open(run_id)
     with run.draft("snapshot") as draft:
         draft.write(snapshot(ws, *TABLES))

@@ -272,7 +272,7 @@ def test_an_older_file_without_a_sum_is_not_trusted(lake):
 
 
 def test_lost_sums_are_not_made_anew(lake):
-    """They would vouch for whatever the files hold by now."""
+    """They would confirm the present content of the files, damaged or not."""
     for day in range(2):
         lake.append("events", events(f"e{day}", day=day))
     (lake.root / "_sums" / "events.jsonl").unlink()
