@@ -39,7 +39,7 @@ def by_exception() -> None:
 
 @contextmanager
 def dying_at(point: int, die: Callable[[], None]) -> Iterator[list[str]]:
-    """Kill before or after the `point`-th half step; yield the half steps that were passed, in order."""
+    """Kill before or after the `point`-th half step; yield those passed, in order."""
     passed: list[str] = []
 
     def pass_(name: str) -> None:

@@ -89,7 +89,7 @@ def scored(*args, **named):
 
 
 def clean_report(rows, *columns):
-    """Return the changes of a table by cleaning: (column, missing, filled, below, above, removed)."""
+    """Return the effect of cleaning a table: (column, missing, filled, below, above, removed)."""
     reports = [
         ColumnReport(name, "drop", missing, filled, None, "keep", None, None, below, above, out)
         for name, missing, filled, below, above, out in columns

@@ -359,7 +359,7 @@ def test_the_command_leaves_nothing_and_prints_one_object(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_one_left_behind_goes_and_what_is_in_use_stays(tmp_path, monkeypatch):
+def test_leftovers_of_a_killed_process_are_removed_and_files_in_use_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(chaos.tempfile, "tempdir", str(tmp_path))
     left, used, other = (tmp_path / f"nightjar-chaos-{name}" for name in ("left", "used", "other"))
     other.mkdir()
@@ -384,7 +384,7 @@ def test_differences_are_counted_and_the_seed_is_printed():
     assert "0 kills at 0 places, 0 or more at each: 2 lost, 2 duplicated, 0 mixed" in tally.text()
 
 
-def test_an_account_knows_what_becomes_of_each_row(tmp_path):
+def test_an_account_has_the_outcome_of_each_row(tmp_path):
     (tmp_path / "landing" / "events").mkdir(parents=True)
     shop = Shop(3)
     for _ in range(5):

@@ -1,7 +1,7 @@
 """The command line: sentences, exit codes, and one JSON object on stdout.
 
-A whole night runs in processes of its own; the many small commands call what the console script
-calls, in this process, because loading the libraries takes longer than the command.
+A whole night runs in processes of its own; the many small commands call the function of the console
+script in this process, because loading the libraries takes longer than the command.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""A million events of one user after a day without users: they are stored and have little weight."""
+"""A million events of one user after a day without users: stored, with little weight."""
 
 from datetime import timedelta
 

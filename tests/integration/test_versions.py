@@ -194,7 +194,7 @@ def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
     assert mine.lift == pytest.approx(reverse.left / reverse.right - 1)
 
 
-def test_lists_are_what_users_saw_and_no_user_is_named(shop, compared):
+def test_lists_are_the_published_ones_and_no_user_is_named(shop, compared):
     ws, samples = Workspace.open(shop), compared.page.samples
     assert [sample.person for sample in samples] == ["User A", "User B", "User C"]
     whole = [find(ws, number).publication.publication_id for number in (1, 2)]

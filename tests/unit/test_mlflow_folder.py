@@ -109,7 +109,7 @@ def test_over_postgresql(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [True, False])
-def test_what_is_no_workspace_is_an_error(tmp_path: Path, made: bool) -> None:
+def test_a_folder_that_is_not_a_workspace_is_an_error(tmp_path: Path, made: bool) -> None:
     if made:
         (tmp_path / "var").mkdir()
     refused = serve(cwd=tmp_path)

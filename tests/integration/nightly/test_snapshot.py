@@ -1,4 +1,4 @@
-"""The start of a night: the same as-of and config give the same run; changes that give another one."""
+"""The start of a night: as-of and config determine the run; changes that give another one."""
 
 from datetime import timedelta
 

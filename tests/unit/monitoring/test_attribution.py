@@ -1,4 +1,4 @@
-"""Responses to lists, on days small enough to count by hand; fast joins against a plain reference."""
+"""Responses to lists, on small days counted by hand; fast joins against a plain reference."""
 
 import json
 import math

@@ -263,7 +263,7 @@ def test_a_compaction_moves_rows_and_changes_none(lake):
     assert not lake.same_rows("events", 4, 6)  # the log lacks commits between them
 
 
-def test_the_sums_of_what_is_left_hold_and_no_others_are_kept(lake):
+def test_checksums_of_remaining_files_hold_and_no_others_are_kept(lake):
     upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([2], LATER)
@@ -290,7 +290,7 @@ def test_a_pinned_version_whose_log_is_damaged_stops_everything(lake):
     assert log_of(lake, "events", 3).exists()
 
 
-def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
+def test_a_pin_on_a_removed_version_stops_nothing(lake):
     upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([], LATER)

@@ -322,7 +322,7 @@ def test_the_last_files_of_a_killed_writer_have_no_sum_yet(lake):
     lake.verify("events", version=0)
 
 
-def test_the_next_writer_acknowledges_what_a_killed_one_wrote(lake):
+def test_the_next_writer_acknowledges_the_commit_of_a_killed_one(lake):
     lake.append("events", events("e1"), txn=("ingest", 1))
     lake.append("events", events("e2", day=1), txn=("ingest", 2))
     forget(lake, "events")
