@@ -3,7 +3,8 @@
 Each process does one durable thing (a step's folder, a commit of the lake, a line of the ledger, a
 call that changes MLflow) and is killed; the next one resumes the night. The last one has nothing
 left to do. All are forked from one that has imported the libraries and done nothing, as
-`fork_server` does. """
+`fork_server` does.
+"""
 
 import os
 import subprocess

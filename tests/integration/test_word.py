@@ -49,7 +49,7 @@ def lines(ws, type_):
 def accepted(shop, tmp_path_factory):
     """The blocked night, accepted twice after weeks and maintenance, and started again.
 
-    Returns the workspace, the id of its run, both entries, the result, and the files that gc had left.
+    Returns the workspace, the id of its run, both entries, the result, and the rest of gc.
     """
     ws = Workspace.open(copy_of(shop[0], tmp_path_factory.mktemp("accepted") / "home"))
     run_id = shop[2]

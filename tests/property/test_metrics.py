@@ -204,7 +204,7 @@ def test_a_perfect_list_scores_one_and_a_missing_item_costs() -> None:
     }
 
 
-def test_arrays_of_other_shapes_are_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     lists, truth = written([([3, 1], {1, 3}, 0)])
     with pytest.raises(ValueError, match="2 lists do not match the ground truth of 1 users"):
         measure(ragged([[1], [2]]), truth, 5)

@@ -258,4 +258,4 @@ def test_an_item_without_features_is_predicted_from_its_events():
     assert np.isfinite(scores).all()
     changed = (scores != expected).any(axis=1)
     assert not changed[0]
-    assert changed[1:].all()  # these are answered for by what is known of them
+    assert changed[1:].all()  # these are predicted from their features

@@ -3,7 +3,8 @@
 What can go wrong: a version goes that a night at work, a kept one, a calibration or a study has
 pinned; something is taken away that is younger than its store keeps it; a table is touched while
 another process writes it; a file that was taken in half is lost; a held lock hides possible
-removals. """
+removals.
+"""
 
 from __future__ import annotations
 
