@@ -28,9 +28,9 @@ Once = Callable[[str, Callable[[Path], Any]], tuple[Path, Any]]
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a workspace once for all workers of pytest-xdist, and give each a copy of its own.
 
-    Takes a name and a function that makes the workspace at a path and returns further
-    values for tests; returns the path of the copy, and these values. No worker ever opens the original: another
-    one may copy it at any time.
+    Takes a name and a function that makes the workspace at a path and returns further values for
+    tests; returns the path of the copy, and these values. No worker ever opens the original:
+    another one may copy it at any time.
     """
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
