@@ -11,7 +11,7 @@ for no other user; the lists go live at once. A pass that accepted events update
 days are compared with the reference period (drift). If drift or enough new events call for a new
 model, the pass updates the asset `nightjar://retrain_requested`, which starts `nightly_retrain`. An
 asset event can get lost, so each pass decides from the state of the lake: the next pass requests
-the retrain again, even without new files, and the nightly schedule is the last resort.
+the retrain again, even without new files, and the nightly schedule starts a run in any case.
 
 **Manual runs.** With an `at`, events after that instant are quarantined as dated in the future.
 Without one, the instant of the pass is the one at which the run is due. An `at` in the future is

@@ -4,9 +4,9 @@
 run, so that it pins tables of few files. The DAG is paused when it is new.
 
 **Work.** In the lake, merge small files, write checkpoints, and remove versions that no run has
-pinned once they are a week old. Remove what `docs/STORES.md` limits to a number of days: rows in
-quarantine, archived and rejected files, replaced lists, scorers of recipes that were not promoted,
-abandoned runs. Rows, live lists, and everything that a kept run has pinned stay.
+pinned once they are a week old. Remove the data that `docs/STORES.md` limits to a number of days:
+rows in quarantine, archived and rejected files, replaced lists, scorers of recipes that were not
+promoted, abandoned runs. Rows, live lists, and everything that a kept run has pinned stay.
 
 **Other processes.** A nightly run in progress is not disturbed, whenever it started. Anything that
 another process holds at that moment, such as a table during ingest, is left and retried after ten

@@ -1,4 +1,4 @@
-"""Settings of every test: threads that wait do not keep a core busy, and what needs root has it.
+"""Settings of every test: waiting threads do not keep a core busy; tests marked `root` run as root.
 
 OpenMP's threads spin while they wait for each other. On the small matrices of tests, beside any
 other work on the machine, that costs several times the work itself. It is read when the first

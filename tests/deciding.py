@@ -12,7 +12,7 @@ from pipeline.workspace.workspace import Workspace
 
 
 def decide(ws: Workspace, as_of: datetime) -> tuple[str, Decided]:
-    """Return the run's id, and what was decided."""
+    """Return the run's id, and the decision."""
     started = snapshot(ws, as_of)
     validate(ws, started.run_id)
     features(ws, started.run_id)

@@ -39,7 +39,7 @@ def by_exception() -> None:
 
 @contextmanager
 def dying_at(point: int, die: Callable[[], None]) -> Iterator[list[str]]:
-    """Die before or after the `point`-th half step; yields what was passed, in order."""
+    """Kill before or after the `point`-th half step; yield those passed, in order."""
     passed: list[str] = []
 
     def pass_(name: str) -> None:
@@ -69,7 +69,7 @@ def dying_at(point: int, die: Callable[[], None]) -> Iterator[list[str]]:
 
 
 def parsed_here(self: Child, function: str, **request: Any) -> dict[str, Any]:
-    """Stand in for `Child.call` where its process is not what is tested."""
+    """Replace `Child.call` in tests that do not test its process."""
     return parse(**request)
 
 

@@ -1,4 +1,4 @@
-"""Break each guard of exactly once by itself, and see its test red.
+"""Remove each guard of exactly once alone, and check that its test fails.
 
     .venv/bin/python tests/guards.py [NAME ...]
 
@@ -96,7 +96,7 @@ GUARDS: Final = (
         "                draft.rename(target)\n",
         "                shutil.rmtree(target, ignore_errors=True)\n"
         "                draft.rename(target)\n",
-        f"{_RACES}::test_rows_of_an_ingest_at_work_are_not_taken_from_it",
+        f"{_RACES}::test_rows_of_a_running_ingest_are_not_removed",
     ),
     Guard(
         "the first of two with one id counts",
@@ -131,14 +131,14 @@ GUARDS: Final = (
         "pipeline/steps/ingest/landing.py",
         '        return "is a link"',
         "        return None",
-        f"{_HOSTILE}::test_what_is_no_file_stays_where_it_is",
+        f"{_HOSTILE}::test_an_entry_that_is_not_a_file_stays_in_its_place",
     ),
     Guard(
         "a link between check and open is not followed",
         "pipeline/steps/ingest/read_file.py",
         "os.O_RDONLY | os.O_NOFOLLOW |",
         "os.O_RDONLY |",
-        f"{_FOREIGN}::test_what_takes_its_place_between_check_and_open_is_not_read",
+        f"{_FOREIGN}::test_a_replacement_between_check_and_open_is_not_read",
     ),
     Guard(
         "a folder that becomes a link is not entered",
@@ -237,7 +237,7 @@ GUARDS: Final = (
         "pipeline/steps/feedback/foldin.py",
         '            swap.check_patch(self.ws.lake.read("publications"), row)\n',
         "",
-        "tests/integration/test_foldin.py::test_a_patch_for_what_is_no_longer_live_is_made_again",
+        "tests/integration/test_foldin.py::test_a_patch_for_a_replaced_base_is_made_again",
     ),
     Guard(
         "pinned versions stay",
@@ -265,7 +265,7 @@ GUARDS: Final = (
 
 
 def copy_to(folder: Path) -> None:
-    """Copy what tests need, compiled so that a change is recognised by content, not by age."""
+    """Copy the needed files, compiled so that a change is recognised by content, not by age."""
     ignored = shutil.ignore_patterns("__pycache__", ".hypothesis", "*.pyc")
     for name in _COPIED:
         source = ROOT / name

@@ -42,7 +42,7 @@ def evaluation(mean=None, lo=None, hi=None, **others):
 
 
 def status(recipe, points, *, lift=0.0, se=0.0, blocks=0, effect=None, more=None, waiting=None):
-    """Return where a candidate stands, with a threshold of 500; its hash is its name."""
+    """Return the state of a candidate, with a threshold of 500; its hash is its name."""
     log = math.log(points) if points else -900.0
     sw = 1 / se**2 if se else 0.0
     account = EProcess(
@@ -52,7 +52,7 @@ def status(recipe, points, *, lift=0.0, se=0.0, blocks=0, effect=None, more=None
 
 
 def cost(seconds, cpu, peak, parameters, rate, device="cpu"):
-    """Return what a training took."""
+    """Return the cost of a training."""
     return CostFile(
         fit_seconds=seconds,
         fit_cpu_seconds=cpu,
@@ -65,7 +65,7 @@ def cost(seconds, cpu, peak, parameters, rate, device="cpu"):
 
 
 def churn(overlap, users, lost=(), *, noise=None, reason=None):
-    """Return what a promotion changed among the first entries."""
+    """Return the changes of a promotion among the first entries."""
     return ChurnFile(
         publication_id="p",
         users=users,
@@ -75,7 +75,7 @@ def churn(overlap, users, lost=(), *, noise=None, reason=None):
 
 
 def live(version, group, users, events, hit_rate=None, ndcg=None, lo=None, hi=None, base=None):
-    """Return what one version reached with one group."""
+    """Return the live quality of one version for one group."""
     return LiveFigures(
         version, group, users, users, events, hit_rate, ndcg, lo, hi, None, None, base
     )
@@ -89,7 +89,7 @@ def scored(*args, **named):
 
 
 def clean_report(rows, *columns):
-    """Return what cleaning did to a table: (column, missing, filled, below, above, removed)."""
+    """Return the effect of cleaning a table: (column, missing, filled, below, above, removed)."""
     reports = [
         ColumnReport(name, "drop", missing, filled, None, "keep", None, None, below, above, out)
         for name, missing, filled, below, above, out in columns

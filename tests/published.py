@@ -30,7 +30,7 @@ def publications(*rows):
 
 
 def lists(shown):
-    """{(publication, user): items}; `fallback` where the user is anyone, or named with a `~`."""
+    """{(publication, user): items}; `fallback` where the user is any user, or named with a `~`."""
     rows = [
         {
             c.PUBLICATION_ID: publication,

@@ -45,11 +45,11 @@ def page() -> str:
 def _dag(dag: Any) -> Iterator[str]:
     yield from (f"## {dag.dag_id}", "", dag.doc_md.strip(), "")
     yield from (f"Schedule: {_schedule(dag.timetable)}. {_properties(dag)}", "")
-    yield from ("| param | type | default | what it does |", "| --- | --- | --- | --- |")
+    yield from ("| param | type | default | meaning |", "| --- | --- | --- | --- |")
     for name, param in dag.params.items():
         default = json.dumps(param.value)
         yield f"| `{name}` | {_type(param.schema)} | `{default}` | {param.description} |"
-    yield from ("", "| task | after | what it does | runs |", "| --- | --- | --- | --- |")
+    yield from ("", "| task | after | purpose | runs |", "| --- | --- | --- | --- |")
     for task in dag.topological_sort():
         after = ", ".join(f"`{name}`" for name in sorted(task.upstream_task_ids)) or "–"
         yield f"| `{task.task_id}` | {after} | {_sentence(task.doc_md)} | {_runs(task)} |"

@@ -1,4 +1,4 @@
-"""Families that learn from features of items and users: what every one of them makes of them."""
+"""Families that learn from features of items and users: properties that all of them share."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ for family in sys.argv[2:]:
 
 @pytest.fixture(scope="module")
 def fresh(tmp_path_factory):
-    """A scorer of each family, and the folder with what a fresh process makes of its arrays."""
+    """A scorer of each family, and the folder with the results of a fresh process."""
     folder, history = tmp_path_factory.mktemp("fresh"), random_window()
     np.savez(folder / "history.npz", **history.arrays())
     recipes = [recipe for recipe in RECIPES.values() if installed(recipe)]
@@ -267,7 +267,7 @@ def test_longer_lists_than_the_catalogue(recipe):
 
 # A rating stays true when the item was given back.
 @those(lambda recipe: not recipe.capabilities.ratings)
-def test_what_was_taken_back_is_as_if_never_had(recipe):
+def test_returned_items_count_as_never_had(recipe):
     rows = [("a", "x", 9, 1.0), ("b", "x", 8, 1.0), ("b", "y", 8, 1.0), ("a", "y", 9, 1.0)]
     rows += [("c", "z", 20, 1.0), ("b", "z", 20, 1.0)]
     kept = window([*rows, ("d", "x", 5, 1.0), ("d", "z", 3, 0.0)])
@@ -388,7 +388,7 @@ def test_baselines_form_a_ladder():
         ({}, "family"),
     ],
 )
-def test_what_is_no_recipe_is_refused_by_name(dumped, expected):
+def test_a_value_that_is_not_a_recipe_is_refused_by_name(dumped, expected):
     with raises("recipe.invalid") as caught:
         families.recipe_from(dumped)
     assert expected in caught.value.sentence

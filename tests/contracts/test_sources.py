@@ -1,4 +1,4 @@
-"""One contract for all formats: the same rows give the same events; a bad file one sentence."""
+"""One contract for all formats: the same rows give the same events, a bad file one sentence."""
 
 import gzip
 import io
@@ -281,7 +281,7 @@ def test_a_row_of_parquet_that_is_too_long_leaves_the_others():
     ]
 
 
-def test_a_missing_column_names_itself_and_what_there_is():
+def test_a_missing_column_is_named_with_those_that_exist():
     with raises("mapping.no_column"):
         take(CSV, "a.csv", Source(columns={c.ITEM_ID: "sku"}))
     with raises("mapping.no_column"):

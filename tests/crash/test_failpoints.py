@@ -1,4 +1,4 @@
-"""Killed at any of its named places and started again, everything ends as if nothing had happened.
+"""A process killed at any failpoint and started again ends in the state of an undisturbed run.
 
 Ingest is compared with an account kept by hand, a night with an undisturbed run. A reader polls the
 lists during each run.
@@ -214,7 +214,7 @@ def test_a_full_disk_at_the_commit_is_one_sentence(landed, tmp_path, monkeypatch
 
 
 class Scenes:
-    """States of a sandbox for a seed, made when they are first asked for."""
+    """States of a sandbox for a seed, each made on first use."""
 
     def __init__(self, box: chaos.ChaosSandbox) -> None:
         self.box = box
@@ -257,7 +257,7 @@ class Scenes:
         return shop
 
     def _mirrored(self, seed: int) -> Shop:
-        """Before its end, the night is overtaken by files that it did not see."""
+        """Before its end, files are ingested that the night did not read."""
         shop = deepcopy(self.go_to("judged", seed))
         assert kill(self.box, Tally(seed), "nightly", "tagged", 1).killed
         shop.batch(self.box.home)
@@ -359,7 +359,7 @@ def test_the_command_leaves_nothing_and_prints_one_object(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_one_left_behind_goes_and_what_is_in_use_stays(tmp_path, monkeypatch):
+def test_leftovers_of_a_killed_process_are_removed_and_files_in_use_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(chaos.tempfile, "tempdir", str(tmp_path))
     left, used, other = (tmp_path / f"nightjar-chaos-{name}" for name in ("left", "used", "other"))
     other.mkdir()
@@ -384,7 +384,7 @@ def test_differences_are_counted_and_the_seed_is_printed():
     assert "0 kills at 0 places, 0 or more at each: 2 lost, 2 duplicated, 0 mixed" in tally.text()
 
 
-def test_an_account_knows_what_becomes_of_each_row(tmp_path):
+def test_an_account_has_the_outcome_of_each_row(tmp_path):
     (tmp_path / "landing" / "events").mkdir(parents=True)
     shop = Shop(3)
     for _ in range(5):

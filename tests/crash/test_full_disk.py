@@ -1,4 +1,4 @@
-"""A disk that is full, or a file that may not grow: one sentence, nothing lost, and on it goes."""
+"""A full disk, or a file that may not grow: one sentence, no loss, and the next pass completes."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ ROWS = 30_000
 
 
 def prepare(home: Path) -> Workspace:
-    """A workspace that knows a person, with a small file and one of 1 MB before it."""
+    """Make a workspace with one user; a small file and one of 1 MB have landed."""
     ws = workspace(home)
     land(ws, "orders-0.csv", orders("a0,anna,bread,1,2024-03-01"))
     feedback(ws, AT)
@@ -74,7 +74,7 @@ def _pass(home: Path, largest: int | None = None) -> subprocess.CompletedProcess
 
 
 def check_named(done: subprocess.CompletedProcess[str]) -> None:
-    """It ended with a store's exit code and one sentence."""
+    """Check that the pass ended with a store's exit code and one sentence."""
     assert done.returncode == 6, done.stderr
     assert "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith("nightjar: ")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def prepare(home: Path) -> Workspace:
-    """A workspace that has seen a file and finds three more: events, and two of items."""
+    """Make a workspace with one ingested file and three landed ones: events, and two of items."""
     ws = workspace(home)
     land(ws, "orders-0.csv", orders("1,anna,bread,1,2024-03-01 10:00:00"))
     feedback(ws, AT)

@@ -50,7 +50,7 @@ def statuses(result) -> dict[str, str]:
 
 
 class Paused:
-    """A pass in a process of its own that stops at a failpoint until it is woken."""
+    """A pass in its own process that stops at a failpoint until it is resumed."""
 
     def __init__(self, home: Path, point: str) -> None:
         self._process = subprocess.Popen(
@@ -75,7 +75,7 @@ class Paused:
         self._process.communicate()
 
     def wake(self) -> tuple[int, str]:
-        """Let it go on to its end; returns its exit code and its error output."""
+        """Resume the process until its end; return its exit code and its error output."""
         self._process.send_signal(signal.SIGCONT)
         words = self._process.communicate(timeout=60)[1]
         return self._process.returncode, words
@@ -111,7 +111,7 @@ def test_a_second_ingest_is_refused_while_the_first_one_sleeps(tmp_path):
 @pytest.mark.parametrize(
     "point", ["listed", "claimed", "parsed", "quarantine_written", "committed", "archived"]
 )
-def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, point):
+def test_a_paused_attempt_that_lost_its_lock_writes_nothing(tmp_path, point):
     """A paused process keeps the lock: the test deletes it, as a broken file system would."""
     ws = workspace(tmp_path / "ws", f"{CONFIG}\n[ingest]\nrows_per_commit = 1\n")
     land(ws, "orders-1.csv", orders(ROW, "3,,salt,1,2024-03-02", "4,anna,salt,x,2024-03-02"))
@@ -127,7 +127,7 @@ def test_an_attempt_that_was_overtaken_in_its_sleep_writes_nothing(tmp_path, poi
     overtaken = "another ingest" in words or "another process has written" in words
     gone = "was removed" in words or "removed while it was read" in words
     lost = "which this ingest wrote" in words
-    gone_too = "scratch: No such file" in words
+    gone_too = "scratch: no such file" in words
     assert code in (0, 6), words
     assert overtaken or gone or lost or gone_too, words
 
@@ -156,8 +156,8 @@ def test_an_attempt_that_was_overtaken_with_its_rows_in_hand_writes_nothing(
 
 
 @pytest.mark.parametrize("method", ["_note", "_carry_out", "_unspool"])
-def test_rows_of_an_ingest_at_work_are_not_taken_from_it(ws, monkeypatch, method):
-    """Another process that lost the lock and knows the same state spools under the same number."""
+def test_rows_of_a_running_ingest_are_not_removed(ws, monkeypatch, method):
+    """Another process that lost the lock spools under the same number."""
     land(ws, "orders-1.csv", orders(ROW))
     original = getattr(Batches, method)
     refused: list[str] = []

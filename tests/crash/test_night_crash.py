@@ -1,8 +1,9 @@
 """A night that is killed after each of its commits ends in the state of an undisturbed run.
 
 Each process does one durable thing (a step's folder, a commit of the lake, a line of the ledger, a
-call that changes MLflow) and dies; the next one goes on. The last one finds nothing left to do. All
-are forked from one that has imported the libraries and done nothing, as `fork_server` does.
+call that changes MLflow) and is killed; the next one resumes the night. The last one has nothing
+left to do. All are forked from one that has imported the libraries and done nothing, as
+`fork_server` does.
 """
 
 import os
@@ -89,7 +90,7 @@ def test_killed_after_every_commit(tmp_path):
 
 
 def _die_after_one() -> None:
-    """Let this process do one durable thing, and kill it at once behind it."""
+    """Let this process do one durable thing, and kill it directly afterwards."""
     from pipeline.stores.lake.commit_integrity import CommitIntegrity
     from pipeline.stores.ledger import Ledger
     from pipeline.stores.registry.client import Registry
@@ -123,7 +124,7 @@ def _die_after_one() -> None:
 
 
 def _once(original, name):
-    """Die after the first call only: these calls leave no record in the workspace that they ran."""
+    """Kill after the first call only: these calls leave no record in the workspace."""
 
     def call(self, *args, **kwargs):
         result = original(self, *args, **kwargs)
@@ -138,7 +139,7 @@ def _once(original, name):
 
 
 def _forked(home: str, prepare: Callable[[], None] = lambda: None) -> int:
-    """Go on with the night in a process of its own; returns its exit code."""
+    """Resume the night in its own process; return its exit code."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # see `fork_server`
         child = os.fork()

@@ -164,7 +164,7 @@ def _run(dag_id: str, run_id: str) -> str:
 
 @contextmanager
 def serve(home: Path, settings: dict[str, str]) -> Iterator[Served]:
-    """Run `make ui` over the workspace `home`; in the end nothing of it is alive."""
+    """Run `make ui` over the workspace `home`; in the end none of its processes is left."""
     port, mlflow_port = free_port(), free_port()
     own = ("AIRFLOW", "MLFLOW", "NIGHTJAR", "PYTEST")
     env = {name: value for name, value in os.environ.items() if not name.startswith(own)}

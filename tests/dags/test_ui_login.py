@@ -254,7 +254,7 @@ def test_only_processes_that_run_tasks_get_the_key_and_the_webhook(ui: Served) -
         "mlflow",
     }
     assert planted_by_server.pop("scheduler") == {KEY, HOOK, STRANGE}
-    assert all(planted == set() for planted in planted_by_server.values()), found
+    assert all(planted == set() for planted in planted_by_server.values()), planted_by_server
 
 
 def _server(line: str) -> str:

@@ -48,7 +48,7 @@ OUTSIDE = N_ITEMS + 1
 
 
 def drawn() -> list[dict[str, list[int]]]:
-    """Return users: their list, another list, what they went for, what they had before."""
+    """Return users: their list, another list, their targets and their earlier items."""
     rng = random.Random(20)
     users = []
     for _ in range(30):

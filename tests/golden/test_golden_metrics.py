@@ -1,4 +1,4 @@
-"""Our metrics beside those of ranx and RecTools (written by `make.py`), and all differences."""
+"""Metrics compared with those of ranx and RecTools (written by `make.py`), and all differences."""
 
 from __future__ import annotations
 

@@ -28,9 +28,9 @@ Once = Callable[[str, Callable[[Path], Any]], tuple[Path, Any]]
 def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     """Make a workspace once for all workers of pytest-xdist, and give each a copy of its own.
 
-    Takes a name and a function that makes the workspace at a path and returns what tests need
-    beside it; returns the path of the copy, and that. No worker ever opens the original: another
-    one may copy it at any time.
+    Takes a name and a function that makes the workspace at a path and returns further values for
+    tests; returns the path of the copy, and these values. No worker ever opens the original:
+    another one may copy it at any time.
     """
     own = tmp_path_factory.getbasetemp()
     shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
@@ -113,7 +113,7 @@ def third_landed(once: Once, two_nights: TwoNights) -> Path:
 
 @pytest.fixture(scope="session")
 def third_decided(once: Once, third_landed: Path) -> tuple[Path, str, Decided]:
-    """The third night has come to its decision: its run, and what was decided."""
+    """The run of the third night, and its decision."""
 
     def make(home: Path) -> tuple[str, Decided]:
         return decide(Workspace.open(copy_of(third_landed, home)), NIGHTS[2])

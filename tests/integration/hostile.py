@@ -1,4 +1,4 @@
-"""Files that no user should send: how each is made, and its required outcome.
+"""Hostile files: the code that makes each, and its required outcome.
 
 `REFUSED` files are set aside or wait; of the `TAKEN` ones only rows are refused; the `BIG` ones are
 refused as well, and are many bytes once they are read. The table in `docs/INGEST.md` has the same
@@ -124,7 +124,7 @@ def folder(path: Path) -> None:
 
 
 def nest(path: Path) -> None:
-    """Folders in folders, beyond what a path can name."""
+    """Make nested folders whose path is longer than the system allows."""
     path.mkdir()
     at = os.open(path, os.O_RDONLY)
     for _ in range(25):
@@ -192,12 +192,12 @@ REFUSED = (
             data(gzip.compress((HEADER + row("w")) * 99)[:-6]), "the gzip data are cut short"),
     Hostile("a gzip with bytes after its end", "trailing.csv.gz",
             data(gzip.compress(HEADER + row("w")) + b"garbage"), "the gzip data are damaged"),
-    Hostile("a Zstandard file that asks for 2 TiB", "window.csv.zst", data(WINDOW),
+    Hostile("a Zstandard file with a window of 2 TiB", "window.csv.zst", data(WINDOW),
             "the zstd data are damaged"),
     Hostile("a Parquet file that is cut", "cut.parquet", data(SOUND[:-20]), "not a Parquet file"),
     Hostile("a Parquet file whose footer claims 4 GiB", "claims.parquet",
             data(SOUND[:-8] + struct.pack("<I", 0xFFFFFFF0) + b"PAR1"), "is not a Parquet file"),
-    Hostile("a Parquet file whose footer is noise", "noise.parquet",
+    Hostile("a Parquet file with random bytes as its footer", "noise.parquet",
             data(b"PAR1" + b"\xff" * 4000 + struct.pack("<I", 4000) + b"PAR1"),
             "is not a Parquet file"),
     Hostile("a symbolic link", "link.csv", link, "is a link", status="not read"),

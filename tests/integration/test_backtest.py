@@ -1,4 +1,4 @@
-"""Past days lived through again: each policy in a sandbox, resumable, with nothing live moved."""
+"""Replays of past days: each policy in a sandbox, resumable, without a change of live lists."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_every_policy_begins_with_a_night_and_goes_on_as_it_is_called(result):
     assert result.days["nightly"][0].decision == "first"
 
 
-def test_days_are_scored_by_what_was_live_with_and_without_folding_in(result):
+def test_days_are_scored_by_the_live_lists_with_and_without_folding_in(result):
     never = result.days["never"]
     assert never[0].ndcg is None
     assert all(day.user_days > 0 and day.ndcg > 0 for day in never[1:])
@@ -214,7 +214,7 @@ def gapped(workspace, home, since, until):
     return ws
 
 
-def test_where_a_night_puts_nothing_live_the_live_lists_learn_what_was_done(workspace, tmp_path):
+def test_without_a_publication_the_live_lists_learn_new_events(workspace, tmp_path):
     ws = gapped(workspace, tmp_path / "home", BEGIN + DAY, BEGIN + 12 * DAY)
     asked = (RetrainSchedule.NIGHTLY, RetrainSchedule.NEVER)
     result = backtest(ws, BEGIN, BEGIN + 18 * DAY, every=3 * DAY, schedules=asked)
@@ -245,7 +245,7 @@ def test_a_gap_before_the_first_as_of_is_waited_for(workspace, tmp_path):
     assert rows["nightly"]["nights"] == 2
 
 
-def test_a_policy_names_what_asked_for_a_night(shop):
+def test_a_policy_names_the_cause_of_a_night(shop):
     config = shop.config.policy.model_copy(update={"min_new_share": 1e-4, "min_hours": 0})
     eager = Workspace(shop.home, Composed(shop.config.model_copy(update={"policy": config}), {}))
     result = backtest(eager, BEGIN, BEGIN + DAY, every=DAY, schedules=(RetrainSchedule.ADAPTIVE,))

@@ -48,13 +48,13 @@ class KilledError(Exception):
 
 
 def ticking():
-    """A clock that is a second further each time it is looked at."""
+    """A clock that advances by a second with each reading."""
     seconds = count()
     return lambda: float(next(seconds))
 
 
 def calibrated(ws, as_of=AS_OF, until=None):
-    """Calibrate, and return what was found and which fits were done; `until` kills it there."""
+    """Calibrate, and return the result and the fits that were done; `until` kills it there."""
     fits: list[int] = []
 
     def progress(line):

@@ -1,7 +1,7 @@
 """The command line: sentences, exit codes, and one JSON object on stdout.
 
-A whole night runs in processes of its own; the many small commands call what the console script
-calls, in this process, because loading the libraries takes longer than the command.
+A whole night runs in processes of its own; the many small commands call the function of the console
+script in this process, because loading the libraries takes longer than the command.
 """
 
 import io
@@ -45,7 +45,7 @@ def process(*arguments, home=None):
 
 
 def nightjar(*arguments, home=None, environment=None):
-    """Run a command in this process; what it does to the environment ends with it."""
+    """Run a command in this process; its changes of the environment are undone."""
     command, out, err = ["nightjar", *words(arguments, home)], io.StringIO(), io.StringIO()
     with (
         patch.dict(os.environ, cleaned(environment or {}), clear=True),
@@ -244,7 +244,7 @@ def test_an_already_done_night(home):
 
 
 def test_a_night_step_by_step_is_a_night(home):
-    """The step commands on a replay: each opens the workspace anew and finds what it needs."""
+    """The step commands on a replay: each opens the workspace anew and reads its input there."""
     started = nightjar(
         "snapshot", "--as-of", format_instant(NIGHTS[0]), "--recipe", "als", "--json", home=home
     )
@@ -394,7 +394,7 @@ main()
 
 @pytest.mark.parametrize("module", ["ctypes", "json"])
 def test_a_folder_of_data_is_no_folder_of_code(tmp_path, module):
-    """The user stands in a folder that others may fill, and calls the console script."""
+    """The user's current folder is writable for others when the console script is called."""
     assert nightjar("init", tmp_path / "ws").returncode == 0
     drop, ran = tmp_path / "ws" / "landing" / "users", tmp_path / "ran"
     (drop / f"{module}.py").write_text(f"open({str(ran)!r}, 'a').write('x')\n")

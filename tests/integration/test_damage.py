@@ -2,7 +2,7 @@
 
 What can go wrong:
 * a bit of an older data file flips      -> the next night ends with its name
-* lists do not come back as they went in -> no swap, and what was live stays live
+* lists do not come back as they went in -> no swap, and the live lists stay live
 """
 
 import pytest
@@ -26,7 +26,7 @@ def ws(one_night, tmp_path):
 
 
 def short_of_a_row(ws, name, rows):
-    """Stage the lists, all but one line of them: what a disk may do that lies."""
+    """Stage the lists without one line, as a faulty disk could."""
     stage(ws, name, rows.head(-1))
 
 

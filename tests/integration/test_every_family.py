@@ -1,4 +1,4 @@
-"""Every family goes once through the real night: trained, judged, measured, decided upon."""
+"""A complete night with each family: training, evaluation, cost and decision."""
 
 import importlib.util
 import math

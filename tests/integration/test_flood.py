@@ -1,4 +1,4 @@
-"""One user who floods the shop, on top of a day without users: stored, and of little weight."""
+"""A million events of one user after a day without users: stored, with little weight."""
 
 from datetime import timedelta
 
@@ -19,7 +19,7 @@ NIGHT = NIGHTS[0]
 
 
 def flood():
-    """A million views of one person within the hour before the night, most of one item."""
+    """A million views of one user within the hour before the night, most of one item."""
     number = pl.int_range(MILLION, eager=True)
     at = (NIGHT - timedelta(hours=1)).replace(tzinfo=None)
     instant = pl.lit(at) + pl.duration(microseconds=number * 3000)

@@ -168,7 +168,7 @@ def test_new_users_get_a_list_unless_the_model_has_none_of_their_items(ws):
     taste = [("newcomer", f"i{n}", LATER + timedelta(minutes=n)) for n in (1, 5, 13, 17)]
     did(ws, *taste, ("pioneer", "unheard-of", LATER), ("u1", "unheard-of", LATER))
     result = feedback(ws, now())
-    # `u1` has a history beside what is unheard-of; the pioneer has nothing else.
+    # `u1` has a history beside the new item; the other user has nothing else.
     assert result.foldin.users_refreshed == 2
     assert "1 user are for items unknown to the live model" in result.text()
     rows = lists(ws, ["newcomer", "pioneer"])
@@ -241,7 +241,7 @@ def test_a_pass_in_the_future_takes_nothing_in(ws, command):
     assert ws.lake.read("events").equals(known)
 
 
-def test_a_patch_for_what_is_no_longer_live_is_made_again(second, monkeypatch):
+def test_a_patch_for_a_replaced_base_is_made_again(second, monkeypatch):
     ws = second
     did(ws, ("u1", shown(ws, "u1")["u1"][0], LATER))
     ingest_landed(ws, now())

@@ -1,4 +1,4 @@
-"""Upkeep of a shop that has nights behind it: all data that a command may still read are there."""
+"""Maintenance after several nights: all data that a command may still read are kept."""
 
 import os
 from datetime import UTC, datetime, timedelta
@@ -97,7 +97,7 @@ def test_the_next_night_ends_as_it_would_have(shop, tmp_path):
     assert "against the scorer of" in ended[0][1]
 
 
-def test_while_a_night_looks_up_what_to_pin_nothing_goes(shop, tmp_path, monkeypatch):
+def test_while_a_night_chooses_its_pins_nothing_is_removed(shop, tmp_path, monkeypatch):
     ws, verify, left = copied(shop, tmp_path), Lake.verify, []
 
     def meanwhile(lake, table, version=None):

@@ -1,4 +1,4 @@
-"""Each hostile file lies between two good ones: it has its named end, and they are taken in.
+"""Each hostile file is between two good ones: it has its declared outcome, they are ingested.
 
 The pass is the command's, in a process whose memory, and that of the reader it starts, is watched.
 """
@@ -103,9 +103,9 @@ def check_the_rest(passed: Passed, code: int) -> None:
 
 
 def check_set_aside(passed: Passed, one: Hostile) -> None:
-    """The file lies in rejected/, as it came, with its reason; nothing of it is in the lake.
+    """Check that the file is in rejected/, unchanged, with its reason, and none of it in the lake.
 
-    A file that waits, or is not read, lies where it was.
+    A file that waits, or is not read, is at its old place.
     """
     result = passed.of(one)
     assert (result["status"], result["rows"]) == (one.status, 0)
@@ -135,7 +135,7 @@ def test_a_hostile_file_is_set_aside_with_its_reason(refused, one):
     check_set_aside(refused, one)
 
 
-def test_what_is_no_file_stays_where_it_is(refused):
+def test_an_entry_that_is_not_a_file_stays_in_its_place(refused):
     landing = refused.ws.home / "landing" / "events"
     for one in REFUSED:
         if one.status == "not read" and one is not DEVICE:
@@ -179,7 +179,7 @@ def test_the_other_files_of_a_pass_over_big_ones_are_taken_in(big):
     check_the_rest(big, 3)
 
 
-def test_users_are_distinguished_by_what_their_ids_hold(taken):
+def test_users_are_distinguished_by_the_content_of_their_ids(taken):
     users = taken.ws.lake.read("events").select(c.EVENT_ID, c.USER_ID)
     raw = taken.ws.vault.reveal(users[c.USER_ID].unique().to_list())
     named = {name: raw[user] for name, user in users.iter_rows()}

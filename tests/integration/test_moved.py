@@ -1,5 +1,5 @@
-"""A workspace that was copied or moved: what could go wrong is that MLflow, whose database holds
-absolute paths of files, goes on writing into the workspace that it came from."""
+"""A workspace that was copied or moved: MLflow, whose database holds
+absolute paths of files, must not write into the original workspace."""
 
 import hashlib
 import shutil
@@ -103,7 +103,7 @@ def test_artifacts_that_lie_elsewhere_on_purpose_stay_there(two_nights, tmp_path
     assert mentions(copy, elsewhere) == {"experiments.artifact_location"}
 
 
-def test_what_is_no_database_of_mlflow_is_reported(tmp_path):
+def test_a_file_that_is_not_a_database_of_mlflow_is_reported(tmp_path):
     relocate_artifact_uris(tmp_path / "missing.db")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "empty.db").touch()

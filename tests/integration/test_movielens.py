@@ -1,4 +1,4 @@
-"""A second real data set goes from files to lists by config alone: ratings, times in seconds."""
+"""A second real data set, from files to lists by config alone: ratings, times in seconds."""
 
 from pathlib import Path
 

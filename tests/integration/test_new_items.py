@@ -83,7 +83,7 @@ def test_the_night_passes_the_gate_and_the_cold_check(shop):
     assert (second.decision, second.recipe) == ("refresh", "known")
 
 
-def test_a_window_knows_items_before_its_end_that_had_no_users(shop):
+def test_a_window_has_items_before_its_end_without_users(shop):
     ws, first, _ = shop
     run = open_night(ws, first.run_id).run
     train, full = (read_history(run, name) for name in ("train", "full"))
@@ -108,7 +108,7 @@ def test_only_the_family_that_can_lists_them(shop):
     assert "fresh0" in refit.item_ids
 
 
-def test_users_see_new_items_of_what_they_like(shop):
+def test_users_get_new_items_of_their_taste(shop):
     ws, _, _ = shop
     rows = lists(ws, None).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
     shown = rows.filter(pl.col(c.ITEM_ID).is_in([*OLD, "fresh0"]))

@@ -1,4 +1,4 @@
-"""A recipe that predicts ratings goes through the real night, judged by RMSE and MAE as well."""
+"""A complete night with a recipe that predicts ratings, evaluated by RMSE and MAE as well."""
 
 import polars as pl
 import pytest

@@ -258,7 +258,7 @@ def test_a_night_that_a_person_decided_otherwise_is_marked(
     assert_whole(uri_of(home), accepted)
 
 
-def test_what_a_person_deleted_is_shown_again(
+def test_a_version_deleted_by_a_user_is_shown_again(
     registry: Registry, home: Path, trained: Trained
 ) -> None:
     night = night_of(home, trained, "deleted")
@@ -320,7 +320,7 @@ def assert_survives(night: NightRecord, home: Path, call: int, *, after: bool) -
     assert_whole(uri_of(home), night)
 
 
-def test_killed_after_what_is_not_idempotent_by_itself(home: Path, trained: Trained) -> None:
+def test_killed_after_a_call_that_is_not_idempotent(home: Path, trained: Trained) -> None:
     made = calls_of_a_night(home, trained, "calm")
     once = ("create_run", "create_logged_model", "log_outputs", "create_model_version")
     assert set(once) <= set(made)
@@ -339,7 +339,7 @@ def test_killed_at_any_call_and_mirrored_again(home: Path, trained: Trained, aft
         assert_survives(night, home, call, after=after)
 
 
-def test_verify_compares_what_comes_back(
+def test_verify_compares_the_stored_files(
     registry: Registry, home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
 ) -> None:
     version = shown[1].version
@@ -606,7 +606,7 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
 
 
 @pytest.mark.slow
-def test_the_server_shows_what_the_steps_wrote(home: Path, trained: Trained) -> None:
+def test_the_server_shows_the_output_of_the_steps(home: Path, trained: Trained) -> None:
     registry_at(home).mirror_night(night_of(home, trained, "shown"))
     with server(home) as address:
         run_id = runs_of(uri_of(home), "shown")["als"].info.run_id

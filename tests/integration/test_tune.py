@@ -1,4 +1,4 @@
-"""Tuning on a small shop: what it finds, what it never looks at, and how the gate judges it."""
+"""Tuning on a small shop: its result, data that it must not read, and the decision."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def _every_line():
 
 
 def ticking():
-    """A clock that is a second further each time it is looked at."""
+    """A clock that advances by a second with each reading."""
     seconds = count()
     return lambda: float(next(seconds))
 
@@ -179,7 +179,7 @@ def test_the_next_study_begins_with_the_best_of_the_last(tuned, tmp_path):
     assert trials[1].fields == best
 
 
-def test_what_only_the_holdout_knows_changes_nothing(tuned, copy):
+def test_data_of_the_holdout_alone_change_nothing(tuned, copy):
     late = pl.col("timestamp") >= format_instant(UNTIL)
     planted = EVENTS.filter(late).with_columns(
         pl.lit("i79").alias("item_id"), (pl.col("event_id") + "x").alias("event_id")
@@ -216,7 +216,7 @@ def test_a_budget_that_ends_within_the_first_trial_is_reported_and_goes_on(copy)
     assert second.start > 0
 
 
-def test_what_was_measured_once_is_not_measured_again(copy, monkeypatch):
+def test_a_measured_trial_is_not_measured_again(copy, monkeypatch):
     monkeypatch.setattr("pipeline.models.search.Axis.snap", lambda axis, _: axis.high)
     monkeypatch.setattr("pipeline.steps.experiments.tuning.search._STUCK", 3)
     result = tune(copy, AS_OF, budget=1e6, elapsed=ticking(), recipe="als")
@@ -238,7 +238,7 @@ def test_a_blend_moves_its_parts_and_then_mixes_them_anew(copy):
     assert "mixture: selecting it for the best parts" not in again
 
 
-def test_what_does_not_fit_into_memory_is_refused_as_in_a_night(copy, monkeypatch):
+def test_a_trial_larger_than_memory_is_refused_as_in_a_night(copy, monkeypatch):
     monkeypatch.setenv("NIGHTJAR__TRAIN__MEMORY_GB", "0.00001")
     with raises("memory.recipe_too_large"):
         tune(Workspace.open(copy.home), AS_OF, budget=60, elapsed=ticking(), recipe="als")

@@ -1,4 +1,4 @@
-"""Versions side by side and made again: what is shown, what a script gets, what can be gone."""
+"""Comparison and reproduction of versions: tables, JSON output, and missing data."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def rewrite(run, step, name, data):
 
 
 def tamper(run, array):
-    """Move one number of the refit's scorer by as little as there is."""
+    """Change one number of the refit's scorer by the smallest possible step."""
     arrays = run.arrays("refit", "scorer")
     arrays[array] = arrays[array].copy()
     arrays[array].flat[0] = np.nextafter(arrays[array].flat[0], np.float32(9))
@@ -95,7 +95,7 @@ def tamper(run, array):
 
 
 def forget(run, **facts):
-    """Change what a run recorded of its own making."""
+    """Change the provenance that a run recorded."""
     snapshot = run.read(SnapshotFile).model_copy(update=facts)
     rewrite(run, "snapshot", "snapshot.json", snapshot.to_bytes())
 
@@ -194,7 +194,7 @@ def test_the_other_way_round_the_lift_is_the_other_way_round(copy, compared):
     assert mine.lift == pytest.approx(reverse.left / reverse.right - 1)
 
 
-def test_lists_are_what_users_saw_and_no_user_is_named(shop, compared):
+def test_lists_are_the_published_ones_and_no_user_is_named(shop, compared):
     ws, samples = Workspace.open(shop), compared.page.samples
     assert [sample.person for sample in samples] == ["User A", "User B", "User C"]
     whole = [find(ws, number).publication.publication_id for number in (1, 2)]
@@ -291,7 +291,7 @@ def test_a_version_that_mlflow_has_lost_is_reported(copy):
 
 
 def test_versions_that_cannot_be_paired_have_a_reason(copy):
-    """A newer holdout that reaches back into what the older version learnt."""
+    """A newer holdout that overlaps the training data of the older version."""
     run = find(copy, 2).night.run
     split = run.read(SplitFile)
     holdout = Interval(datetime(2024, 1, 15, 9, tzinfo=UTC), split.holdout.end)
@@ -377,7 +377,7 @@ def test_data_that_were_swept_away_are_named(copy):
 
 
 def test_rows_that_are_gone_are_counted(copy):
-    """As after an erasure: a person's rows are no longer in the files of the pinned version."""
+    """As after an erasure: a user's rows are no longer in the files of the pinned version."""
     person, gone = None, 0
     for path in sorted((copy.home / "lake" / "events").rglob("*.parquet")):
         rows = pl.read_parquet(path, hive_partitioning=False)

@@ -1,4 +1,4 @@
-"""A person's word: what a night kept back goes live by name and reason, and never by accident."""
+"""Acceptance by the operator: a kept or blocked recipe goes live only with name and reason."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -26,7 +26,7 @@ WORD = {"by": "Ada", "reason": "the tastes have changed"}
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory, one_night):
-    """A first night, and a second one that is blocked because everybody's taste has changed."""
+    """A first night, and a second one blocked because tastes have changed."""
     home = copy_of(one_night[0], tmp_path_factory.mktemp("word") / "home")
     ws, first = Workspace.open(home), one_night[1]
     land(home, purchases(tastes=1, seed=7), NIGHTS[1], NIGHTS[0])
@@ -49,7 +49,7 @@ def lines(ws, type_):
 def accepted(shop, tmp_path_factory):
     """The blocked night, accepted twice after weeks and maintenance, and started again.
 
-    Returns the workspace, the id of its run, both entries, the result, and what gc had left.
+    Returns the workspace, the id of its run, both entries, the result, and the rest of gc.
     """
     ws = Workspace.open(copy_of(shop[0], tmp_path_factory.mktemp("accepted") / "home"))
     run_id = shop[2]
@@ -83,7 +83,7 @@ def test_a_blocked_night_goes_live_when_a_user_accepts_it(accepted):
     assert decision_of(ws.run(run_id)).kind == "refresh"
 
 
-def test_the_next_night_builds_on_what_was_accepted(accepted, tmp_path):
+def test_the_next_night_builds_on_the_accepted_run(accepted, tmp_path):
     ws = Workspace.open(copy_of(accepted[0].home, tmp_path / "home"))
     land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
     feedback(ws, NIGHTS[2])
@@ -112,7 +112,7 @@ def test_an_accepted_run_cannot_be_accepted_otherwise(accepted):
             accept_run(ws, run_id, **WORD | {"reason": odd})
 
 
-def test_what_was_kept_back_names_the_command_while_it_works(copy):
+def test_a_kept_run_names_the_command_while_it_works(copy):
     ws, first, run_id = copy
     command = f"nightjar gate accept {run_id} --by NAME --reason TEXT"
 
@@ -132,7 +132,7 @@ def test_what_was_kept_back_names_the_command_while_it_works(copy):
     assert advice(run_id) == ((), False)
 
 
-def test_what_was_never_judged_cannot_be_accepted(copy, monkeypatch):
+def test_a_run_without_evaluation_cannot_be_accepted(copy, monkeypatch):
     ws, _, run_id = copy
     from pipeline.steps.nightly import accept
 
@@ -172,7 +172,7 @@ GREY = CONFIG + "\n[gate]\nalpha = 1e-25\ncandidates = 1000000000000000000\n"
 
 @pytest.fixture(scope="module")
 def decided(tmp_path_factory, workspace):
-    """A night that has come to its decision: als is better than the champion, not yet proved."""
+    """A decided night: als is better than the champion, without enough evidence yet."""
     home = tmp_path_factory.mktemp("grey") / "home"
     ws = workspace(home, GREY)
     catalogue(home)
@@ -210,7 +210,7 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 
-def test_what_the_night_does_not_offer_cannot_be_accepted(grey):
+def test_a_recipe_that_the_night_does_not_offer_cannot_be_accepted(grey):
     ws, run_id = grey
     with raises("accept.unknown_recipe"):
         accept_run(ws, run_id, **WORD, recipe="mad")

@@ -1,4 +1,4 @@
-"""Every row ends in exactly one place, and what an event is does not depend on its file."""
+"""Every row ends in exactly one place, and the content of an event does not depend on its file."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Landing, repeating, re-ordering, ingesting and dying in any order, against plain dicts."""
+"""Landing, repeating, re-ordering, ingesting and being killed in any order, against plain dicts."""
 
 import gzip
 import os
@@ -38,7 +38,7 @@ Row = tuple[str, str, str, str, str]
 
 
 class Ingesting(RuleBasedStateMachine):
-    """The real thing, and beside it what must come of each row."""
+    """A real workspace, and the expected outcome of each row."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Landing, ingesting, training, publishing and dying in any order, against a plain account.
+"""Landing, ingesting, training, publishing and being killed in any order, against a plain account.
 
 Files are the chaos shop's: new, repeated and re-ordered ones, with late, bad and contradictory
 rows.
@@ -43,7 +43,7 @@ AT_NIGHT = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
 
 
 class Looping(RuleBasedStateMachine):
-    """The real thing after its first night, and beside it what must come of what is done."""
+    """A real workspace after its first night, and the expected result of each action."""
 
     start: ClassVar[tuple[Path, ExpectedState]]
 

@@ -1,4 +1,4 @@
-"""Each metric against its ten lines, on random users and on those at the edges."""
+"""Each metric against a plain reference, on random users and on edge cases."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_each_metric_is_its_ten_lines(users: list[User], depths: list[int]) -> N
         np.testing.assert_allclose(values, expected, atol=1e-12, err_msg=f"{name}@{k}")
 
 
-def test_no_user_is_judged_by_what_others_want() -> None:
+def test_no_user_is_evaluated_by_targets_of_others() -> None:
     random = np.random.default_rng(3)
     users: list[User] = [
         (
@@ -204,7 +204,7 @@ def test_a_perfect_list_scores_one_and_a_missing_item_costs() -> None:
     }
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     lists, truth = written([([3, 1], {1, 3}, 0)])
     with pytest.raises(ValueError, match="2 lists do not match the ground truth of 1 users"):
         measure(ragged([[1], [2]]), truth, 5)

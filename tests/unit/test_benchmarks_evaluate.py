@@ -70,7 +70,7 @@ def test_peers_that_say_the_same_are_timed(tmp_path: Path, monkeypatch: pytest.M
         asked(tmp_path, means)
 
 
-def test_without_peers_the_error_names_what_it_needs(tmp_path: Path) -> None:
+def test_without_peers_the_error_names_their_script(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "benchmarks/evaluate.py", "--peers", tmp_path / "none"],
         capture_output=True,

@@ -54,7 +54,7 @@ def test_a_model_that_is_not_trained_again_is_its_own_equal(events, monkeypatch)
     assert near.folded_ndcg_at_10 == near.retrained_ndcg_at_10 > 0
 
 
-def test_what_it_promises_is_printed_with_the_cron(capsys):
+def test_the_promise_is_printed_with_the_cron(capsys):
     foldin.print_fresh(foldin.Fresh("x", "als", 9, 5000, 4.0, 61.0, 3.0, 5.0, 5.5, 2))
     printed = capsys.readouterr().out
     assert "MISSED  aim: 95 % within 60 s" in printed

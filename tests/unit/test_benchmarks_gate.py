@@ -56,7 +56,7 @@ def test_what_a_night_sees_has_the_spread_that_it_is_made_of():
     assert np.corrcoef(seen[:, 100], seen[:, 101])[0, 1] > 0.8
 
 
-def test_figures_are_held_against_what_was_asked():
+def test_figures_are_compared_with_the_requested_ones():
     assert near("", 1.19, 1.0).ok
     assert not near("", 1.25, 1.0).ok
     assert rate("", 0.014, 0.011).ok  # 22 switches in 2,000 years are 22 ± 5

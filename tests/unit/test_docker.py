@@ -30,7 +30,7 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
 
 
 def variables() -> dict[str, str]:
-    """Variable of compose.yaml -> what follows its name, such as ":?sentence"."""
+    """Variable of compose.yaml -> the text after its name, such as ":?sentence"."""
     text = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
     return dict(re.findall(r"\$\{(\w+)([^}]*)\}", text))
 
@@ -41,7 +41,7 @@ def test_ports_are_bound_to_loopback() -> None:
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def test_what_runs_on_reports_its_health() -> None:
+def test_services_that_keep_running_report_their_health() -> None:
     running = {name: service for name, service in SERVICES.items() if name != ENDS}
     assert running
     for name, service in running.items():
@@ -194,7 +194,7 @@ def test_mlflow_asks_for_a_login_that_its_clients_have() -> None:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_images_copy_what_is_there_and_what_the_build_may_see(dockerfile: Path) -> None:
+def test_images_copy_files_that_exist_and_are_in_the_build_context(dockerfile: Path) -> None:
     let_in = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text("utf-8"), re.MULTILINE)
     copied = [
         source
@@ -215,7 +215,7 @@ def test_compose_repeats_no_setting_of_a_single_machine() -> None:
     assert not [name for name, value in set_here.items() if settings.get(name) == str(value)]
 
 
-def test_what_compose_sets_wins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_values_of_compose_take_precedence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     entrypoint = runpy.run_path(str(DOCKER / "entrypoint.py"))
     given = {"NIGHTJAR_HOME": str(tmp_path), "AIRFLOW__API__HOST": "0.0.0.0"}
     monkeypatch.setattr(os, "environ", given)

@@ -50,7 +50,7 @@ def settings_of(process: subprocess.CompletedProcess[str], *arguments: str) -> d
 
 
 def library() -> Path:
-    """Return where `import mlflow` leads from the repository's root, as a fresh process sees it."""
+    """Return the file that `import mlflow` loads in a fresh process at the repository's root."""
     asked = "import importlib.util as u; print(u.find_spec('mlflow').origin)"
     process = subprocess.run(
         [sys.executable, "-c", asked], cwd=ROOT, capture_output=True, text=True, check=True
@@ -109,7 +109,7 @@ def test_over_postgresql(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [True, False])
-def test_what_is_no_workspace_is_an_error(tmp_path: Path, made: bool) -> None:
+def test_a_folder_that_is_not_a_workspace_is_an_error(tmp_path: Path, made: bool) -> None:
     if made:
         (tmp_path / "var").mkdir()
     refused = serve(cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""Nothing of a file's names or values steers a terminal, or looks like another line."""
+"""Names and values of a file never control a terminal, or look like another line."""
 
 import io
 import json

@@ -207,7 +207,7 @@ def test_the_type_of_a_ledger_entry_is_its_class() -> None:
     assert not compared
 
 
-def test_modules_say_what_they_promise() -> None:
+def test_modules_state_their_guarantees() -> None:
     silent = [name(p) for p in modules("pipeline", "dags") if not ast.get_docstring(parse(p))]
     assert not silent
 
@@ -231,7 +231,7 @@ def test_artefacts_have_types() -> None:
     assert len(untyped) < 20, untyped
 
 
-def test_every_folder_of_the_pipeline_is_a_known_room() -> None:
+def test_every_folder_of_the_pipeline_has_a_layer() -> None:
     folders = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()}
     assert folders - {"__pycache__"} == set(ROOMS)
     assert len(STEPS) > 5
@@ -420,7 +420,7 @@ def test_decisions_are_numbered_and_complete() -> None:
             assert heading in text, f"{record.name} lacks {heading}"
 
 
-def test_the_changelog_knows_the_version() -> None:
+def test_the_changelog_has_the_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 

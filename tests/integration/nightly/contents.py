@@ -32,7 +32,7 @@ def same_outcome(one, other):
 
 
 def page_of(run):
-    """The content of a run's page, as it lies beside it."""
+    """Return the content of a run's page, from the file beside it."""
     return NightPage.parse(page_files(run)["page.json"].read_bytes(), "page.json")
 
 

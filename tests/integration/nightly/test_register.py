@@ -46,7 +46,7 @@ def test_a_night_has_one_page_with_its_churn(shop):
     assert {path.parent.name for name, path in only.items() if ".svg" in name} == {"gate"}
 
 
-def test_aliases_follow_what_is_live(shop):
+def test_aliases_follow_the_live_version(shop):
     assert registry(Workspace.open(shop[0])).aliases() == {"champion": 2, "previous": 1}
 
 

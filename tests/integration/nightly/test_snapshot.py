@@ -1,4 +1,4 @@
-"""The start of a night: same as-of and config, same run; what makes another one."""
+"""The start of a night: as-of and config determine the run; changes that give another one."""
 
 from datetime import timedelta
 

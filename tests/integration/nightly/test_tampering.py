@@ -100,7 +100,7 @@ def test_a_ledger_without_the_step_is_an_error(unpublished):
         publish(ws, run_id)
 
 
-def test_items_that_the_run_does_not_know_are_not_published(unpublished):
+def test_items_outside_the_run_are_not_published(unpublished):
     """Lists and ledger were both written anew, with a chain that holds."""
     ws, run_id = unpublished
     before, run, path = ws.lake.read("publications"), ws.run(run_id), ws.home / "ledger.jsonl"

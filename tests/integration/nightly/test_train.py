@@ -1,4 +1,4 @@
-"""The training of a night: what it takes, and what memory cannot hold."""
+"""The training of a night: its cost, and recipes that need more memory than there is."""
 
 import pytest
 

@@ -49,7 +49,7 @@ def cleaned(frame: pl.DataFrame, column: str = c.VALUE, **policy: Any) -> list[A
         ({"missing": "indicator"}, None),
     ],
 )
-def test_what_is_missing_or_not_finite_is_filled(policy: dict[str, Any], fill: float) -> None:
+def test_missing_and_infinite_values_are_filled(policy: dict[str, Any], fill: float) -> None:
     frame = values(1.0, None, 1.0, NAN, 3.0, INF, 11.0, -INF)
     assert cleaned(frame, **policy) == [1.0, fill, 1.0, fill, 3.0, fill, 11.0, fill]
 
@@ -152,7 +152,7 @@ def test_an_outlier_does_not_leak_into_what_is_filled_in(outliers: str, mean: fl
     assert figures.fill == pytest.approx(mean)
 
 
-def test_what_is_filled_in_is_not_cut() -> None:
+def test_filled_values_are_not_cut() -> None:
     filled = cleaned(values(1.0, None), missing="constant", constant=99, outliers="clip", maximum=5)
     assert filled == [1.0, 99.0]
 

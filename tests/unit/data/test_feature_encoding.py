@@ -19,7 +19,7 @@ ITEMS = tuple(f"i{n}" for n in range(8))
 
 
 def window(items=ITEMS, users=("ann", "bob", "eve")) -> History:
-    """Everybody has everything, one day before the end."""
+    """All users have all items, one day before the end."""
     rows = [(u, i, END - timedelta(days=1), 1.0) for u in users for i in items]
     schema = {
         c.USER_ID: pl.String(),
@@ -118,7 +118,7 @@ def test_the_kind_of_a_further_column_is_read_off_its_values(values, names):
     assert list(features(f=values)) == names
 
 
-def test_what_has_no_information_on_taste_is_no_feature():
+def test_columns_without_information_on_taste_are_not_features():
     days = [END - timedelta(days=n % 2) for n in range(8)]
     assert features(available=[True, False] * 4, created_at=days) == {}
     assert add_features(window()).item_features is None

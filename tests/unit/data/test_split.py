@@ -97,7 +97,7 @@ def test_a_planted_leak_is_in_the_truth_and_in_no_catalogue() -> None:
 
 
 def crowd(days: int, a_day: int = 10) -> pl.DataFrame:
-    """Everybody buys once on day 0; then `a_day` other users buy something new every day."""
+    """All users buy once on day 0; then `a_day` other users buy something new every day."""
     known = [(f"u{n}", "start", 0.0) for n in range(days * a_day)]
     return log(*known, *((f"u{n}", f"i{n}", 1.0 + n // a_day) for n in range((days - 1) * a_day)))
 

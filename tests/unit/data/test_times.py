@@ -73,7 +73,7 @@ def test_of_a_repeated_hour_the_first_is_meant_and_a_skipped_one_is_none():
     ["", "never", "2024-13-01", "2024-02-30 10:00:00", "2024-03-01T25:00:00Z", "20240301",
      "2024-03-01T10:00:00+25:00", "2024-03-01T10:00:00+02:75", "2024-03-01T10:00:00Z!", "10:00"],
 )  # fmt: skip
-def test_what_is_no_time_is_none(text):
+def test_text_that_is_not_a_time_is_none(text):
     assert instants(text, timezone="UTC") == [None]
     assert instants(text) == [None]
 

@@ -57,7 +57,7 @@ def whens(count: int) -> list[Interval]:
 
 
 def values(rng, n: int, tau: float, replicates: int = REPLICATES, noise: float = 0.05):
-    """Users of one taste; each fit has luck with single users, and with all of them (τ)."""
+    """Users of one taste; each fit adds a random error per user, and one of all users (τ)."""
     taste = rng.uniform(0.1, 0.5, n)
     luck = tau * 0.3 * rng.standard_normal((replicates, 1))
     return taste + luck + noise * rng.standard_normal((replicates, n))
@@ -165,7 +165,7 @@ def test_equal_fits_do_not_switch_and_a_planted_change_is_detected():
     assert calibration.seed_noise
 
 
-def test_what_is_planted_has_about_the_size_that_was_wanted_and_is_measured():
+def test_a_planted_change_has_about_the_requested_size_and_is_measured():
     for size in (0.5, 0.8, 0.9):
         blocks = shop(better=size)
         calibration = calibrate(blocks, CONFIG)

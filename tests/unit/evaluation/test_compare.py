@@ -54,7 +54,7 @@ def test_the_luck_of_the_seed_is_what_a_bootstrap_over_users_misses() -> None:
         (200, 0.1, 30, None),
     ],
 )
-def test_what_cannot_be_judged_has_a_reason(
+def test_a_comparison_that_is_not_possible_has_a_reason(
     n: int, level: float, moved: int, reason: str | None
 ) -> None:
     b = np.full(n, level)

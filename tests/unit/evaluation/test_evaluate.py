@@ -35,7 +35,7 @@ AS_OF = START + timedelta(days=40)
 
 @dataclass(frozen=True, eq=False)
 class Ranked(Scorer):
-    """Everybody gets the same ranking: a plain scorer whose lists can be read off."""
+    """All users get the same ranking: a plain scorer whose lists can be read off."""
 
     capabilities: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=True)
     item_scores: NDArray[np.float32]
@@ -105,7 +105,7 @@ def values(frame: pl.DataFrame, column: str) -> dict[str, float | None]:
     return dict(frame.select(c.USER_ID, column).iter_rows())
 
 
-def test_users_are_judged_by_what_they_went_for() -> None:
+def test_users_are_evaluated_by_their_targets() -> None:
     history, holdout = night()
     evaluation = evaluate(ranked(history, "d", "c", "b", "a"), history, holdout, k=2)
     users = evaluation.users
@@ -121,7 +121,7 @@ def test_users_are_judged_by_what_they_went_for() -> None:
     assert evaluation.metrics["recall_at_2"] == 0.5
 
 
-def test_discovery_neither_lists_nor_asks_for_what_was_had() -> None:
+def test_discovery_neither_lists_nor_expects_earlier_items() -> None:
     history, holdout = night("discovery")
     evaluation = evaluate(ranked(history, "a", "b", "c", "d"), history, holdout, k=1)
     assert values(evaluation.users, NDCG) == {"ann": 1.0, "bob": 0.0, "cat": 0.0}
@@ -303,7 +303,7 @@ def test_a_stored_scorer_answers_over_its_own_catalogue() -> None:
     assert values(pair.stored, RECALL) == {"ann": 0.5, "bob": 0.0}
 
 
-def test_in_discovery_an_older_scorer_is_not_charged_for_what_was_bought_since() -> None:
+def test_in_discovery_an_older_scorer_is_not_charged_for_later_purchases() -> None:
     history, holdout = night("discovery")
     past = window(*PAST[:2], ("bob", "b", 0), ("dan", "d", 0), ("cat", "c", 0), end=CUTOFF)
     stored = ranked(past, "a", "c", "d")
@@ -312,7 +312,7 @@ def test_in_discovery_an_older_scorer_is_not_charged_for_what_was_bought_since()
     assert values(pair.stored, NDCG)["ann"] == values(pair.tonight, NDCG)["ann"] == 1.0
 
 
-def test_in_discovery_what_tonight_forgot_is_no_discovery() -> None:
+def test_in_discovery_items_that_tonight_lost_do_not_count() -> None:
     full = log(*PAST, *HOLDOUT)
     damaged = full.filter((pl.col(c.USER_ID) != "dan") | (pl.col(c.TIMESTAMP) >= CUTOFF))
     damaged = pl.concat([damaged, log(("dan", "a", 5), ("bob", "d", 5))])

@@ -38,7 +38,7 @@ def test_lists_are_scored_as_if_they_had_been_live():
     assert scores.hit_rate.mean == pytest.approx(0.5)
 
 
-def test_what_a_user_had_before_can_be_in_no_list_of_new_things():
+def test_earlier_items_are_in_no_list_of_new_items():
     did, before = [("ann", "a", 0.5), ("ann", "b", 0.6)], [("ann", "b", -3.0)]
     assert scored(lists(ann="ab"), did, before).events == 1
     assert scored(lists(ann="ab"), did, before, task="repeat").events == 2

@@ -1,4 +1,4 @@
-"""Live lists against what happened, on shops small enough to count by hand."""
+"""Live lists against later events, on shops small enough to count by hand."""
 
 import json
 import math
@@ -54,7 +54,7 @@ def test_an_event_of_the_same_item_twice_is_two_events_of_one_truth():
     assert row.ndcg.se is None and row.ndcg.lo is None
 
 
-def test_what_is_behind_k_is_no_hit():
+def test_an_item_after_place_k_is_not_a_hit():
     long = lists({("p1", "ann"): "abcde", ("p1", c.FALLBACK_USER): "x"})
     assert the(run(log(("ann", "d", at(1))), shown=long)).hit_rate.mean == 0.0
     assert the(run(log(("ann", "c", at(1))), shown=long)).ndcg.mean == pytest.approx(0.5)
@@ -149,7 +149,7 @@ def test_users_without_a_list_are_shown_the_one_for_anyone():
     assert the(result, name="cold").users == 1
 
 
-def test_groups_are_quartiles_of_what_was_had_before():
+def test_groups_are_quartiles_of_earlier_events():
     names = [f"u{n}" for n in range(1, 9)]
     had = [(name, "a", at(-n)) for count, name in enumerate(names, 1) for n in range(1, count + 1)]
     past = log(*had, *((name, "a", at(1)) for name in names))
@@ -180,7 +180,7 @@ def test_no_publication_and_no_event():
     assert active_publications(publications(), SPAN) == []
 
 
-def test_only_what_can_have_been_shown_is_read():
+def test_only_lists_that_can_have_been_shown_are_read():
     table = publications(
         ("old", 1, None, "6", at(-30), at(-30)),
         ("oldpatch", 2, "old", "6", at(-28), at(-28)),

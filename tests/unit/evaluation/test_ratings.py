@@ -1,4 +1,4 @@
-"""RMSE and MAE equal a plain loop; who and what is not known is left out, and counted."""
+"""RMSE and MAE equal a plain loop; unknown users and items are left out, and counted."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -91,7 +91,7 @@ def test_strangers_and_new_items_are_left_out_and_counted():
     assert rating_errors(scorer, history, strange[:0]) == {"ratings": 0.0}
 
 
-def test_of_whom_nothing_is_known_nothing_is_judged():
+def test_unknown_users_and_items_are_not_evaluated():
     events = log()
     parts = split_of(events)
     looked = events.with_columns(

@@ -59,7 +59,7 @@ def test_the_better_recipe_is_better_and_never_the_other_way(windows):
     assert not EarlierWindows([], 20).better(GOOD, BAD)
 
 
-def test_what_is_hopeless_on_one_window_is_not_tried_on_the_next(windows):
+def test_a_trial_far_behind_on_one_window_is_not_tried_on_the_next(windows):
     trials = EarlierWindows(windows, 20)
     trials.better(BAD, GOOD)
     tried = {at for recipe, at in trials._values if recipe == BAD.hash}
@@ -72,7 +72,7 @@ def test_only_the_better_one_is_kept_in_memory(windows):
     assert {recipe for recipe, *_ in trials._scorers} == {GOOD.hash}
 
 
-def test_what_cannot_be_trained_is_left_out(windows):
+def test_a_recipe_that_cannot_be_trained_is_left_out(windows):
     messages: list[str] = []
     broken = recipe_from({"family": "als", "device": "cuda"})
     trials = EarlierWindows(windows, 20, messages.append)
@@ -91,7 +91,7 @@ def test_a_pool_values_lists_as_the_holdout_does(windows):
             assert 0 < coverage <= 1
 
 
-def test_lists_that_may_repeat_are_pooled_with_what_was_had(events):
+def test_lists_that_may_repeat_are_pooled_with_earlier_items(events):
     repeating = window(events, CUTOFF, policy="repeat")
     trials = EarlierWindows([repeating], 20)
     assert not trials.discovery
@@ -103,7 +103,7 @@ def test_lists_that_may_repeat_are_pooled_with_what_was_had(events):
     )
 
 
-def test_a_family_climbs_to_what_is_better(windows):
+def test_a_family_climbs_to_better_values(windows):
     start = BAD.model_copy(update={"regularization": 1.0, "factors": 8, "tune": ("alpha",)})
     messages: list[str] = []
     selected = select_hyperparameters(start, EarlierWindows(windows, 20), messages.append)
@@ -114,7 +114,7 @@ def test_a_family_climbs_to_what_is_better(windows):
     assert coordinate_search(GOOD, "alpha", span, EarlierWindows([], 20), messages.append) == GOOD
 
 
-def test_a_blend_selects_its_parts_and_drops_what_adds_nothing(windows):
+def test_a_blend_selects_its_parts_and_drops_those_without_effect(windows):
     recipe = recipe_from(
         {
             "family": "blend",

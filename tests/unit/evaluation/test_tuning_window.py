@@ -144,7 +144,7 @@ def test_stability_is_the_overlap_of_two_nights_in_a_pool_too(events, recipe, po
     assert kept == pytest.approx(wanted, abs=1e-9)
 
 
-def test_what_was_not_there_on_the_previous_day_is_not_in_its_lists(events):
+def test_new_items_are_not_in_lists_of_the_previous_day(events):
     tuning = window(with_a_new_item(events))
     (pool,) = EarlierWindows([tuning], 10).pools({"one": TREND})
     new = pool.stability.part_scores.item < 0
@@ -182,7 +182,7 @@ def test_lists_without_hits_score_nothing_however_stable():
     assert utility(0.1, 0.81) == pytest.approx(0.1 * 0.81**STABILITY_WEIGHT)
 
 
-def test_what_could_not_win_with_lists_that_stay_is_not_trained_twice(events):
+def test_a_trial_that_stable_lists_cannot_save_is_not_trained_twice(events):
     trials = EarlierWindows([window(events)], 20)
     assert not trials.better(TREND, ALS)
     assert TREND.hash not in trials._stability

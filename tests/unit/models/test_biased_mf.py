@@ -1,4 +1,4 @@
-"""Predicted ratings: the biases are a least squares, the factors find what biases cannot."""
+"""Predicted ratings: the biases are a least squares, the factors model the rest."""
 
 from datetime import UTC, datetime, timedelta
 

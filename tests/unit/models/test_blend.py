@@ -134,7 +134,7 @@ def test_blends_of_blends_go_to_disk_and_back():
     assert again.capabilities == scorer.capabilities == recipe.capabilities
 
 
-def test_it_can_do_what_all_of_its_parts_can():
+def test_it_has_the_capabilities_that_all_parts_share():
     assert blend(parts={"own": OWN}).capabilities.repeats_only
     assert not blend(parts={"own": OWN, "als": ALS}).capabilities.repeats_only
     assert blend(parts={"als": ALS}).capabilities.fold_in

@@ -82,7 +82,7 @@ def test_without_pools_or_anything_to_try_the_start_stays():
     assert choose([one], start, grid={}) == start
 
 
-def test_the_trend_is_detected_and_spares_what_stands_still():
+def test_the_trend_is_detected_and_spares_steady_items():
     fresh = np.arange(40) % 2
 
     def trends(trend, spread):

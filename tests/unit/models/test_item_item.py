@@ -273,7 +273,7 @@ def test_the_inverse_is_the_same_for_any_number_of_threads():
     np.testing.assert_allclose(results[0], np.tril(np.linalg.inv(gram)), rtol=1e-6, atol=1e-12)
 
 
-def test_what_cannot_be_inverted_is_one_sentence():
+def test_a_singular_matrix_is_one_sentence():
     with raises("model.singular"):
         invert(np.asfortranarray([[1.0, 2.0], [2.0, 1.0]]), "ease", 0.5)
 

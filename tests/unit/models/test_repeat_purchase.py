@@ -58,7 +58,7 @@ def shop(days=200, n_users=120, seed=0):
 
 
 def later(rows, days):
-    """The same events, seen that many days earlier, and what comes in these days."""
+    """The same window, that many days earlier, and the events of these days."""
     before = [(u, i, age - days, w) for u, i, age, w in rows if age > days]
     return before, {(u, i) for u, i, age, _ in rows if age <= days}
 

@@ -237,7 +237,7 @@ def test_it_selects_its_base_and_then_itself():
     assert Ridge(factors_of=BASE).hash != Ridge(factors_of=Als()).hash
 
 
-def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
+def test_memory_includes_features_and_the_vectors_of_the_base():
     history = with_groups(grouped())
     bare = replace(history, item_features=None, cold_items=None, user_features=None)
     assert Ridge(factors_of=BASE).peak_bytes(bare) == BASE.peak_bytes(bare)
@@ -248,7 +248,7 @@ def test_memory_knows_of_features_and_of_the_vectors_of_its_base():
     assert BASE.peak_bytes(bare) < short < long
 
 
-def test_an_item_of_which_nothing_is_known_is_answered_for_by_its_events():
+def test_an_item_without_features_is_predicted_from_its_events():
     history = with_groups(grouped(), cold_items=False, users=False)
     rows = [[int(item[1])] for item in history.item_ids.tolist()]
     rows[0] = []
@@ -258,4 +258,4 @@ def test_an_item_of_which_nothing_is_known_is_answered_for_by_its_events():
     assert np.isfinite(scores).all()
     changed = (scores != expected).any(axis=1)
     assert not changed[0]
-    assert changed[1:].all()  # these are answered for by what is known of them
+    assert changed[1:].all()  # these are predicted from their features

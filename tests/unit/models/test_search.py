@@ -89,7 +89,7 @@ def test_a_recipe_is_read_where_it_was_moved_to():
     }
 
 
-def test_what_is_no_number_or_outside_its_span_stands_nowhere():
+def test_values_that_are_not_numbers_or_outside_the_span_have_no_place():
     among = axes(ALS)
     odd = ALS.model_copy(update={"half_life_days": None, "alpha": 5000.0})
     assert current_values(odd, among) == {"regularization": 3.0}

@@ -52,7 +52,7 @@ def shop(seed=0, days=70, change=None, since=0, n_users=60):
 
 
 def judged(events, *, items=ITEMS, qualities=(), restarts=None, end=END, config=CONFIG):
-    """Judge all signals of events, of which those before the windows are known of."""
+    """Judge all signals of events, of which those before the windows are the known ones."""
     start = windows_at(end, config).span.start
     old = events.filter(pl.col(c.TIMESTAMP) < start)
     known = Known(old[c.USER_ID].unique(), old[c.ITEM_ID].unique())

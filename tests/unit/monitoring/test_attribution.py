@@ -1,4 +1,4 @@
-"""Answers to lists, on days small enough to count by hand; fast joins against a plain reference."""
+"""Responses to lists, on small days counted by hand; fast joins against a plain reference."""
 
 import json
 import math
@@ -140,7 +140,7 @@ def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
 
 
 def test_an_event_answers_the_last_showing_that_held_its_item():
-    """The drawing of the module, and what a patch does."""
+    """The drawing of the module, and the effect of a patch."""
     table = publications(
         ("p1", 1, None, "7", at(-9), at(-30)),
         ("p2", 2, None, "8", at(0), at(6)),

@@ -71,7 +71,7 @@ def test_a_weekday_that_differs_every_week_is_no_drift():
     assert scores(cells(plain), REFERENCE)[0] > 4
 
 
-def test_what_is_too_small_to_matter_is_none_however_sure():
+def test_a_negligible_distance_is_none_however_certain():
     rng = np.random.default_rng(3)
     moved = LAW.copy()
     moved[0], moved[20] = moved[0] - 0.01, moved[20] + 0.01

@@ -175,7 +175,7 @@ def test_days_on_which_a_shop_is_closed_are_no_reference():
         assert report.status in (DriftStatus.STABLE, DriftStatus.NO_EVENT), report.sentence
 
 
-def test_what_was_reported_begins_its_reference_anew():
+def test_a_reported_drift_starts_a_new_reference():
     changed = shop(change=another_item, since=3)
     report = judged(changed)
     since = {signal.name: signal.since for signal in report.signals if signal.since}
@@ -196,7 +196,7 @@ def test_nothing_after_the_end_is_looked_at(stable):
     assert plain(judged(stable, end=end)) == plain(before)
 
 
-def test_what_the_data_lack_is_no_signal():
+def test_missing_columns_give_no_signal():
     bare = shop().with_columns(pl.lit("view").alias(c.KIND), pl.lit(1.0).alias(c.VALUE))
     empty = ITEMS.clear()
     assert set(named(judged(bare, items=empty))) == {

@@ -1,4 +1,4 @@
-"""The policy: enough, drift, and what a retrain waits for."""
+"""The policy: enough data, drift, and the conditions that delay a retrain."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -54,7 +54,7 @@ def test_answers_are_a_line_a_group_and_notes_below():
     assert attribution_table(replace(ATTRIBUTION, rows=())).startswith("No list was live")
 
 
-def test_notes_name_only_what_there_was():
+def test_notes_name_only_events_that_exist():
     notes = attribution_table(
         replace(ATTRIBUTION, late=4, unshown=5, claims=Claims(0, 0, 0))
     ).splitlines()

@@ -40,7 +40,7 @@ def days():
     }
 
 
-def test_a_row_holds_what_a_policy_came_to(days):
+def test_a_row_holds_the_result_of_a_policy(days):
     nightly, adaptive, never = summary(days, PLANT)
     assert (nightly.nights, adaptive.nights, never.nights) == (9, 2, 0)
     assert nightly.training_seconds == 18.0

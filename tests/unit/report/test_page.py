@@ -51,7 +51,7 @@ SECTIONS = [
 
 
 class Page(HTMLParser):
-    """Checks that the page is well formed, and gathers its texts and what it would load."""
+    """Checks that the page is well formed, and gathers its texts and resources."""
 
     VOID = frozenset({"meta", "img", "br"})
 
@@ -167,7 +167,7 @@ def test_the_quality_of_the_data_is_shown() -> None:
     assert "Quarantine" not in written(unknown)[1].texts
 
 
-def test_what_training_took_is_shown_longest_first() -> None:
+def test_costs_of_training_are_shown_longest_first() -> None:
     mad, slow = pages.evaluation(0.07), pages.cost(1.0, 1.0, 1.0, 9, 9.0)
     night = changed(
         NIGHT,
@@ -186,7 +186,7 @@ def test_what_training_took_is_shown_longest_first() -> None:
     assert "Training cost" not in written(changed(NIGHT, costs={}))[0]
 
 
-def test_what_the_data_chose_is_shown() -> None:
+def test_selected_hyperparameters_are_shown() -> None:
     assert "als: alpha 3 <b>" in written(NIGHT)[1].texts
     assert "Hyperparameters selected" not in written(changed(NIGHT, selected={}))[0]
 
@@ -293,7 +293,7 @@ def stored(page: NightPage) -> bytes:
     return json.dumps(page.plain(), sort_keys=True, allow_nan=False).encode()
 
 
-def test_what_came_back_and_what_has_moved() -> None:
+def test_responses_and_drift_are_shown() -> None:
     _, page = written(NIGHT)
     rates = ["3.1 %", "2.00 % (1.80 % to 2.20 %)", "1.10 % (1.00 % to 1.20 %)"]
     money = ["1,234.50", "0.0200 (0.0150 to 0.0300)", "4.0 % (0.0 % to 9.0 %)"]
@@ -312,7 +312,7 @@ def test_what_came_back_and_what_has_moved() -> None:
     assert "1 of 3 signals are stable" in texts
 
 
-def test_a_blocked_night_names_first_what_can_be_done() -> None:
+def test_a_blocked_night_names_the_next_step_first() -> None:
     blocked = changed(
         decided(NIGHT, kind="block", sentence="block: volume", recipe="popularity"),
         lifts=(),

@@ -60,7 +60,7 @@ def test_the_lift_counts_the_nights_ahead() -> None:
     assert titles.lift_title([level]) == "als: 0.0 % over the best baseline"
 
 
-def test_a_forest_counts_what_is_clear() -> None:
+def test_a_forest_counts_clear_differences() -> None:
     better = SliceRow("cold", 200, 0.2, 0.1, 1.0, 0.5, 1.5)
     unclear = SliceRow("warm", 200, 0.1, 0.1, 0.0, -0.1, 0.1)
     worse = SliceRow("hot", 200, 0.1, 0.2, -0.5, -0.7, -0.3)

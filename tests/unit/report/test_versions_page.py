@@ -120,7 +120,7 @@ def test_both_sides_stand_beside_each_other() -> None:
     assert ["1", "Milk & Co ●", "Milk & Co ●"] in rows and ["2", "Bread"] in rows
 
 
-def test_what_differs_stands_first_and_everything_below() -> None:
+def test_differences_stand_first_and_everything_below() -> None:
     text = versions_page(PAGE)
     rows = Rows(text).rows
     assert rows.count(["alpha ≠", "3", "<i>4</i>"]) == 2

@@ -106,7 +106,7 @@ def test_an_interval_has_decimals_that_distinguish_its_ends(estimate, text: str)
     assert wording.estimate(*estimate, least=2) == text
 
 
-def test_what_a_person_may_accept_is_named_as_a_command() -> None:
+def test_an_acceptable_recipe_is_named_with_its_command() -> None:
     thin = RuleResult("refresh.last", "als", 120, 200, "underpowered", "120 people")
     command = "`nightjar gate accept RUN --by NAME --reason TEXT`"
     for kind in ("block", "keep"):

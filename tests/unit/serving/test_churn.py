@@ -1,4 +1,4 @@
-"""Churn by hand: what stayed, what went, and for what."""
+"""Churn by hand: kept and removed entries, and the causes."""
 
 from datetime import UTC, datetime
 
@@ -38,7 +38,7 @@ def test_only_the_first_k_of_the_users_asked_for_count():
     assert churn(before, lists({"ann": "xabc"}), ["ann"], k=3).overlap == pytest.approx(2 / 3)
 
 
-def test_what_sold_out_is_stock_and_the_rest_is_data():
+def test_sold_out_items_count_as_stock_and_the_rest_as_data():
     longer = lists({"ann": "abcdef"})
     # a is gone, c and d make room for what is new.
     after = lists({"ann": "bexy"})
@@ -47,7 +47,7 @@ def test_what_sold_out_is_stock_and_the_rest_is_data():
     assert loss.lost == {STOCK: 0.25, DATA: 0.5}
 
 
-def test_what_comes_back_into_stock_pushes_the_last_entry_out():
+def test_an_item_back_in_stock_pushes_the_last_entry_out():
     # z was sold out when the list went live and stands in the stored one: that is stock, too.
     longer, live = lists({"ann": "zabcd"}), lists({"ann": "abcd"})
     after = lists({"ann": "zabc"})

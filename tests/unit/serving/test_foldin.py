@@ -78,7 +78,7 @@ def test_users_without_new_events_would_get_the_list_they_have(recipe, repeat):
     assert folded.filter(~idle).rows() != live.filter(~idle).rows()
 
 
-def test_a_list_follows_what_its_person_did_and_a_new_person_has_one():
+def test_a_list_follows_the_events_of_its_user_and_a_new_user_has_one():
     window = build_history(before_the_night(), NIGHT)
     champion = Als(factors=4, iterations=5, device="cpu").train(window)
     did = weighed([("new", f"i{item:02}", 0.1) for item in (8, 9, 10)])
@@ -131,7 +131,7 @@ def test_what_is_known_of_users_is_what_the_window_knew():
     assert own.item_features is described.item_features
 
 
-def test_what_arrived_since_or_happened_since_is_new():
+def test_events_that_arrived_or_happened_since_are_new():
     rows = pl.DataFrame(
         [
             ("known", "a", -1.0),
@@ -160,7 +160,7 @@ def test_ages_count_from_the_newest_event_or_from_the_as_of():
     assert end_of(NIGHT, NIGHT) == NIGHT + timedelta(microseconds=1)
 
 
-def test_a_patch_is_named_by_what_it_saw():
+def test_a_patch_is_named_by_its_input():
     one = patch_id("p-x", 3, None, NIGHT)
     assert one.startswith("p-x-f") and one == patch_id("p-x", 3, None, NIGHT)
     others = {

@@ -48,7 +48,7 @@ def facts(name):
     }
 
 
-def test_what_sold_out_is_taken_out_and_the_gap_closed():
+def test_sold_out_items_are_removed_and_the_gap_closed():
     got = trim(lists([("u", 1, "a"), ("u", 2, "b"), ("u", 3, "c"), ("v", 1, "b")]), ["b"], 2)
     assert got.select(c.USER_ID, c.POSITION, c.ITEM_ID).rows() == [("u", 1, "a"), ("u", 2, "c")]
 
@@ -161,7 +161,7 @@ def test_a_list_is_the_newest_of_the_chain_that_is_the_persons_own():
     ]  # fmt: skip
 
 
-def test_a_patch_for_what_is_no_longer_live_is_refused():
+def test_a_patch_for_a_replaced_base_is_refused():
     table = published()
     late = patch(table, "p-1", "f1").row(0, named=True)
     with raises("publish.base_replaced"):

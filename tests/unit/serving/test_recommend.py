@@ -13,7 +13,7 @@ END = datetime(2017, 12, 1, tzinfo=UTC)
 
 
 def history():
-    """Two tastes, one who took everything back, ten items."""
+    """Users of two tastes, one user who returned everything, ten items."""
     rows = [(f"u{n}", f"i{(n % 2) * 5 + k}", 1.0) for n in range(8) for k in range(4 - n % 3)]
     rows += [("taker", "i0", 1.0), ("taker", "i0", -1.0)]
     frame = pl.DataFrame(rows, schema=[c.USER_ID, c.ITEM_ID, WEIGHT], orient="row")
@@ -57,7 +57,7 @@ def test_discovery_shows_nothing_that_was_seen(made):
     assert set(build(made, repeat=True, length=10).select(c.USER_ID, c.ITEM_ID).rows()) & seen
 
 
-def test_what_is_gone_never_appears_and_lists_are_not_padded(made):
+def test_removed_items_never_appear_and_lists_are_not_padded(made):
     window = made[0]
     gone = window.item_ids[2:].tolist()
     rows = build(made, repeat=True, gone=gone, length=10)
@@ -75,7 +75,7 @@ def test_users_without_taste_get_the_fallback_and_it_is_marked(made):
     assert taker[c.REASON].unique().to_list() == ["decayed_popularity"]
 
 
-def test_strangers_get_what_anyone_gets(made):
+def test_users_without_events_get_the_fallback(made):
     rows = build(made)
     one, other = (
         rows.filter(pl.col(c.USER_ID) == user)[c.ITEM_ID].to_list()

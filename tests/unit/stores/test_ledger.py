@@ -1,7 +1,7 @@
 """Faults of the ledger, and the required outcomes.
 
 * a retry appends its line again        -> the first one is returned, nothing is added
-* killed while a line is written        -> the half line was never acknowledged; the next one heals
+* killed while a line is written        -> the half line was never acknowledged; the next removes it
 * a line changed, taken out or swapped  -> the chain of sums breaks, and the line is named
 * two writers at once                   -> both lines stand, one behind the other
 """

@@ -64,7 +64,7 @@ def stop(name: str) -> None:
     raise InterruptedError(name)
 
 
-def test_the_draft_of_a_dead_process_goes_and_that_of_a_living_one_stays(run):
+def test_the_draft_of_an_ended_process_goes_and_that_of_a_running_one_stays(run):
     left = run.folder / "train" / ".draft-mad-7-99999"
     left.mkdir()
     (left / "scorer.npz").write_bytes(b"123")

@@ -63,7 +63,7 @@ def test_two_writers_of_one_step(run):
     assert run.steps() == ("features", "train/als")
 
 
-def test_reads_back_what_was_written(run):
+def test_reads_back_the_written_content(run):
     ref = write(run)
     assert (ref.step, ref.rows) == ("features", 3)
     assert run.committed("features") == ref
@@ -187,7 +187,7 @@ def test_a_folder_that_cannot_be_written(tmp_path):
         pass
 
 
-def test_what_was_measured_is_kept_and_checked_but_names_no_output(tmp_path):
+def test_measurements_are_kept_and_checked_but_name_no_output(tmp_path):
     def written(name, seconds, facts=1):
         run = Runs(tmp_path / name).open("20171201T090000Z-0badcafe")
         with run.draft("train/als") as draft:

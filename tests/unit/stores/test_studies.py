@@ -24,12 +24,12 @@ WINDOWS = 3
 
 
 def value_of(values):
-    """Value of a recipe: best at alpha 5, whatever the factors."""
+    """Value of a recipe: best at alpha 5, independent of the factors."""
     return 1.0 - 0.1 * abs(math.log(values["alpha"] / 5.0))
 
 
 def go_on(study, trials, *, halve=False):
-    """Measure some trials; returns what was asked for."""
+    """Measure some trials; return those that were requested."""
     asked_for = []
     for _ in range(trials):
         asked = study.ask()
@@ -55,7 +55,7 @@ def studies(tmp_path):
         yield opened
 
 
-def test_the_start_is_tried_first_then_the_others_then_what_is_proposed(studies):
+def test_the_start_is_tried_first_then_the_others_then_the_proposals(studies):
     other = {"alpha": 7.0, "factors": 16}
     study = studies.begin("one", FACTS, AXES, {"alpha": 500.0}, [other, other])
     first = study.ask()
@@ -91,7 +91,7 @@ def test_the_start_is_never_given_up(studies):
     assert again.state == COMPLETE
 
 
-def test_a_study_that_goes_on_proposes_what_an_unbroken_one_would(tmp_path):
+def test_a_resumed_study_proposes_the_same_as_an_unbroken_one(tmp_path):
     with Studies(tmp_path / "a") as studies:
         unbroken = go_on(studies.begin("one", FACTS, AXES, START), 13)
     asked = []
@@ -103,7 +103,7 @@ def test_a_study_that_goes_on_proposes_what_an_unbroken_one_would(tmp_path):
     assert asked == unbroken
 
 
-def test_what_was_begun_is_read_with_its_facts_and_notes(tmp_path):
+def test_a_started_study_is_read_with_its_facts_and_notes(tmp_path):
     with Studies(tmp_path) as studies:
         assert studies.find("one") is None
         study = studies.begin("one", FACTS, AXES, START)
@@ -191,7 +191,7 @@ def die(home: Path, trials: int) -> str:
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_was_measuring_is_tried_once_more(tmp_path):
+def test_the_trial_of_a_killed_process_is_tried_once_more(tmp_path):
     with Studies(tmp_path / "calm") as studies:
         unbroken = go_on(studies.begin("one", FACTS, AXES, START), 8)
     lost = die(tmp_path / "killed", 4)
@@ -206,7 +206,7 @@ def test_what_a_killed_process_was_measuring_is_tried_once_more(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_killed_two_processes_is_given_up(tmp_path):
+def test_a_trial_that_killed_two_processes_is_given_up(tmp_path):
     assert die(tmp_path, 2) == die(tmp_path, 0)
     with Studies(tmp_path) as studies:
         study = studies.find("one")

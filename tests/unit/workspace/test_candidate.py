@@ -30,7 +30,7 @@ def test_the_newest_one_replaces_the_others():
     assert names([*lines, candidate(5.0, 1)]) == {"tuned": 5.0}  # its study has gone on
 
 
-def test_what_is_champion_or_configured_competes_once():
+def test_a_recipe_that_is_champion_or_configured_competes_once():
     line = candidate(2.0, 1)
     assert names([line], of=champion(line.recipe)) == {}
     assert names([line], {"als": ALS, "mine": line.recipe}) == {"mine": 2.0}

@@ -28,7 +28,7 @@ def test_a_child_answers_and_stays(child):
     assert first["pid"] == second["pid"] != os.getpid()
 
 
-def test_what_it_prints_is_no_answer(child, capfd):
+def test_printed_text_is_not_a_result(child, capfd):
     assert child.call(f"{ME}:chatter") == {"said": True}
     assert capfd.readouterr() == ("", "")
 

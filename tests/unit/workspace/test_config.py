@@ -131,7 +131,7 @@ def test_several_faults_are_counted(file):
 
 
 @pytest.mark.parametrize("text", ["[gate", b"\xff\xfe"])
-def test_what_is_no_toml_is_an_error(file, text):
+def test_text_that_is_not_toml_is_an_error(file, text):
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with raises("config.not_toml"):
         compose(file, {})

@@ -33,7 +33,7 @@ def test_last_is_the_newest_and_month_the_nearest_to_thirty_days():
     assert chosen([]) == {}
 
 
-def test_a_scorer_that_knows_tonights_holdout_is_passed_over():
+def test_a_scorer_trained_on_tonights_holdout_is_passed_over():
     assert chosen([15, 3, 1], lambda night: night.as_of <= days_before(14)) == {"last": "r15"}
     assert chosen([3, 1], lambda night: night.as_of <= days_before(14)) == {}
 

@@ -1,4 +1,4 @@
-"""Before a recipe trains, its estimate is held against what may be taken."""
+"""Before a recipe trains, its estimate is compared with the available memory."""
 
 from types import SimpleNamespace
 

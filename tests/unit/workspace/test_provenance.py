@@ -7,7 +7,7 @@ import pytest
 from pipeline.workspace import provenance
 
 
-def test_what_computes_is_named_with_its_version():
+def test_libraries_are_named_with_their_versions():
     versions = provenance.libraries()
     assert versions["numpy"] == version("numpy") and versions["implicit"] == version("implicit")
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
@@ -15,7 +15,7 @@ def test_what_computes_is_named_with_its_version():
     assert versions == provenance.libraries()
 
 
-def test_what_is_not_installed_is_left_out(monkeypatch):
+def test_missing_libraries_are_left_out(monkeypatch):
     def missing(name):
         if name == "lightgbm":
             raise PackageNotFoundError(name)

@@ -115,7 +115,7 @@ def test_an_account_that_has_not_moved_has_no_sign() -> None:
 
 
 @pytest.mark.parametrize("bad", [(0.1, 0.0), (math.nan, 1.0), (0.1, math.inf), (0.1, -1.0)])
-def test_what_is_no_evidence_is_refused(bad: tuple[float, float]) -> None:
+def test_values_that_are_not_evidence_are_refused(bad: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="must be finite"):
         EProcess(KEY).add(*bad, BLOCK)
 
@@ -145,7 +145,7 @@ def test_a_year_of_looking_passes_a_hundred_points_in_less_than_one_case_in_a_hu
     assert one.e_value == pytest.approx(points[0, -1])
 
 
-def test_what_is_several_times_better_needs_no_months() -> None:
+def test_a_several_times_better_candidate_needs_no_months() -> None:
     # With few hits a block has an error of ±30 %. Four times as good is clear at once.
     assert sum(MIXTURE_WEIGHTS) == pytest.approx(1.0)
     assert filled([(2.87, 0.3**2)]).e_value == 1e6

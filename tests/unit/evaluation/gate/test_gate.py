@@ -490,7 +490,7 @@ HALVED = Reference("last", ALS.users, ALS.users.head(600))
         (evidence(ALS, last=HALVED), "last: the two scorers were evaluated on different users"),
     ],
 )
-def test_what_is_missing_blocks_by_its_name(night: Evidence, words: str) -> None:
+def test_a_missing_figure_blocks_by_its_name(night: Evidence, words: str) -> None:
     for champion in (night.champion, None):
         decision = decide(replace(night, champion=champion), CONFIG)
         if champion is None and night.champion in ("gone", "x"):
@@ -576,7 +576,7 @@ def test_a_decision_is_written_as_plain_json_and_read_back_equal(night: Evidence
 
 
 @pytest.mark.parametrize("night", NIGHTS)
-def test_what_is_offered_is_what_can_be_accepted(night: Evidence) -> None:
+def test_the_offered_recipes_are_those_that_can_be_accepted(night: Evidence) -> None:
     gone = (*CHECKS, data_check("catalogue", False, "half of it is gone"))
     late = replace(night, last=None, skipped=("s",))
     for one in (night, late, replace(night, checks=gone), replace(night, checks=())):
@@ -621,7 +621,7 @@ def test_equal_evidence_in_any_order_gives_one_decision(night: Evidence, seed: i
     assert decide(other, CONFIG) == decide(night, CONFIG)
 
 
-def test_the_past_is_what_decisions_leave() -> None:
+def test_the_history_follows_from_decisions() -> None:
     first = decide(evidence(ALS, champion=None), CONFIG)
     assert build_gate_history([first]).anchors == (first.anchor,)
     assert build_gate_history([first]).ratios == first.ratios

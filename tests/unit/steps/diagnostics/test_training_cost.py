@@ -1,4 +1,4 @@
-"""The cost of a training is measured, reported, and kept out of every sum that must repeat."""
+"""The cost of a training is measured, reported, and excluded from checksums that must repeat."""
 
 import json
 import subprocess
@@ -103,7 +103,7 @@ print(json.dumps([spike.peak_bytes / 2**20, rest.peak_bytes / 2**20]))
     assert 0.7 * 95 < kept < 1.3 * 95
 
 
-def test_what_was_there_before_does_not_count():
+def test_earlier_memory_does_not_count():
     peak = measured("""
 big = np.ones(100_000_000)
 with Meter() as meter:
@@ -133,7 +133,7 @@ def test_the_meter_ends_with_its_block_whatever_happens():
     assert not meter._watch.is_alive()
 
 
-def test_fit_reports_what_it_took():
+def test_fit_reports_its_cost():
     history = small_window()
     scorer, cost = fit("als", Als(factors=2, iterations=3), history, TrainConfig(), lambda _: None)
     assert cost.parameters == scorer.parameters > 2 * (30 + 17)

@@ -1,4 +1,4 @@
-"""Waiting files are found whatever lies around them; unreadable files and folders are reported.
+"""Waiting files are found among any other entries; unreadable files and folders are reported.
 
 What can go wrong:
 * a landing folder is gone, is a file, or may not be read -> one sentence, nothing is taken in
@@ -37,7 +37,7 @@ def ws(tmp_path, monkeypatch):
 
 @pytest.fixture
 def open_place():
-    """A folder that everybody may pass through, as none of pytest's is."""
+    """A folder that all users may enter, as none of pytest's is."""
     place = Path(tempfile.mkdtemp())
     place.chmod(0o755)
     for table in ("items", "users", "events"):
@@ -48,7 +48,7 @@ def open_place():
 
 @contextmanager
 def without_privileges():
-    """Run as a user whom permissions bind; root is not bound."""
+    """Run as a user to whom permissions apply; they do not apply to root."""
     root = os.geteuid() == 0
     if root:
         os.seteuid(UNPRIVILEGED)

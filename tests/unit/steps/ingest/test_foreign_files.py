@@ -74,7 +74,7 @@ def bind(path: Path) -> None:
 
 
 def attack(events: Path, victims: list[Path]) -> None:
-    """Deliver a bad file for each victim, and before it a link from its reason's place."""
+    """Deliver a bad file for each target, and before it a link from the place of its reason."""
     files = ("id>PWNED_BY_LANDING;#.csv", 'import os; os.system("id") # airflow dag.csv', "key.csv")
     for name, victim in zip(files, victims, strict=True):
         (events / f"{name}.reason.txt").symlink_to(victim)
@@ -242,7 +242,7 @@ def never_opened(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     monkeypatch.setattr(os, "open", watched)
 
 
-def test_what_is_not_a_regular_file_is_reported_once_and_then_a_warning(ws, thing, monkeypatch):
+def test_an_irregular_entry_is_reported_once_and_then_a_warning(ws, thing, monkeypatch):
     path, reason = thing
     never_opened(monkeypatch, path)
     land(ws, "orders-1.csv", orders(ROW))
@@ -356,7 +356,7 @@ def unharmed(ws: Workspace, outside: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "hard link"])
-def test_what_takes_the_place_of_a_listed_file_is_not_read(ws, outside, monkeypatch, kind):
+def test_a_replacement_of_a_listed_file_is_not_read(ws, outside, monkeypatch, kind):
     path = land(ws, "orders-1.csv", orders(ROW))
 
     def listed(*args):
@@ -378,7 +378,7 @@ def test_what_takes_the_place_of_a_listed_file_is_not_read(ws, outside, monkeypa
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "hard link"])
-def test_what_takes_its_place_between_check_and_open_is_not_read(ws, outside, monkeypatch, kind):
+def test_a_replacement_between_check_and_open_is_not_read(ws, outside, monkeypatch, kind):
     path = land(ws, "orders-1.csv", orders(ROW))
     foreign, inodes, opened = (outside / "orders-1.csv").stat().st_ino, [], os.open
 
@@ -473,7 +473,7 @@ def test_a_folder_that_becomes_a_link_while_it_is_listed_is_not_entered(ws, outs
 
 @pytest.mark.parametrize("data", [orders(ROW), BAD])
 @pytest.mark.parametrize("kind", ["link", "pipe", "folder", "second name"])
-def test_what_is_swapped_in_before_the_move_goes_back(ws, outside, monkeypatch, data, kind):
+def test_a_replacement_before_the_move_goes_back(ws, outside, monkeypatch, data, kind):
     path = land(ws, "orders-1.csv", data)
     move, swapped = landing._move, []
 
@@ -502,7 +502,7 @@ def test_what_is_swapped_in_before_the_move_goes_back(ws, outside, monkeypatch, 
 
 
 def test_the_bytes_that_are_read_are_those_that_were_summed(ws, outside, monkeypatch):
-    """The child opens the path again: what lies there by then must not be shown."""
+    """The child opens the path again: a file put there in between must not be shown."""
     path = land(ws, "orders-1.csv", orders(ROW))
     (outside / "orders-1.csv").write_text("the-key-of-another-user\n1\n")
 

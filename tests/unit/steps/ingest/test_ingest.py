@@ -25,7 +25,7 @@ ROW = "1,anna,bread,1,2024-03-01 10:00:00"
 
 @pytest.fixture
 def here(monkeypatch):
-    """Read files in this process: what is tested is what happens around that."""
+    """Read files in this process: the tests are about the steps around it."""
     monkeypatch.setattr(Child, "call", parsed_here)
 
 
@@ -68,7 +68,7 @@ def passed(tmp_path_factory):
     return ws, feedback(ws, AT)
 
 
-def test_a_pass_takes_what_is_good_and_names_what_is_not(passed):
+def test_a_pass_ingests_good_files_and_names_bad_ones(passed):
     _, result = passed
     assert result.failed
     outcomes = {
@@ -335,7 +335,7 @@ def test_a_file_that_is_too_big_is_not_opened(tmp_path):
     assert len(sum_of(path, Limits())) == 64
 
 
-def test_a_child_that_dies_sets_the_file_aside(tmp_path):
+def test_a_child_that_is_killed_sets_the_file_aside(tmp_path):
     ws = workspace(tmp_path / "ws", f"{CONFIG}\n[ingest.limits]\nmax_memory_bytes = {256 << 20}\n")
     big = io.BytesIO()
     row = dict.fromkeys(("line", "customer", "sku", "n", "ordered"), "1")

@@ -1,9 +1,9 @@
-"""Upkeep of a workspace, store by store.
+"""Maintenance of a workspace, store by store.
 
 What can go wrong: a version goes that a night at work, a kept one, a calibration or a study has
 pinned; something is taken away that is younger than its store keeps it; a table is touched while
-another process writes it; a file that was taken in half is lost; a held lock hides what could have
-been done.
+another process writes it; a file that was taken in half is lost; a held lock hides possible
+removals.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def ws(taken, tmp_path):
 
 
 def night(ws: Workspace, run_id: str, age: float = 0, *, decided: bool = False) -> Run:
-    """Write what a night has pinned, and maybe that it decided."""
+    """Write the pins of a night, and optionally its decision."""
     run = ws.runs.open(run_id)
     with run.draft("snapshot") as draft:
         draft.write(snapshot(ws, *TABLES))
@@ -277,7 +277,7 @@ def shown(ws: Workspace) -> list[str]:
     return sorted(ws.lake.read("recommendations")[c.PUBLICATION_ID].unique())
 
 
-def test_what_a_killed_pass_left_open_is_carried_out(ws, monkeypatch):
+def test_open_removals_of_a_killed_pass_are_carried_out(ws, monkeypatch):
     monkeypatch.setattr(Child, "call", parsed_here)
     before = ws.lake.read("events").height
     land(ws, "orders-9.csv", orders("90,anna,salt,1,2024-03-03"))
@@ -372,7 +372,7 @@ def test_damage_is_named_and_stops_it(ws):
         gc(Workspace(ws.home, ws.composed), NOW)
 
 
-def test_the_command_prints_one_object_and_what_is_left(ws, monkeypatch, capsys):
+def test_the_command_prints_one_object_and_the_rest(ws, monkeypatch, capsys):
     arguments = ["nightjar", "gc", "--at", days(8).isoformat(), "--json", "--home", str(ws.home)]
     monkeypatch.setattr("sys.argv", arguments)
     with ws.lake.lock("publish"), pytest.raises(SystemExit) as ended:

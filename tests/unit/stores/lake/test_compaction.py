@@ -1,4 +1,4 @@
-"""Upkeep loses no row, pinned version, transaction or sum, and adds no id to the log.
+"""Maintenance loses no row, pinned version, transaction or sum, and adds no id to the log.
 
 What can go wrong: a version that a run pinned loses a file or its log; a younger one does; a replay
 of a transaction is written again because the log forgot it; a compaction brings ids into the log's
@@ -58,7 +58,7 @@ def test_small_files_become_one_a_partition_and_no_row_changes(lake):
 
 
 def test_damage_is_not_written_anew(lake):
-    """Compacted, a flipped bit would be a row like any other, with a sum that holds."""
+    """After compaction, a flipped bit would have a valid checksum."""
     path = data_of(lake, "events")[2]
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 1
@@ -164,7 +164,7 @@ def age(lake: Lake) -> None:
 
 
 def test_a_file_that_was_just_written_stays(lake):
-    """It may be one of a writer who slept while its lock was taken away."""
+    """It may belong to a writer that was paused while its lock was taken away."""
     Compaction(lake, "events").clear([], EARLIER)
     age(lake)
     stray = lake.root / "events" / "event_day=2024-03-01" / "part-stray.parquet"
@@ -263,7 +263,7 @@ def test_a_compaction_moves_rows_and_changes_none(lake):
     assert not lake.same_rows("events", 4, 6)  # the log lacks commits between them
 
 
-def test_the_sums_of_what_is_left_hold_and_no_others_are_kept(lake):
+def test_checksums_of_remaining_files_hold_and_no_others_are_kept(lake):
     upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([2], LATER)
@@ -290,7 +290,7 @@ def test_a_pinned_version_whose_log_is_damaged_stops_everything(lake):
     assert log_of(lake, "events", 3).exists()
 
 
-def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
+def test_a_pin_on_a_removed_version_stops_nothing(lake):
     upkeep = Compaction(lake, "events")
     upkeep.compact()
     upkeep.clear([], LATER)
@@ -298,7 +298,7 @@ def test_a_pin_on_what_is_gone_already_stops_nothing(lake):
 
 
 def test_a_writer_that_comes_in_between_is_not_undone(lake, monkeypatch):
-    """Its lock was taken away while it slept; it wakes while files are put together."""
+    """Its lock was taken away while it was paused; it resumes while files are merged."""
     other = Lake(lake.root)
     opened = Lake.open_for_writing
 

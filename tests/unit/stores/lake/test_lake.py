@@ -272,7 +272,7 @@ def test_an_older_file_without_a_sum_is_not_trusted(lake):
 
 
 def test_lost_sums_are_not_made_anew(lake):
-    """They would vouch for whatever the files hold by now."""
+    """They would confirm the present content of the files, damaged or not."""
     for day in range(2):
         lake.append("events", events(f"e{day}", day=day))
     (lake.root / "_sums" / "events.jsonl").unlink()
@@ -322,7 +322,7 @@ def test_the_last_files_of_a_killed_writer_have_no_sum_yet(lake):
     lake.verify("events", version=0)
 
 
-def test_the_next_writer_acknowledges_what_a_killed_one_wrote(lake):
+def test_the_next_writer_acknowledges_the_commit_of_a_killed_one(lake):
     lake.append("events", events("e1"), txn=("ingest", 1))
     lake.append("events", events("e2", day=1), txn=("ingest", 2))
     forget(lake, "events")
