@@ -39,9 +39,11 @@ def ws(tmp_path, monkeypatch):
 def open_place():
     """A folder that all users may enter, as none of pytest's is."""
     place = Path(tempfile.mkdtemp())
-    place.chmod(0o755)
     for table in ("items", "users", "events"):
         (place / "landing" / table).mkdir(parents=True)
+    # Explicitly: a command that another test ran in this process has left its umask, 077.
+    for folder in (place, *place.rglob("*")):
+        folder.chmod(0o755)
     yield place
     shutil.rmtree(place)
 

@@ -19,6 +19,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.cli import main
+from pipeline.cli.terminal import instant
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.maintenance.gc import WRITERS, gc
@@ -375,6 +376,8 @@ def test_damage_is_named_and_stops_it(ws):
 def test_the_command_prints_one_object_and_the_rest(ws, monkeypatch, capsys):
     arguments = ["nightjar", "gc", "--at", days(8).isoformat(), "--json", "--home", str(ws.home)]
     monkeypatch.setattr("sys.argv", arguments)
+    # Versions have the time of the clock, so they are old only at a later instant.
+    monkeypatch.setattr("pipeline.cli.maintenance.parse_past_instant", instant)
     with ws.lake.lock("publish"), pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 6
