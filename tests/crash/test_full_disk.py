@@ -77,7 +77,8 @@ def check_named(done: subprocess.CompletedProcess[str]) -> None:
     """Check that the pass ended with a store's exit code and one sentence."""
     assert done.returncode == 6, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("nightjar: ")
+    # Not always the last line: a thread of polars may still print how it failed.
+    assert any(line.startswith("nightjar: ") for line in done.stderr.splitlines())
 
 
 @pytest.mark.root
