@@ -20,7 +20,6 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
@@ -83,7 +82,8 @@ class RegistryConfig(Frozen):
     @classmethod
     def _refuse_password(cls, uri: str | None) -> str | None:
         # Each run keeps a copy of the config, and `config show` prints it.
-        if uri is not None and "@" in urlsplit(uri).netloc:
+        # Any @: an unescaped slash in a password hides it from a parser of URIs.
+        if uri is not None and "@" in uri and not uri.startswith("sqlite:"):
             raise ValueError(
                 "a tracking URI must not contain a user or password; set "
                 "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"

@@ -6,7 +6,6 @@ there are several faults, it describes the first and counts the others.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -70,8 +69,8 @@ def config_error(
         case _:
             message = first["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-    # The user and password of a URI must not be shown.
-    value = re.sub(r"//[^/@]*@", "//***@", repr(first["input"]))
+    # A value with an @ may be a URI with a password, however it is spelt.
+    value = "'***'" if "@" in repr(first["input"]) else repr(first["input"])
     value = value if len(value) <= 60 else value[:57] + "..."
     # The value of a table would be a dump of all its fields, so it is left out.
     setting = field if isinstance(first["input"], Mapping) else f"{field} = {value}"

@@ -335,9 +335,10 @@ def test_doctor_names_a_workspace_that_others_can_enter(home, tmp_path):
     assert f"chmod 700 {ws}" in failed[0]["sentence"]
 
 
+@pytest.mark.parametrize("password", ["PLANTED", "PLANTED/1", "1/PLANTED"])
 @pytest.mark.parametrize("source", ["file", "environment"])
-def test_a_password_in_the_tracking_uri_is_refused_and_not_shown(tmp_path, source):
-    ws, uri = tmp_path / "ws", "http://mluser:PLANTED@127.0.0.1:15000"
+def test_a_password_in_the_tracking_uri_is_refused_and_not_shown(tmp_path, source, password):
+    ws, uri = tmp_path / "ws", f"http://mluser:{password}@127.0.0.1:15000"
     text, environment = "", {}
     if source == "file":
         text = f'[registry]\ntracking_uri = "{uri}"\n'
