@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from hashlib import sha256
 from http import HTTPStatus
@@ -38,7 +39,7 @@ _PROTECTION: Headers = (
 )
 
 
-class Login:
+class Login(ABC):
     """ASGI middleware that lets a user in who has the password of this start.
 
     Parameters
@@ -68,9 +69,9 @@ class Login:
         else:
             await send({"type": "websocket.close"})  # neither server has web sockets
 
+    @abstractmethod
     async def serve(self, scope: Scope, receive: Receive, send: Send, *, known: bool) -> None:
         """Serve a request of this host; `known` is true for a user who has logged in."""
-        raise NotImplementedError
 
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = header(scope, "host")

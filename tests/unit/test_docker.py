@@ -211,7 +211,7 @@ def test_images_copy_files_that_exist_and_are_in_the_build_context(dockerfile: P
 def test_compose_repeats_no_setting_of_a_single_machine() -> None:
     settings = environment.settings(Path("/workspace"))
     set_here = COMPOSE["x-airflow"]["environment"]
-    assert len(set_here) > 5
+    assert len(set_here) > 6
     assert not [name for name, value in set_here.items() if settings.get(name) == str(value)]
 
 
