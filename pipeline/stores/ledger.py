@@ -36,14 +36,14 @@ class Ledger:
         Raises
         ------
         StorageError
-            ``ledger.damaged``, ``ledger.chain_broken``
+            ``ledger.damaged``, ``ledger.chain_broken``, ``storage.cannot_read``
         """
-        if not self._path.exists():
-            return ()
+        with storage_errors("storage.cannot_read", f"cannot read {self._path}"):
+            data = self._path.read_bytes() if self._path.exists() else b""
         entries: list[dict[str, Any]] = []
         previous = _START
         # A last line without a newline was cut by a crash and never acknowledged.
-        for number, line in enumerate(self._path.read_bytes().split(b"\n")[:-1], start=1):
+        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
             try:
                 entry = json.loads(line)
                 claimed = entry.pop("sha256")

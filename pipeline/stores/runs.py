@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import storage_errors, sync, write_synced
+from pipeline.stores.disk import fault_text, storage_errors, sync, write_synced
 from pipeline.stores.locks import locked
 
 MANIFEST = "manifest.json"
@@ -237,7 +237,7 @@ class Run:
 
     def committed(self, step: str) -> Ref | None:
         """Return the `Ref` of a committed step, or ``None``."""
-        return self.ref(step) if (self.folder / step / MANIFEST).is_file() else None
+        return self.ref(step) if self._has_manifest(step) else None
 
     def ref(self, step: str) -> Ref:
         """Return the `Ref` of a committed step; ``run.step_missing`` for another one."""
@@ -249,7 +249,8 @@ class Run:
 
     def steps(self, prefix: str = "") -> tuple[str, ...]:
         """Return the names of the committed steps below `prefix`, sorted."""
-        folders = (path.parent for path in (self.folder / prefix).glob(f"**/{MANIFEST}"))
+        with storage_errors("storage.cannot_read", f"cannot read {self.folder}"):
+            folders = [path.parent for path in (self.folder / prefix).glob(f"**/{MANIFEST}")]
         # A draft has its manifest just before the rename that commits it.
         names = [f.relative_to(self.folder) for f in folders if not f.name.startswith(".")]
         return tuple(sorted(name.as_posix() for name in names))
@@ -368,12 +369,14 @@ class Run:
     def manifest(self, step: str) -> dict[str, Any]:
         """Return ``rows``, ``files`` (size and SHA-256 by name) and ``volatile`` of a step."""
         path = self.folder / step / MANIFEST
-        if not path.is_file():
+        if not self._has_manifest(step):
             raise StorageError(
                 "run.step_missing", f"step {step} of run {self.run_id} is missing; run it first"
             )
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
+            data = path.read_bytes()
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = json.loads(data)
             return {
                 "rows": manifest["rows"],
                 "files": dict(manifest["files"]),
@@ -384,6 +387,11 @@ class Run:
                 "run.manifest_damaged",
                 f"{path} is damaged: it is not a manifest; restore it from a backup",
             ) from error
+
+    def _has_manifest(self, step: str) -> bool:
+        path = self.folder / step / MANIFEST
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
+            return path.is_file()
 
     def read(self, kind: type[A], step: str = "") -> A:
         """Read a JSON file after checking its checksum.
@@ -480,8 +488,16 @@ class Runs:
 
     def starting_with(self, prefix: str) -> tuple[Run, ...]:
         """Return the runs whose id starts with `prefix`, sorted by id."""
-        names = sorted(path.name for path in self.root.glob(f"{prefix}*"))
-        return tuple(Run(self.root, name) for name in names if not name.startswith("."))
+        try:
+            names = sorted(os.listdir(self.root))  # noqa: PTH208 - globs skip an unreadable folder
+        except FileNotFoundError:
+            return ()
+        except OSError as error:
+            raise StorageError(
+                "storage.cannot_read", f"cannot read {self.root}: {fault_text(error)}"
+            ) from error
+        names = [name for name in names if name.startswith(prefix) and is_run_id(name)]
+        return tuple(Run(self.root, name) for name in names)
 
 
 def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ from pipeline.data.sources.streams import Broken
 from pipeline.errors import StorageError, UnsafeInputError, printable
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import flaw, open_folder
-from pipeline.stores.disk import storage_errors
+from pipeline.stores.disk import fault_text, is_panic, storage_errors
 from pipeline.workspace.child_process import Child, ChildFailed
 
 _ROWS: Final = 50_000
@@ -195,10 +195,11 @@ def _keep(frame: pl.DataFrame, path: Path) -> None:
     """Write rows; a failure, such as a full disk, is not an error of the file."""
     try:
         frame.write_parquet(path, compression="lz4", statistics=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except BaseException as error:
+        if not is_panic(error) and not isinstance(error, (OSError, pl.exceptions.PolarsError)):
+            raise
         raise StorageError(
-            "storage.cannot_write",
-            f"cannot write {path.parent}: {error}; free disk space, and start again",
+            "storage.cannot_write", f"cannot write {path.parent}: {fault_text(error, path.parent)}"
         ) from error
 
 
@@ -208,7 +209,7 @@ def _kept(path: Path) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StorageError(
             "storage.cannot_read",
-            f"cannot read {path}, which this ingest wrote: {error}; start again",
+            f"cannot read {path}, which this ingest wrote: {fault_text(error)}; start again",
         ) from error
 
 

@@ -410,7 +410,7 @@ class Lake:
             check_partition(table, partition, frame[partition])
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
-        with lake_errors(table):
+        with lake_errors(table, path):
             path.mkdir(parents=True, exist_ok=True)
             write_delta(
                 str(path) if handle is None else handle,
