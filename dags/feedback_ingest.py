@@ -14,8 +14,9 @@ asset event can get lost, so each pass decides from the state of the lake: the n
 the retrain again, even without new files, and the nightly schedule starts a run in any case.
 
 **Manual runs.** With an `at`, events after that instant are quarantined as dated in the future.
-Without one, the instant of the pass is the one at which the run is due. An `at` in the future is
-rejected before any file is read.
+Without one, the instant of the pass is the one at which the run is due; if that is before the last
+ingest, the clock is wrong and the pass is refused. An `at` in the future is rejected before any
+file is read.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     from pipeline.base import plain
     from pipeline.steps.ingest.ingest import ingest_landed
 
-    result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
+    context = get_current_context()
+    by_hand = bool(context["params"]["at"])
+    result = ingest_landed(ws, resolve_at(context), by_hand=by_hand, progress=log.info)
     level = logging.WARNING if result.failed or result.warnings else logging.INFO
     log.log(level, result.text())
     if not result.files:

@@ -104,9 +104,10 @@ def ingest(
         source=source,
         replace=replace,
         at=parse_past_instant(at),
+        by_hand=at is not None,
         progress=console.progress,
     )
-    console.show(result, result.text(), 3 if result.failed else 0)
+    console.show(result, result.text(), result.exit_code)
 
 
 @command(app)
@@ -114,8 +115,9 @@ def feedback(console: Console, at: At = None) -> None:
     """Run one feedback pass: ingest landing/, refresh lists, and check whether to retrain."""
     from pipeline.steps.feedback.feedback import feedback
 
-    result = feedback(console.workspace, parse_past_instant(at), progress=console.progress)
-    console.show(result, result.text(), 3 if result.failed else 0)
+    at_instant, by_hand = parse_past_instant(at), at is not None
+    result = feedback(console.workspace, at_instant, by_hand=by_hand, progress=console.progress)
+    console.show(result, result.text(), result.exit_code)
 
 
 @command(app, "fold-in")

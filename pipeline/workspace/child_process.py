@@ -47,12 +47,18 @@ _SMALL: Final = {
     "POLARS_MAX_THREADS": "2",
 }
 _SIGNAL_AT_PARENTS_DEATH: Final = 1  # Linux's PR_SET_PDEATHSIG
+_FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM)
+"""Signals of neither a limit nor a crash: a child that exceeds its memory aborts."""
 _CHECK_BYTES: Final = 16 << 30
 _CHECK_SECONDS: Final = 900
 
 
 class ChildFailed(ResourceError):
     """A child died, exceeded its time or memory, or has a bug."""
+
+
+class ChildKilled(ChildFailed):
+    """A child was killed from outside, as the kernel does when memory is short."""
 
 
 class Child:
@@ -91,6 +97,8 @@ class Child:
         ------
         ChildFailed
             `child.died`, `child.timeout`, or `child.failed` for any other exception.
+        ChildKilled
+            `resource.child_killed`: by a signal that is neither a limit nor a crash.
         """
         if self._process is None:
             self._process = subprocess.Popen(
@@ -111,6 +119,12 @@ class Child:
         except (BrokenPipeError, ValueError):
             code = process.wait()
             self._end()
+            if -code in _FROM_OUTSIDE:
+                raise ChildKilled(
+                    "resource.child_killed",
+                    f"its process was killed ({_death(code)}), as the kernel does when memory is "
+                    "short; free memory, then start again",
+                ) from None
             raise ChildFailed("child.died", f"its process died ({_death(code)})") from None
         except BaseException:
             self._end()

@@ -28,7 +28,6 @@ from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, CONFIG, land, orders, workspace
-from tests.raising import raises
 
 ROOT = Path(__file__).resolve().parents[4]
 OTHER_UID = 65534
@@ -162,11 +161,12 @@ def test_whatever_lies_at_the_place_of_a_reason_is_replaced(ws, tmp_path, kind):
     assert reason.read_text().startswith("y.csv: ") and not reason.is_symlink()
 
 
-def test_a_folder_at_the_place_of_a_reason_is_an_error(ws):
+def test_a_folder_at_the_place_of_a_reason_keeps_the_file_in_its_place(ws):
     (ws.home / "rejected" / rejected(BAD)[1]).mkdir(parents=True)
     path = land(ws, "y.csv", BAD)
-    with raises("storage.cannot_write"):
-        feedback(ws, AT)
+    result = feedback(ws, AT)
+    [file] = result.outcomes
+    assert (file.status, file.error_id, result.exit_code) == ("waits", "storage.cannot_write", 6)
     assert path.exists()
 
 
