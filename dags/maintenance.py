@@ -13,7 +13,9 @@ another process holds at that moment, such as a table during ingest, is left and
 minutes. If it is still held after the last retry, the run is red and names the holder.
 
 **Manual runs.** With an `at`, ages are measured from that instant; without one, from the instant at
-which the run is due.
+which the run is due, or, where `publish.live_from` is `as_of`, from the last ingest. An instant
+more than a year after the last ingest is refused, as a wrong clock would remove nearly everything;
+the param `yes` allows it.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow.sdk import get_current_context
+from airflow.sdk import Param, get_current_context
 
 from dags.common import AirflowWorkspace, instant_param, log, resolve_at
 from dags.factory import HEAVY_TASK_ARGS, nightjar_dag, workspace_task
@@ -35,6 +37,12 @@ PARAMS = {
         "At",
         "Instant from which ages are measured, with a time zone; empty means when the run is due.",
     ),
+    "yes": Param(
+        False,
+        type="boolean",
+        title="Far ahead",
+        description="Allow an instant that is more than a year after the last ingest.",
+    ),
 }
 
 
@@ -42,9 +50,12 @@ PARAMS = {
 def gc(ws: Workspace) -> GcResult:
     """Maintain every store; fail, to retry later, if another process holds one."""
     from pipeline.errors import ConcurrencyError
-    from pipeline.steps.maintenance.gc import gc
+    from pipeline.steps.maintenance.gc import gc, instant_of_ages
 
-    result = gc(ws, resolve_at(get_current_context()), progress=log.info)
+    context = get_current_context()
+    by_hand, far_ahead = bool(context["params"]["at"]), bool(context["params"]["yes"])
+    at = instant_of_ages(ws, resolve_at(context), by_hand=by_hand, far_ahead=far_ahead)
+    result = gc(ws, at, progress=log.info)
     log.info(result.text())
     if result.left:
         raise ConcurrencyError("lock.held", result.sentence)

@@ -216,6 +216,8 @@ def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
             return f"{task}: {result} ({seconds:.1f} s)"
         case {"event": "task_failed", "task": task, "error": error}:
             return f"{task}: failed: {error}"
+        case {"event": "waiting_for_lock", "lock": lock, "holder": holder}:
+            return f"waiting for {lock}, which process {holder} holds"
         case {"event": "task_started", "task": task}:
             return f"{task}: started"
     fields = " ".join(f"{name}={value}" for name, value in event.items() if name != "event")

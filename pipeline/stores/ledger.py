@@ -19,7 +19,7 @@ from typing import Any
 
 from pipeline.errors import StorageError
 from pipeline.stores.disk import storage_errors, write_synced
-from pipeline.stores.locks import locked
+from pipeline.stores.locks import LocksConfig, locked
 
 _START = "0" * 64
 
@@ -27,8 +27,9 @@ _START = "0" * 64
 class Ledger:
     """One JSON object per line: ``key``, ``type``, further fields, ``previous``, ``sha256``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_seconds: float = LocksConfig().wait_seconds) -> None:
         self._path = path
+        self._wait_seconds = wait_seconds
 
     def entries(self) -> tuple[dict[str, Any], ...]:
         """Return all lines, oldest first, after checking the chain.
@@ -80,7 +81,8 @@ class Ledger:
         dict
             The new line, or the existing line with this key.
         """
-        with locked(self._path.with_suffix(".lock"), "the ledger", wait=True):
+        lock = self._path.with_suffix(".lock")
+        with locked(lock, "the ledger", wait_seconds=self._wait_seconds):
             entries = self.entries()
             for entry in entries:
                 if entry["key"] == key:

@@ -41,6 +41,7 @@ from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 from pipeline.stores.disk import fault_text
+from pipeline.stores.locks import LocksConfig
 from pipeline.stores.retention import GcConfig
 from pipeline.workspace.config_errors import Tree, config_error
 from pipeline.workspace.memory import TrainConfig
@@ -140,6 +141,9 @@ class Config(Frozen):
     policy: PolicyConfig = Field(default=PolicyConfig(), description="Requests for a retrain.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
     gc: GcConfig = Field(default=GcConfig(), description="Retention of data, runs and files.")
+    locks: LocksConfig = Field(
+        default=LocksConfig(), description="Waiting for other processes of the workspace."
+    )
 
     @property
     def windows(self) -> WindowConfig:

@@ -296,6 +296,7 @@ def test_params_are_typed_and_described() -> None:
         "publish": True,
         "recipe": None,
         "recipes": None,
+        "yes": False,
     }
     night = dict(NIGHTLY.params.items())
     assert "2017-12-29T09:00:00Z" in night["as_of"].description

@@ -22,8 +22,9 @@ from pipeline.cli import main
 from pipeline.cli.terminal import instant
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.steps.ingest.ingest import ingest_landed
-from pipeline.steps.maintenance.gc import WRITERS, gc
+from pipeline.steps.maintenance.gc import WRITERS, gc, instant_of_ages
 from pipeline.steps.nightly.snapshot import TABLES
+from pipeline.stores.batches import Batches
 from pipeline.stores.lake import SCHEMAS, Lake
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.runs import Run, Runs
@@ -374,7 +375,8 @@ def test_damage_is_named_and_stops_it(ws):
 
 
 def test_the_command_prints_one_object_and_the_rest(ws, monkeypatch, capsys):
-    arguments = ["nightjar", "gc", "--at", days(8).isoformat(), "--json", "--home", str(ws.home)]
+    at = days(8).isoformat()
+    arguments = ["nightjar", "gc", "--at", at, "--yes", "--json", "--home", str(ws.home)]
     monkeypatch.setattr("sys.argv", arguments)
     # Versions have the time of the clock, so they are old only at a later instant.
     monkeypatch.setattr("pipeline.cli.maintenance.parse_past_instant", instant)
@@ -393,7 +395,7 @@ def test_the_command_prints_one_object_and_the_rest(ws, monkeypatch, capsys):
     }
     assert printed["tables"][0]["cleared"]["files"] == 8
     assert printed["bytes"] > 8000
-    monkeypatch.setattr("sys.argv", [*arguments[:4], "--home", str(ws.home)])
+    monkeypatch.setattr("sys.argv", [*arguments[:5], "--home", str(ws.home)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
@@ -478,3 +480,40 @@ def slowness(lake: Lake, other: Lake) -> float:
             one.read("events")
             seconds_of.append(perf_counter() - start)
     return min(seconds[lake]) / min(seconds[other])
+
+
+def test_a_clock_that_is_a_year_ahead_is_refused(ws):
+    last = AT + timedelta(days=3)  # the newest ingest; the bad file added none
+    ahead = last + timedelta(days=366)
+    with raises("gc.far_ahead"):
+        instant_of_ages(ws, ahead, by_hand=False)
+    with raises("gc.far_ahead"):
+        instant_of_ages(ws, ahead, by_hand=True)
+    assert instant_of_ages(ws, ahead, by_hand=False, far_ahead=True) == ahead
+    assert instant_of_ages(ws, last + timedelta(days=365), by_hand=False) < ahead
+
+
+def test_in_a_replay_ages_count_from_the_last_ingest(ws):
+    config = ws.home / "nightjar.toml"
+    config.write_text(config.read_text() + '[publish]\nlive_from = "as_of"\n')
+    replay = Workspace.open(ws.home)
+    assert instant_of_ages(replay, NOW, by_hand=False) == AT + timedelta(days=3)
+    assert instant_of_ages(replay, AT, by_hand=True) == AT
+    with raises("gc.far_ahead"):
+        instant_of_ages(replay, NOW, by_hand=True)
+
+
+def test_an_empty_workspace_has_no_last_ingest(tmp_path):
+    assert instant_of_ages(workspace(tmp_path / "ws"), NOW, by_hand=False) == NOW
+
+
+def test_runs_are_freed_before_the_lake_is_touched(ws, monkeypatch):
+    run = night(ws, "20240101T000000Z-old", 30)
+
+    def full(*_):
+        raise LakeError("lake.unavailable", "no space left on device")
+
+    monkeypatch.setattr(Batches, "recover", full)
+    with raises("lake.unavailable"):
+        gc(ws, days(0))
+    assert not run.folder.exists()
