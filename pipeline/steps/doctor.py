@@ -52,6 +52,7 @@ def examine(home: Path) -> tuple[HealthCheck, ...]:
 def _stores(ws: Workspace) -> Iterator[HealthCheck]:
     yield _private(ws.home)
     yield _try("writable", lambda: _write(ws.home))
+    yield _try("landing", lambda: _landing(ws.home))
     yield _try("lake", lambda: _lake(ws))
     yield _try("vault", lambda: f"opens with its key, {len(ws.vault):,} users")
     yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, checksums valid")
@@ -81,6 +82,15 @@ def _write(home: Path) -> str:
     # Permission bits do not show a mount that is read-only.
     with tempfile.NamedTemporaryFile(dir=home):
         return "the workspace is writable"
+
+
+def _landing(home: Path) -> str:
+    """Report mounted landing folders: their files are copied, so the check never fails for them."""
+    folders = (home / "landing", *((home / "landing" / table) for table in LEARNT_FROM))
+    apart = [str(folder) for folder in folders if folder.stat().st_dev != home.stat().st_dev]
+    if apart:
+        return f"{', '.join(apart)}: another file system, so files are copied to archive/"
+    return "on the file system of the workspace"
 
 
 def _lake(ws: Workspace) -> str:

@@ -41,11 +41,13 @@ _MACHINE: Final = (
 )
 """Errors that have their cause outside the program, whatever it was doing."""
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")
-# Libraries pass on the text of the system, or have their own: SQLite's are the last three.
+# Libraries pass on the text of the system, or have their own: SQLite, Python, the loader.
 _TEXTS: Final = {os.strerror(code).lower(): code for code in _MACHINE} | {
     "database or disk is full": errno.ENOSPC,
     "readonly database": errno.EROFS,
     "disk i/o error": errno.EIO,
+    "can't start new thread": errno.ENOMEM,
+    "failed to map segment from shared object": errno.ENOMEM,
 }
 
 

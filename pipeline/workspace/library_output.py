@@ -16,37 +16,43 @@ import tempfile
 
 
 class HiddenOutput:
-    """Redirection of file descriptor 2, from its creation until `restore`."""
+    """Redirection of file descriptor 2, from its creation until `restore`.
+
+    Nothing is redirected if `sys.stderr` does not write to it, as under a test runner.
+    """
 
     def __init__(self) -> None:
-        sys.stderr.flush()
         self._python = sys.stderr
+        self._active = _writes_to_2(self._python)
+        if not self._active:
+            return
+        self._python.flush()
         self._shown = os.dup(2)
         # In memory on Linux: a full disk must not prevent it.
         self._hidden = os.memfd_create("stderr") if sys.platform == "linux" else _temporary()
         os.dup2(self._hidden, 2)
-        if _writes_to_2(self._python):
-            sys.stderr = os.fdopen(
-                os.dup(self._shown), "w", buffering=1, encoding="utf-8", errors="backslashreplace"
-            )
+        sys.stderr = os.fdopen(
+            os.dup(self._shown), "w", buffering=1, encoding="utf-8", errors="backslashreplace"
+        )
         # A library that aborts the process prints its reason into the hidden output.
         faulthandler.enable(file=self._shown)
 
     def show(self) -> None:
         """Write the hidden output where it would have been written."""
-        os.lseek(self._hidden, 0, os.SEEK_SET)
-        while data := os.read(self._hidden, 1 << 16):
-            os.write(self._shown, data)
+        if self._active:
+            os.lseek(self._hidden, 0, os.SEEK_SET)
+            while data := os.read(self._hidden, 1 << 16):
+                os.write(self._shown, data)
 
     def restore(self) -> None:
         """End the redirection."""
-        faulthandler.disable()
-        os.dup2(self._shown, 2)
-        if sys.stderr is not self._python:
+        if self._active:
+            faulthandler.disable()
+            os.dup2(self._shown, 2)
             sys.stderr.close()
             sys.stderr = self._python
-        os.close(self._shown)
-        os.close(self._hidden)
+            os.close(self._shown)
+            os.close(self._hidden)
 
 
 def _writes_to_2(stream: object) -> bool:

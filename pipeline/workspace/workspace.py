@@ -4,17 +4,20 @@ Guarantees:
 
 * A folder without `nightjar.toml` is not a workspace: it raises an error and is never filled.
 * `init` changes nothing in an existing workspace; a new one is accessible to its owner only.
+* A path that the lake's libraries would misread is refused before anything is written.
 * Clients are opened at first use, so a command pays only for those that it needs.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 import polars as pl
 
@@ -25,12 +28,15 @@ from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs, is_run_id
 from pipeline.stores.vault import Vault, load_key, make_key, parse_key
 from pipeline.workspace.config import TEMPLATE, Composed, Config, compose
+from pipeline.workspace.memory import refuse_small_address_space
 
 CONFIG_FILE = "nightjar.toml"
 LEARNT_FROM = ("events", "items", "users")
 """Tables that recipes are trained on."""
 PINS = "pins"
 """Lock of the pins: shared to pin versions, exclusive to delete versions without a pin."""
+_MISREAD: Final = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\\\[\]^|=]|[\udc80-\udcff]")
+"""Parts of a path that Delta or polars misread, bytes that are not UTF-8 included."""
 _KEY_VARIABLE = "NIGHTJAR_VAULT_KEY"
 _KEY_FILE_VARIABLE = "NIGHTJAR_VAULT_KEY_FILE"
 
@@ -44,8 +50,14 @@ class Workspace:
 
     @classmethod
     def open(cls, home: Path) -> Workspace:
-        """Open the workspace at `home`; `workspace.not_found` if it is not one."""
-        home = home.resolve()
+        """Open the workspace at `home`.
+
+        Raises
+        ------
+        ConfigError
+            `workspace.not_found`: it is not one; `workspace.path_unusable`.
+        """
+        home = _usable(home.resolve())
         if not (home / CONFIG_FILE).is_file():
             raise ConfigError(
                 "workspace.not_found",
@@ -68,11 +80,11 @@ class Workspace:
         Raises
         ------
         ConfigError
-            `workspace.not_empty`.
+            `workspace.not_empty`, `workspace.path_unusable`.
         StorageError
             `workspace.cannot_write`.
         """
-        home = home.resolve()
+        home = _usable(home.resolve())
         if (home / CONFIG_FILE).exists():
             return cls.open(home)
         partial = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of a killed `init`
@@ -108,7 +120,8 @@ class Workspace:
     @cached_property
     def lake(self) -> Lake:
         """Client of the Delta tables; opening it checks their last commits."""
-        lake = Lake(self.home / "lake")
+        refuse_small_address_space()  # the lake's library would abort the process
+        lake = Lake(self.home / "lake", self.config.locks.wait_seconds)
         lake.check_tail()
         return lake
 
@@ -155,7 +168,7 @@ class Workspace:
     @cached_property
     def ledger(self) -> Ledger:
         """Ledger of decisions, publications and experiments."""
-        return Ledger(self.home / "ledger.jsonl")
+        return Ledger(self.home / "ledger.jsonl", self.config.locks.wait_seconds)
 
     @cached_property
     def vault(self) -> Vault:
@@ -185,3 +198,14 @@ class Workspace:
     def mlflow_database(self) -> Path:
         """MLflow's database in the workspace, used without a configured server."""
         return self.home / "mlflow" / "mlflow.db"
+
+
+def _usable(home: Path) -> Path:
+    """Return the folder of a workspace; `workspace.path_unusable` if the lake cannot be there."""
+    if match := _MISREAD.search(str(home)):
+        raise ConfigError(
+            "workspace.path_unusable",
+            f"{home} contains {match[0]!a}, which Delta or polars would misread; use a path "
+            "without it",
+        )
+    return home

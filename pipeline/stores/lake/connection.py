@@ -73,9 +73,8 @@ def lake_errors(table: str, folder: Path | None = None) -> Iterator[None]:
                 "again",
             ) from error
         if isinstance(error, OSError) or machine_error(error, folder) is not None:
-            raise LakeError(
-                "lake.unavailable", f"lake table {table}: {fault_text(error, folder)}"
-            ) from error
+            reason = fault_text(error, folder)
+            raise LakeError("lake.unavailable", f"lake table {table}: {reason}") from error
         if is_panic(error):
             raise LakeError(
                 "lake.file_broken",

@@ -50,6 +50,8 @@ _PLACES = (
 )
 """Columns of MLflow's database with the absolute places of files."""
 _PROBE_SECONDS = 5
+# SQLite's message about a damaged schema quotes it, and may not be UTF-8 then.
+_DATABASE_ERRORS = (sqlite3.Error, UnicodeDecodeError)
 _SQLITE = "sqlite:///"
 
 
@@ -104,7 +106,7 @@ def relocate_artifact_uris(database: Path) -> None:
                             f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                             (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
                         )
-    except (sqlite3.Error, OSError) as fault:
+    except (*_DATABASE_ERRORS, OSError) as fault:
         if "no such table" not in str(fault):  # a database without tables has no places
             raise RegistryError(
                 "registry.database_unusable",
@@ -190,7 +192,7 @@ def registry_errors(uri: str) -> Iterator[None]:
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as fault:
+        except (MlflowException, SQLAlchemyError, UnicodeDecodeError, OSError) as fault:
             address, reason = without_password(uri), _first_line(fault, uri)
             raise RegistryError(
                 "registry.failed",
@@ -205,7 +207,7 @@ def _probe_file(file: Path) -> None:
             database.execute("BEGIN IMMEDIATE")
             tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
             database.execute("ROLLBACK")
-    except sqlite3.Error as fault:
+    except _DATABASE_ERRORS as fault:
         raise RegistryError(
             "registry.database_unusable",
             f"cannot use MLflow's database {file}: {fault}; correct the cause, or "
