@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline import columns as c
-from pipeline.base import AsOf, Progress, format_instant, silent
+from pipeline.base import AsOf, Progress, silent, to_the_second
 from pipeline.data.ingest.catalogue import validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows, validate_events
 from pipeline.data.sources.config import MappingError
@@ -248,8 +248,8 @@ def _refuse_earlier_clock(batches: Batches, at: AsOf) -> None:
     if newest is not None and at < newest:
         raise ConfigError(
             "ingest.clock_behind",
-            f"the instant of this pass, {format_instant(at)}, is before the last ingest, "
-            f"{format_instant(newest)}; correct the clock of this machine and start again, or name "
+            f"the instant of this pass, {to_the_second(at)}, is before the last ingest, "
+            f"{to_the_second(newest)}; correct the clock of this machine and start again, or name "
             "the instant with --at (in Airflow, the param at)",
         )
 
@@ -444,7 +444,7 @@ def _refuse_future(judged: ValidatedRows, name: str, at: AsOf) -> None:
     if judged.good.is_empty() and future.len() and future.all():
         raise FutureRows(
             "ingest.future_rows",
-            f"all rows lie after the instant of the pass, {format_instant(at)}; correct the clock "
+            f"all rows lie after the instant of the pass, {to_the_second(at)}; correct the clock "
             "of this machine, or the time zone or unit of the source",
             where=name,
             count=future.len(),

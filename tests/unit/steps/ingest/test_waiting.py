@@ -1,4 +1,4 @@
-"""What stops one file of a pass, or its move, stops neither the others nor the fold-in."""
+"""Files that wait, or cannot be moved, stop neither the other files nor the fold-in."""
 
 from __future__ import annotations
 
