@@ -7,12 +7,13 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 
@@ -20,6 +21,7 @@ from dags import common, factory, review, webhook
 from dags.common import AirflowWorkspace
 from dags.local import runner
 from pipeline.errors import ConfigError
+from pipeline.workspace.workspace import Workspace
 
 DAGS = runner.load_dags()
 NIGHTLY, FEEDBACK = DAGS["nightly_retrain"], DAGS["feedback_ingest"]
@@ -247,6 +249,32 @@ def test_a_task_opens_the_folder_of_its_own_workspace(
         operator.python_callable(*operator.op_args)
 
     assert folders == ["/folder/nightjar", "done", "/folder/shop", "done"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "failure", "id"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), AirflowException, "storage.failed"),
+        (MemoryError(), AirflowFailException, "memory.exhausted"),
+        (AirflowSkipException("nothing"), AirflowSkipException, None),
+        (KeyError("a bug"), KeyError, None),
+    ],
+)
+def test_a_failure_of_the_machine_is_the_sentence_of_a_task(
+    raised: Exception,
+    failure: type[Exception],
+    id: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("NIGHTJAR_HOME", str(Workspace.init(tmp_path / "ws").home))
+    problems: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: problems.update(value))
+    monkeypatch.setattr(factory, "get_current_context", lambda: {"ti": ti})
+    with pytest.raises(failure) as caught, factory.open_workspace(AirflowWorkspace()):
+        raise raised
+    assert type(caught.value) is failure
+    assert problems.get("id") == id
 
 
 class _Folder:
