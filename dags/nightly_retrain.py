@@ -156,7 +156,7 @@ def gate(run: NightlyRun) -> dict[str, Any]:
 
     decision = gate(run.workspace, run.run_id, progress=run.progress)
     log.info(decision.sentence)
-    return {"kind": decision.kind, "sentence": decision.sentence, "review": decision.ask}
+    return {"kind": decision.kind, "sentence": decision.sentence, "review": decision.needs_review}
 
 
 @nightly_task(needs="decision")

@@ -206,10 +206,8 @@ def _counted(
 
 
 def _worse(block: ReplicateBlock, every: int, replicate: int, draw: int) -> _Floats:
-    """Return a fit's values with one list in `every` reversed, other lists in each draw.
-
-    Users are drawn in the order of their NDCG, so that each draw has users of all levels.
-    """
+    """Return a fit's values with one list in `every` reversed, other lists in each draw."""
+    # Users are drawn in the order of their NDCG, so that each draw has users of all levels.
     starts = np.arange(0, block.n_users, every)
     places = starts + np.random.default_rng(draw).integers(0, every, len(starts))
     picked = np.zeros(block.n_users, np.bool_)

@@ -6,7 +6,7 @@ Guarantees:
   list, which names no secret, and ends when its parent ends.
 * A child imports nothing from the folder in which the user called the command: it may hold files
   of strangers. Its own current folder is the root, so relative paths must be made absolute before.
-* Every call returns an answer or raises an error with a sentence.
+* Every call returns a response or raises an error with a sentence.
 * A child's other output is not logged, since it may contain raw ids.
 """
 
@@ -31,7 +31,7 @@ from typing import IO, Any, Final, TypeAlias
 
 from pipeline.errors import NightjarError, ResourceError
 
-Answer: TypeAlias = dict[str, Any]
+Response: TypeAlias = dict[str, Any]
 """Plain JSON that a child returns."""
 
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
@@ -56,7 +56,7 @@ class ChildFailed(ResourceError):
 
 
 class Child:
-    """A process that answers calls one by one; a call after its death starts another process.
+    """A process that serves calls one by one; a call after its death starts another process.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def call(self, function: str, **request: Any) -> Answer:
+    def call(self, function: str, **request: Any) -> Response:
         """Call a function in the child; a `NightjarError` of the child is raised here, too.
 
         Parameters
@@ -107,7 +107,7 @@ class Child:
         try:
             process.stdin.write(line)
             process.stdin.flush()
-            answer = json.loads(self._line(process.stdout))
+            response = json.loads(self._line(process.stdout))
         except (BrokenPipeError, ValueError):
             code = process.wait()
             self._end()
@@ -115,12 +115,12 @@ class Child:
         except BaseException:
             self._end()
             raise
-        if "error" in answer:
-            error = _error(answer["error"])
+        if "error" in response:
+            error = _error(response["error"])
             if isinstance(error, ChildFailed):
                 self._end()  # its state is undefined after a bug or a panic
             raise error
-        result: Answer = answer["result"]
+        result: Response = response["result"]
         return result
 
     def _line(self, stream: IO[bytes]) -> bytes:
@@ -252,7 +252,7 @@ def _death(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _error(described: Answer) -> NightjarError:
+def _error(described: Response) -> NightjarError:
     """Rebuild the child's exception; an unknown class becomes a `ChildFailed`."""
     kind = _kinds(NightjarError).get(described["kind"])
     if kind is None:
@@ -267,9 +267,9 @@ def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
     return kinds
 
 
-def _describe(error: BaseException) -> Answer:
+def _describe(error: BaseException) -> Response:
     """Return class and arguments; the text of other exceptions is left out: it may hold raw ids."""
-    described: Answer = {"kind": type(error).__name__}
+    described: Response = {"kind": type(error).__name__}
     if isinstance(error, NightjarError):
         names = inspect.signature(type(error)).parameters
         described["arguments"] = {name: getattr(error, name) for name in names}
@@ -277,20 +277,20 @@ def _describe(error: BaseException) -> Answer:
 
 
 def _serve() -> None:
-    """Answer calls until the parent closes the pipe."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # prints of a library must not mix with the answers
+    """Serve calls until the parent closes the pipe."""
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # prints of a library must not mix with the responses
     for line in sys.stdin.buffer:
         call = json.loads(line)
         try:
             module, _, name = call["function"].partition(":")
-            answer = {"result": getattr(importlib.import_module(module), name)(**call["request"])}
+            response = {"result": getattr(importlib.import_module(module), name)(**call["request"])}
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of a Rust library is not an `Exception`
-            answer = {"error": _describe(error)}
-        answers.write(json.dumps(answer).encode() + b"\n")
-        answers.flush()
+            response = {"error": _describe(error)}
+        responses.write(json.dumps(response).encode() + b"\n")
+        responses.flush()
 
 
 def _main(memory: int, *arguments: str) -> None:

@@ -309,10 +309,8 @@ def _walk(model: BaseModel, prefix: str, origins: Mapping[str, str]) -> Iterator
 
 
 def _origin(path: str, origins: Mapping[str, str], default: str = "default") -> str:
-    """Return the origin of a field, else of the nearest enclosing table, else of a field inside it.
-
-    Without any of these, return `default`.
-    """
+    """Return the origin of a field, of its nearest enclosing table, or of a field inside it."""
+    # Without any of these, `default`.
     parts = path.split(".")
     # A file may set a table as a whole, and the environment one field below it.
     above = (".".join(parts[:count]) for count in range(len(parts), 0, -1))

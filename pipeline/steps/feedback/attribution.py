@@ -29,7 +29,7 @@ from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
 
 _EVENTS: Final = (*WEIGHED, c.PUBLICATION_ID, c.POSITION)
-_COUNTS: Final = ("exposures", "answers", "clicks", "purchases", "ratings", "returned", "revenue")
+_COUNTS: Final = ("exposures", "responses", "clicks", "purchases", "ratings", "returned", "revenue")
 _OF_SPAN: Final = ("span", "events", "joined", "late", "claims")
 _OF_ALL_USERS: Final = ("users", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))
 

@@ -300,7 +300,7 @@ def read_text(
     with place as folder:
         bounds = limits.model_dump(mode="json")
         try:
-            answer = child.call(
+            response = child.call(
                 _PARSE, path=path, digest=digest, source=source, limits=bounds, out=folder
             )
         except ChildFailed as error:
@@ -313,9 +313,9 @@ def read_text(
             ) from None
         out = Path(folder)
         yield Text(
-            frames(out, answer["parts"]),
+            frames(out, response["parts"]),
             broken_rows(out),
-            answer["rows"],
-            answer["skipped"],
-            tuple(answer["ignored_columns"]),
+            response["rows"],
+            response["skipped"],
+            tuple(response["ignored_columns"]),
         )

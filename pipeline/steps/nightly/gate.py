@@ -51,13 +51,13 @@ class Decided:
 
     Attributes
     ----------
-    ask
+    needs_review
         True if a user is to decide on an inconclusive candidate.
     """
 
     kind: str
     sentence: str
-    ask: bool
+    needs_review: bool
     ref: Ref
 
 
@@ -78,8 +78,10 @@ def gate(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Decided:
     ref = _gate(ws, run_id, progress=progress)
     night = open_night(ws, run_id)
     decision = night.run.read(DecisionFile).root
-    ask = night.config.gate.human_review and decision.inconclusive is not None and not night.replay
-    return Decided(decision.kind, decision.sentence, ask, ref)
+    needs_review = (
+        night.config.gate.human_review and decision.inconclusive is not None and not night.replay
+    )
+    return Decided(decision.kind, decision.sentence, needs_review, ref)
 
 
 def _record(night: Night) -> None:

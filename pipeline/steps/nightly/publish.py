@@ -139,11 +139,9 @@ def _refuse_unknown_items(night: Night, lists: pl.DataFrame) -> None:
 def _with_patch(
     night: Night, publications: pl.DataFrame, row: pl.DataFrame, progress: Progress
 ) -> pl.DataFrame:
-    """Return the rows of the commit: that of the run, and that of the patch.
-
-    The live lists may already take events after the as-of into account. The patch has lists of the
-    new champion that do so, too.
-    """
+    """Return the rows of the commit: that of the run, and that of the patch."""
+    # The live lists may already take events after the as-of into account. The patch has lists of
+    # the new champion that do so, too.
     base = row.row(0, named=True)
     before, at = swap.live(publications), base[c.LIVE_FROM]
     if before is not None:

@@ -166,12 +166,10 @@ def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
 def _run_to_continue(
     ws: Workspace, as_of: AsOf, settings: str, versions: Mapping[str, int | None]
 ) -> Run | None:
-    """Return the run of an earlier start that this start continues; None to begin a new run.
-
-    It has the same as-of and settings. If it has not decided yet (it was killed, or its data failed
-    the checks), the lake must also hold the same rows as when it began: once another file was
-    ingested, a new run begins.
-    """
+    """Return the run of an earlier start that this start continues; None to begin a new run."""
+    # It has the same as-of and settings. If it has not decided yet (it was killed, or its data
+    # failed the checks), the lake must also hold the same rows as when it began: once another file
+    # was ingested, a new run begins.
     data = ("events", "items", "users")
     # Several runs may have this as-of, with other settings or data: the newest match continues.
     for run in reversed(ws.runs.starting_with(compact_instant(as_of))):

@@ -177,10 +177,8 @@ class Compaction:
             self._tail.end_commit(version)
 
     def _old(self, before: datetime) -> set[str]:
-        """List the files, relative to the table, that were written before an instant.
-
-        Of the log only temporary files of crashed writers.
-        """
+        """List the files, relative to the table, that were written before an instant."""
+        # Of the log only temporary files of crashed writers.
         return {
             path.relative_to(self._path).as_posix()
             for path in self._path.rglob("*")

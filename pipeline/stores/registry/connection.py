@@ -122,7 +122,7 @@ def without_password(uri: str) -> str:
 
 
 def connect(uri: str) -> MlflowClient:
-    """Return a client of a registry that has just answered.
+    """Return a client of a registry that has just responded.
 
     Raises
     ------
@@ -236,7 +236,7 @@ def _probe_server(uri: str) -> None:
     except MlflowException as fault:
         raise RegistryError(
             "registry.unavailable",
-            f"MLflow at {without_password(uri)} does not answer; start it, or correct "
+            f"MLflow at {without_password(uri)} does not respond; start it, or correct "
             "registry.tracking_uri, then run the same command again",
         ) from fault
     if response.status_code != 200:
