@@ -125,7 +125,8 @@ def drawn(night: NightPage) -> tuple[str, Page]:
 
 def test_the_sentence_stands_above_the_evidence() -> None:
     html, page = written(NIGHT)
-    order = ["A new recipe goes live", sentence(NIGHT.decision.sentence), *SECTIONS]
+    reasons = NIGHT.decision.sentence.removeprefix("switch: ")
+    order = ["A new recipe goes live", sentence(reasons, "als"), *SECTIONS]
     assert [text for text in page.texts if text in order] == order
     assert ["als", "candidate, goes live", "0.1212", "0.1150 to 0.1274"] in page.rows
     assert ["broken", "candidate", "No GPU is there"] in page.rows
@@ -361,7 +362,7 @@ def test_only_figures_with_rows_are_drawn() -> None:
 
 def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
     _, page = drawn(BARE)
-    assert sentence(BARE.decision.sentence.removeprefix("switch: "), "als") in page.texts
+    assert sentence(BARE.decision.sentence.removeprefix("keep: ")) in page.texts
     assert set(SECTIONS) & set(page.texts) == {"Data"}
     assert page.tags["svg"] == page.tags["table"] == 0
     about = ["2017-11-17T09:00:00Z to 2017-11-24T09:00:00Z"]
