@@ -315,7 +315,7 @@ def pins(lock: str) -> set[str]:
 
 
 @pytest.mark.parametrize("lock", ["docker/pipeline.lock", "docker/gpu.lock", "docker/mlflow.lock"])
-def test_images_run_what_the_tests_ran(lock: str) -> None:
+def test_images_install_the_tested_lock(lock: str) -> None:
     tested = {pin.split("==")[0]: set() for pin in pins("requirements.lock")}
     for pin in pins("requirements.lock"):
         tested[pin.split("==")[0]].add(pin)
@@ -324,7 +324,7 @@ def test_images_run_what_the_tests_ran(lock: str) -> None:
     assert not moved
 
 
-def test_the_lock_holds_what_the_project_asks_for() -> None:
+def test_the_lock_holds_the_declared_dependencies() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     asked = [*project["dependencies"], *extras["demo"], *extras["dev"]]
@@ -333,7 +333,7 @@ def test_the_lock_holds_what_the_project_asks_for() -> None:
     assert asked and not missing
 
 
-def test_lightfm_is_built_from_what_the_extra_names_and_with_what_the_lock_names() -> None:
+def test_lightfm_is_built_from_its_extra_with_the_locked_numpy() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     locked = pins("lightfm.lock")
     assert set(project["optional-dependencies"]["lightfm"]) <= locked

@@ -360,7 +360,7 @@ def test_only_figures_with_rows_are_drawn() -> None:
     assert "No GPU is there" in drawn(unjudged)[0]
 
 
-def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
+def test_a_page_without_evidence_has_the_sentence_and_the_data() -> None:
     _, page = drawn(BARE)
     assert sentence(BARE.decision.sentence.removeprefix("keep: ")) in page.texts
     assert set(SECTIONS) & set(page.texts) == {"Data"}

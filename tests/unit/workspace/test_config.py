@@ -38,7 +38,7 @@ def test_the_template_is_short():
     assert tomllib.loads(TEMPLATE)["split"]["task"] == "auto"
 
 
-def test_a_wrong_field_names_itself_and_what_is_allowed(file):
+def test_an_error_names_the_field_and_the_allowed_values(file):
     sentence = refused(file, "[gate]\nalpa = 0.1\n")
     assert sentence.startswith("nightjar.toml: unknown setting gate.alpa. Allowed: alpha,")
 

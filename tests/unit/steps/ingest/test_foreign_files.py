@@ -282,7 +282,7 @@ def test_another_thing_of_the_same_name_is_reported_again(ws, name):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": "b"}'])
-def test_a_damaged_note_of_what_was_reported_is_begun_again(ws, content):
+def test_a_damaged_note_of_reported_files_is_written_anew(ws, content):
     (ws.home / "irregular.json").write_text(content)
     (ws.home / "landing" / "events" / "x.csv").symlink_to("nowhere")
     old(ws.home / "landing" / "events" / "x.csv")
