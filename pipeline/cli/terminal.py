@@ -136,7 +136,7 @@ class Console:
 
 
 def _escaped(text: str) -> str:
-    """Escape in JSON what is not printable; `json` itself leaves U+009B and U+202E as they are."""
+    """Escape unprintable characters of JSON; `json` itself leaves U+009B and U+202E as they are."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else json_module.dumps(char)[1:-1] for char in text)

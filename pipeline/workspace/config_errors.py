@@ -47,12 +47,12 @@ def config_error(
     match first["type"]:
         case "union_tag_not_found":
             return refused(
-                "config.unknown_family", f"{field} has no family; add one of: {families}"
+                "config.unknown_family", f"{field} has no family; write family = one of: {families}"
             )
         case "union_tag_invalid":
             tag = first["ctx"]["tag"]
             return refused(
-                "config.unknown_family", f"unknown {field}.family = {tag!r}. Allowed: {families}"
+                "config.unknown_family", f"unknown family {tag!r} in {field}. Allowed: {families}"
             )
         case "extra_forbidden":
             allowed = ", ".join(_fields(holder)) or "see `nightjar config show`"

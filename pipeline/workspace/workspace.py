@@ -115,8 +115,8 @@ class Workspace:
     def pinning(self) -> AbstractContextManager[None]:
         """Return a lock for the look-up of a version and the write of its pin.
 
-        While it is held, `gc` deletes no version. It waits until a `gc` in progress has ended its
-        deletions.
+        While it is held, `gc` deletes no version. Acquiring it waits until a `gc` in progress has
+        ended its deletions.
         """
         return self.lake.lock(PINS, wait=True, shared=True)
 
@@ -172,7 +172,11 @@ class Workspace:
         run = self.runs.open(run_id) if is_run_id(run_id) else None
         if run is None or run.committed("snapshot") is None:
             newest = ", ".join(r.run_id for r in self.runs.starting_with("")[-3:])
-            known = f"the newest are {newest}" if newest else "there are none yet"
+            known = (
+                f"the newest are {newest}"
+                if newest
+                else "there is no run yet; start one with `nightjar nightly`"
+            )
             raise ConfigError("run.unknown", f"unknown run {run_id} in {self.home}; {known}")
         return run
 

@@ -170,7 +170,7 @@ def test_a_typo_in_the_file(home, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
-        ('family = "alz"', "unknown recipes.x.family = 'alz'. Allowed:"),
+        ('family = "alz"', "unknown family 'alz' in recipes.x. Allowed:"),
         ('family = "als"\nfactor = 3', "unknown setting recipes.x.factor. Allowed:"),
         ('family = "als"\nalpha = 0', "recipes.x.alpha = 0: input should be greater than 0"),
     ],

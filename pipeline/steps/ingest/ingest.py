@@ -8,7 +8,7 @@ Guarantees:
 
 Small files share a commit, which makes many of them fast. Files in the landing folder of the
 workspace move to `archive/` (or `rejected/`, with the reason beside them) after their commit; files
-anywhere else, and what is not a regular file, are not moved.
+anywhere else, and entries that are not regular files, are not moved.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def test_a_wrong_value_names_field_value_and_bound(file):
 
 def test_an_unknown_family_names_the_families(file):
     sentence = refused(file, '[recipes.x]\nfamily = "alz"\n')
-    assert sentence.startswith("nightjar.toml: unknown recipes.x.family = 'alz'. Allowed: ")
+    assert sentence.startswith("nightjar.toml: unknown family 'alz' in recipes.x. Allowed: ")
     assert "'als'" in sentence
 
 
@@ -108,7 +108,7 @@ def test_the_environment_changes_one_field_of_a_default_recipe(file):
 
 def test_a_recipe_without_a_family(file):
     sentence = refused(file, "[recipes.x]\nfactors = 3\n")
-    problem, _, allowed = sentence.partition("; add one of: ")
+    problem, _, allowed = sentence.partition("; write family = one of: ")
     assert problem == "nightjar.toml: recipes.x has no family"
     assert allowed == ", ".join(repr(family) for family in FAMILIES)
 
