@@ -61,23 +61,29 @@ def modes(home):
 
 
 def test_a_workspace_is_readable_by_its_owner_only(one_night):
-    found = modes(one_night[0])
-    assert {"runs", "mlflow/mlflow.db", "archive", "ledger.jsonl", "vault.db"} <= found.keys()
-    assert {path: mode for path, mode in found.items() if mode & 0o077} == {}
+    by_path = modes(one_night[0])
+    assert {"runs", "mlflow/mlflow.db", "archive", "ledger.jsonl", "vault.db"} <= by_path.keys()
+    assert {path: mode for path, mode in by_path.items() if mode & 0o077} == {}
     assert permissions.corrections(one_night[0], None) == []
 
 
 def test_a_workspace_of_a_group_is_readable_by_the_group(shared):
     private = ("archive", "rejected", "secrets", "scratch", "vault.db", "lake/quarantine")
-    found = modes(shared.home)
-    assert {"archive", "secrets", "vault.db", "lake/quarantine", "mlflow/mlflow.db"} <= found.keys()
-    own = {path: mode for path, mode in found.items() if path.startswith(private)}
-    # Nobody else can enter a private folder, so the mode of a table's files there does not matter.
+    by_path = modes(shared.home)
+    assert {
+        "archive",
+        "secrets",
+        "vault.db",
+        "lake/quarantine",
+        "mlflow/mlflow.db",
+    } <= by_path.keys()
+    own = {path: mode for path, mode in by_path.items() if path.startswith(private)}
+    # Other users cannot enter a private folder, so the modes of files in it are free.
     folders = {p: mode for p, mode in own.items() if not p.startswith("lake/quarantine/")}
     assert {path: mode for path, mode in folders.items() if mode & 0o077} == {}
     landing = {"landing", *(f"landing/{table}" for table in ("events", "items", "users"))}
-    others = {path: mode for path, mode in found.items() if path not in own.keys() | landing}
-    assert {found[path] for path in landing} == {0o2770}
+    others = {path: mode for path, mode in by_path.items() if path not in own.keys() | landing}
+    assert {by_path[path] for path in landing} == {0o2770}
     assert set(others.values()) == {0o2750, 0o640}
     assert {(shared.home / path).group() for path in others} == {own_group()}
     assert permissions.corrections(shared.home, own_group()) == []

@@ -255,9 +255,9 @@ class IngestResult(RowCounts):
 
 def _lines(files: Sequence[FileResult]) -> list[str]:
     # A sender can create links in any number, and no pass removes them.
-    unread = [file.text() for file in files if file.status is FileStatus.NOT_READ]
+    irregular = [file.text() for file in files if file.status is FileStatus.NOT_READ]
     others = [file.text() for file in files if file.status is not FileStatus.NOT_READ]
-    return [*_shortened(unread), *others]
+    return [*_shortened(irregular), *others]
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:

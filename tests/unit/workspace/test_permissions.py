@@ -103,7 +103,7 @@ def test_paths_that_are_too_wide_have_a_command_that_corrects_them(ws, group):
         if not (home / name).exists():
             (home / name).touch(0o600)
     (home / "runs" / "link").symlink_to("/etc/hostname")
-    # What a sender delivers has the sender's mode; nobody else can enter a private folder.
+    # What a sender delivers has the sender's mode; other users cannot enter a private folder.
     (home / "landing" / "events" / "sender").chmod(0o777)
     (home / "lake" / "quarantine").chmod(0o700)
     (home / "archive").chmod(0o700)
