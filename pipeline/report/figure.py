@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from contextlib import chdir
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline.number_text import MINUS
@@ -75,12 +76,18 @@ def canvas(
 
 def empty_figure(**options: Any) -> Figure:
     """Return a white figure; the options are those of matplotlib's `Figure`."""
-    # matplotlib reads a file `matplotlibrc` of the current folder when it is imported, and the user
-    # may be in a folder into which others write. Imported here: most commands draw nothing.
+    return _figure_class()(facecolor="white", **options)
+
+
+@cache
+def _figure_class() -> type[Figure]:
+    """Import matplotlib on first use: most commands draw nothing."""
+    # At its import it reads a file `matplotlibrc` of the current folder, and the user may be in a
+    # folder into which others write.
     with chdir(CHILD_FOLDER):
         from matplotlib.figure import Figure
 
-    return Figure(facecolor="white", **options)
+    return Figure
 
 
 def style_axes(axes: Axes, size: float) -> None:

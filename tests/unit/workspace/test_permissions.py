@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.steps.experiments.backtest.sandbox import BacktestSandbox
 from pipeline.workspace import permissions
 from pipeline.workspace.child_process import keep_private
 from pipeline.workspace.workspace import Workspace
@@ -157,3 +158,10 @@ def test_an_export_leaves_a_device_as_it_is():
 def test_an_export_that_cannot_be_written(tmp_path):
     with pytest.raises(StorageError), permissions.open_export(tmp_path / "no" / "out"):
         pass
+
+
+def test_a_sandbox_has_the_group_of_its_workspace(tmp_path):
+    group = own_group()
+    source = Workspace.init(tmp_path / "ws", group=group)
+    box = BacktestSandbox(source, {}, source.home / "backtests" / "box", source.config).ws
+    assert (mode(box.home), box.home.group(), umask()) == (0o2750, group, 0o027)
