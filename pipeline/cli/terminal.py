@@ -269,7 +269,7 @@ def refuse_unwritable(out: Path | None) -> None:
 
 
 def write_out(out: Path | None, data: bytes) -> None:
-    """Write the file of an option.
+    """Write the file of an option, readable by its owner only.
 
     Parameters
     ----------
@@ -283,6 +283,8 @@ def write_out(out: Path | None, data: bytes) -> None:
     StorageError
         ``storage.cannot_write``
     """
+    from pipeline.workspace.permissions import open_export
+
     if out is not None:
-        with storage_errors("storage.cannot_write", f"cannot write {out}"):
-            out.write_bytes(data)
+        with open_export(out) as file:
+            file.write(data)

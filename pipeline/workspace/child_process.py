@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 from pipeline.errors import NightjarError, ResourceError
+from pipeline.workspace.permissions import set_umask
 
 Response: TypeAlias = dict[str, Any]
 """Plain JSON that a child returns."""
@@ -38,7 +39,7 @@ _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
 _PATHS: Final = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 CHILD_FOLDER: Final = "/"
-"""Current folder of every child: only root can write there."""
+"""Current folder of every child, and of imports that read it: only root can write there."""
 # Stacks of threads and memory pools count as allocated: on many cores they would fill the limit.
 _SMALL: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -228,10 +229,11 @@ def keep_private() -> None:
     """Keep the data of this process and its children from other users of the machine.
 
     Changes the whole process: it writes no core dumps, which may contain raw ids and keys, and
-    files that it creates are accessible to their owner only (umask 077).
+    files that it creates are accessible to their owner only. Call it first: opening a workspace of
+    a group then changes the mode of new files to that of this workspace.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.umask(0o077)
+    set_umask()
 
 
 def _command(memory: int, *arguments: str) -> list[str]:

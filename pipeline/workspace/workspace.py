@@ -3,12 +3,15 @@
 Guarantees:
 
 * A folder without `nightjar.toml` is not a workspace: it raises an error and is never filled.
-* `init` changes nothing in an existing workspace; a new one is accessible to its owner only.
+* `init` changes nothing in an existing workspace; a new one is accessible to its owner only, or
+  also to one group (`permissions`).
+* After `open` and `init`, files that the process creates have the modes of this workspace.
 * Clients are opened at first use, so a command pays only for those that it needs.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,6 +27,7 @@ from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs, is_run_id
 from pipeline.stores.vault import Vault, load_key, make_key, parse_key
+from pipeline.workspace import permissions
 from pipeline.workspace.config import TEMPLATE, Composed, Config, compose
 
 CONFIG_FILE = "nightjar.toml"
@@ -44,7 +48,10 @@ class Workspace:
 
     @classmethod
     def open(cls, home: Path) -> Workspace:
-        """Open the workspace at `home`; `workspace.not_found` if it is not one."""
+        """Open the workspace at `home`; `workspace.not_found` if it is not one.
+
+        Sets the umask of the process to that of the workspace.
+        """
         home = home.resolve()
         if not (home / CONFIG_FILE).is_file():
             raise ConfigError(
@@ -52,11 +59,15 @@ class Workspace:
                 f"{home} is not a workspace: it has no {CONFIG_FILE}; create one with "
                 f"`nightjar init {home}`",
             )
-        return cls(home, compose(home / CONFIG_FILE, os.environ))
+        composed = compose(home / CONFIG_FILE, os.environ)
+        permissions.set_umask(composed.config.workspace.group)
+        return cls(home, composed)
 
     @classmethod
-    def init(cls, home: Path, config: str = TEMPLATE) -> Workspace:
+    def init(cls, home: Path, config: str = TEMPLATE, group: str | None = None) -> Workspace:
         """Create a workspace, or open the existing one.
+
+        The vault's key is created unless the environment names one.
 
         Parameters
         ----------
@@ -64,17 +75,22 @@ class Workspace:
             An empty or new folder, or a workspace.
         config
             Text of the new config file.
+        group
+            Group whose members may read the workspace and deliver files; None for the owner only.
 
         Raises
         ------
         ConfigError
-            `workspace.not_empty`.
+            `workspace.not_empty`; `workspace.unknown_group`, `workspace.group_not_allowed`;
+            `workspace.group_differs`: the existing workspace has another group.
         StorageError
             `workspace.cannot_write`.
         """
         home = home.resolve()
         if (home / CONFIG_FILE).exists():
-            return cls.open(home)
+            existing = cls.open(home)
+            existing._require_group(group)
+            return existing
         partial = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of a killed `init`
         others = sorted({p.name for p in home.iterdir()} - partial) if home.is_dir() else []
         if others:
@@ -83,22 +99,34 @@ class Workspace:
                 f"{home} is neither empty nor a workspace: it holds {', '.join(others[:3])}; name "
                 "an empty or a new folder",
             )
+        if group is not None:
+            permissions.require_membership(group)
+            config += f"\n[workspace]\ngroup = {json.dumps(group)}\n"
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {home}"):
-            # Other users of the machine must not read raw ids, whatever the caller's umask is.
             home.mkdir(parents=True, exist_ok=True)
-            home.chmod(0o700)
-            for table in ("events", "items", "users"):
-                (home / "landing" / table).mkdir(parents=True, exist_ok=True)
-            (home / "runs").mkdir(exist_ok=True)
-            # The vault's key: no other account of the machine may read it.
-            (home / "secrets").mkdir(mode=0o700, exist_ok=True)
-            if not (home / "secrets" / "vault.key").exists():
-                make_key(home / "secrets" / "vault.key")
+            # Other users of the machine must not read raw ids, whatever the caller's umask is.
+            permissions.set_umask(group)
+            for folder in ("landing/events", "landing/items", "landing/users", "runs", "secrets"):
+                (home / folder).mkdir(parents=True, exist_ok=True)
+            permissions.share(home, group)
+            key = home / "secrets" / "vault.key"
+            if not (key.exists() or _key_given()):
+                make_key(key)
             # The config file comes last: it makes the folder a workspace, which is then complete.
             new = home / f"{CONFIG_FILE}.new"
             new.write_text(config, encoding="utf-8")
             new.rename(home / CONFIG_FILE)
         return cls.open(home)
+
+    def _require_group(self, group: str | None) -> None:
+        current = self.config.workspace.group
+        if group not in (None, current):
+            raise ConfigError(
+                "workspace.group_differs",
+                f"{self.home} is a workspace of "
+                + (f"the group {current!r}" if current else "its owner only")
+                + f", not of the group {group!r}; create another workspace, or leave out --group",
+            )
 
     @property
     def config(self) -> Config:
@@ -189,3 +217,7 @@ class Workspace:
     def mlflow_database(self) -> Path:
         """MLflow's database in the workspace, used without a configured server."""
         return self.home / "mlflow" / "mlflow.db"
+
+
+def _key_given() -> bool:
+    return any(os.environ.get(name) for name in (_KEY_VARIABLE, _KEY_FILE_VARIABLE))

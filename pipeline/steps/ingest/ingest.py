@@ -43,6 +43,7 @@ from pipeline.stores.batches import MERGED, Batches
 from pipeline.stores.disk import storage_errors
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.permissions import PRIVATE_FOLDER
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -207,7 +208,7 @@ def _open_pass(
         # The text of files, raw ids included, is here during validation: a killed ingest leaves it.
         shutil.rmtree(scratch, ignore_errors=True)
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {ws.home}"):
-            scratch.mkdir(mode=0o700, exist_ok=True)
+            scratch.mkdir(PRIVATE_FOLDER, exist_ok=True)
         # Runs without batches mean that the lake was lost: ingesting into it would hide the loss.
         if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
             raise ConfigError(

@@ -25,6 +25,7 @@ from typing import Final
 
 from pipeline.errors import StorageError
 from pipeline.stores.disk import fault_text, storage_errors
+from pipeline.workspace.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags that open a folder; with `O_NOFOLLOW`, not a link to one."""
@@ -200,6 +201,10 @@ def _move_away(
                     _move(kept, new, source, f"{stem}-{secrets.token_hex(4)}{suffix}")
                     if reason is not None:
                         os.unlink(note, dir_fd=kept)
+                    return
+                # A file of another user keeps its mode; the folder protects it.
+                with suppress(PermissionError):
+                    os.chmod(new, PRIVATE_FILE, dir_fd=kept)
     except OSError as error:
         if error.errno not in _REPLACED:
             raise StorageError(
@@ -211,7 +216,7 @@ def _move_away(
 @contextmanager
 def _open_kept(folder: Path) -> Iterator[int]:
     with storage_errors("storage.cannot_write", f"cannot write {folder}"):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
         handle = os.open(folder, FOLDER)
     try:
         yield handle
@@ -242,7 +247,7 @@ def _write_new(folder: int, name: str, sentence: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)  # equal bytes were rejected before
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file:
+    with os.fdopen(os.open(name, flags, PRIVATE_FILE, dir_fd=folder), "wb") as file:
         file.write(f"{sentence}\n".encode())
 
 

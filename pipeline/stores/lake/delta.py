@@ -27,6 +27,7 @@ from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
+    PRIVATE,
     SCHEMAS,
     check_partition,
     conform,
@@ -411,7 +412,7 @@ class Lake:
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
         with lake_errors(table):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(0o700 if table in PRIVATE else 0o777, parents=True, exist_ok=True)
             write_delta(
                 str(path) if handle is None else handle,
                 frame,

@@ -1,4 +1,5 @@
 import tomllib
+import traceback
 
 import pytest
 
@@ -198,3 +199,47 @@ def test_settings_of_another_version_are_named(file):
     kept["ingest"]["retrain_min_new_events"] = 1000
     with raises("config.unknown_setting"):
         load(kept)
+
+
+URI = "http://user:PLANTED/1@127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("registry.tracking_uri", f'[registry]\ntracking_uri = "{URI}"'),
+        ("sources.s.path", f'[sources.s]\npath = "{URI}"'),
+        ("sources.s.skip_when.kind", f'[sources.s]\nskip_when = {{ kind = ["{URI}"] }}'),
+        ("sinks.lists.uri", '[sinks.lists]\nuri = "postgresql+psycopg2://user:PLANTED@host/db"'),
+        ("sinks.uri", '[sinks]\nuri = "HTTPS://PLANTED@host"'),
+    ],
+)
+def test_a_uri_with_a_login_is_refused_in_any_field_and_not_shown(file, field, text):
+    file.write_text(text)
+    with raises("config.login_in_uri") as caught:
+        compose(file, {})
+    assert f" {field} " in caught.value.sentence
+    assert "PLANTED" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_uri_with_a_login_in_the_environment_is_refused(file):
+    with raises("config.login_in_uri") as caught:
+        compose(file, {"NIGHTJAR__SOURCES__S__PATH": URI})
+    assert "environment NIGHTJAR__SOURCES__S__PATH" in caught.value.sentence
+    assert "PLANTED" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////home/a@b/mlflow.db", "http://127.0.0.1:5000"])
+def test_a_uri_without_a_login_is_accepted(file, uri):
+    file.write_text(f'[registry]\ntracking_uri = "{uri}"')
+    assert compose(file, {}).config.registry.tracking_uri == uri
+
+
+@pytest.mark.parametrize(
+    "text", ['[registry]\ntracking_uri = "user:PLANTED@host"', '[gate]\nalpha = "PLANTED@x"']
+)
+def test_the_traceback_of_an_invalid_value_does_not_show_it(file, text):
+    file.write_text(text)
+    with raises("config.invalid_value") as caught:
+        compose(file, {})
+    assert "PLANTED" not in "".join(traceback.format_exception(caught.value))

@@ -232,6 +232,22 @@ def thing(request, ws) -> tuple[Path, str]:
     return old(path), request.param.strip()
 
 
+def test_many_irregular_entries_have_few_lines(ws):
+    for number in range(150):
+        link = ws.home / "landing" / "events" / f"x{number}.csv"
+        link.symlink_to("nowhere")
+        old(link)
+    first = feedback(ws, AT)
+    assert len(first.outcomes) == first.files == 150
+    assert len(first.problems) == 21
+    assert first.problems[-1].startswith("and 130 more ")
+    assert first.text().count("is a link") == 20
+    later = feedback(Workspace.open(ws.home), AT + timedelta(minutes=1))
+    assert len(later.warnings) == 21
+    assert later.warnings[-1].startswith("and 130 more ")
+    assert later.text().count("is a link") == 20
+
+
 def never_opened(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     opened = os.open
 
