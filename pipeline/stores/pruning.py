@@ -141,7 +141,9 @@ def _removed(paths: Iterable[Path]) -> Removed:
 
 
 def _emptied(folder: Path) -> Removed:
-    """Remove a folder with its contents."""
+    """Remove a folder with its contents; a link is removed, not its target."""
+    if folder.is_symlink():
+        return _removed([folder])
     removed = _removed([path for path in folder.rglob("*") if path.is_symlink() or path.is_file()])
     shutil.rmtree(folder, ignore_errors=True)
     return removed
