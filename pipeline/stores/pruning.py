@@ -142,7 +142,9 @@ def _remove_files(paths: Iterable[Path]) -> Removed:
 
 
 def _remove_folder(folder: Path) -> Removed:
-    """Remove a folder with its contents."""
+    """Remove a folder with its contents; a link is removed, not its target."""
+    if folder.is_symlink():
+        return _remove_files([folder])
     removed = _remove_files(
         [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
     )

@@ -479,8 +479,9 @@ class Runs:
         return Run(self.root, run_id)
 
     def starting_with(self, prefix: str) -> tuple[Run, ...]:
-        """Return the runs whose id starts with `prefix`, sorted by id."""
-        names = sorted(path.name for path in self.root.glob(f"{prefix}*"))
+        """Return the runs whose id starts with `prefix`, sorted by id; a link is not a run."""
+        folders = self.root.glob(f"{prefix}*")
+        names = sorted(path.name for path in folders if not path.is_symlink())
         return tuple(Run(self.root, name) for name in names if not name.startswith("."))
 
 

@@ -99,6 +99,8 @@ def test_a_bad_variable_is_named_in_the_error(file):
         ("NIGHTJAR__FOO__BAR", "1", "environment NIGHTJAR__FOO__BAR: unknown setting foo"),
     ):
         assert refused(file, "", {name: value}).startswith(sentence)
+    for misspelt in ("NIGHTJAR__VAULT_KEY", "NIGHTJAR__VAULT__KEY"):
+        assert "PLANTED" not in refused(file, "", {misspelt: "PLANTED"})
 
 
 def test_the_environment_changes_one_field_of_a_default_recipe(file):
@@ -114,9 +116,14 @@ def test_a_recipe_without_a_family(file):
     assert allowed == ", ".join(repr(family) for family in FAMILIES)
 
 
-@pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".hidden", "a b"])
+@pytest.mark.parametrize(
+    "name",
+    ["../../evil", "a/b", "a/../../x", "", ".hidden", "a b", "'; rm -rf", "<script>1\\n../../x"],
+)
 def test_a_recipe_is_a_folder_and_stays_in_its_run(file, name):
-    assert "is not a name of a recipe" in refused(file, f'[recipes."{name}"]\nfamily = "als"\n')
+    sentence = refused(file, f'[recipes."{name}"]\nfamily = "als"\n')
+    assert "is not a name of a recipe" in sentence
+    assert sentence.isprintable()
 
 
 def test_a_section_is_a_table(file):

@@ -141,6 +141,25 @@ def test_files_leave_after_they_lay_there_for_days(ws):
     assert "MB freed" in result.text()
 
 
+@pytest.mark.parametrize("name", ["link", ".gone-link", ".draft-link-1"])
+@pytest.mark.parametrize("folder", ["archive", "rejected", "runs", "runs/decided"])
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_link_in_a_folder_of_old_files_does_not_lead_out(ws, tmp_path, folder, name, decided):
+    """The folder behind the link is an old run of another workspace."""
+    night(ws, "decided", 20, decided=True)
+    run = night(ws, "victim", 20, decided=decided)
+    with run.draft("train/mad") as draft:
+        draft.bytes("scorer.npz", b"123")
+    victim = (ws.home / "runs" / "victim").rename(tmp_path / "victim")
+    before = {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()}
+    (ws.home / folder / name).symlink_to(victim)
+    (ws.home / folder / f"{name}.json").symlink_to(next(iter(before)))
+    gc(ws, days(30))
+    gc(ws, days(31))
+    assert len(before) > 1
+    assert {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()} == before
+
+
 def test_a_version_goes_after_a_week_unless_it_is_pinned(ws):
     night(ws, "young")
     gc(ws, NOW)
