@@ -27,7 +27,7 @@ from pipeline.models.device import cuda_usable
 from pipeline.workspace.workspace import Workspace
 from tests.groups import own_group
 from tests.unit.report.test_page import Page
-from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
+from tests.worlds import CONFIG, NIGHTS, land, purchases
 
 
 def words(arguments, home):
@@ -396,8 +396,8 @@ def test_a_segment_of_one_user_is_on_no_page_and_in_no_metric(home):
     shown = [path for path in shown if path.name != "users.parquet"]
     assert {"page.html", "metrics.json", "mlflow.db"} <= {path.name for path in shown}
     name = slug(ONE_USER).encode()
-    found = [p for p in shown for part in contents(p) if name in part.lower()]
-    assert found == []
+    matches = [p for p in shown for part in contents(p) if name in part.lower()]
+    assert matches == []
 
 
 def test_a_new_workspace_is_private_whatever_the_umask_is(tmp_path):
