@@ -49,6 +49,8 @@ def register(night: Night, progress: Progress) -> str:
     # at once would create them twice.
     with night.ws.lake.lock("register"):
         mirror = Mirror.of(night.ws)
+        for run in mirror.runs:
+            draw_lost_page(run)
         # First, because MLflow numbers versions in the order in which they are created.
         mirror.copy(mirror.lost(), progress)
         mirrored = mirror.copy_night(night)
@@ -162,7 +164,6 @@ class Mirror:
         RegistryError
             `registry.checksum`, `registry.file_missing`: also the files written again differ.
         """
-        draw_lost_page(night.run)
         number = self.numbers.get(night.run_id)
         taken = frozenset(self.known) - {number}
         deleted = self.deleted(night.run)
