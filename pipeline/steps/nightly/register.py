@@ -110,8 +110,8 @@ class Mirror:
     def deleted(self, run: Run) -> bool:
         """Return whether a user has deleted the version of a run in MLflow.
 
-        MLflow does not tell a deleted version from a lost one, but only a deleted one has later
-        versions behind it.
+        MLflow shows neither deleted nor lost versions. Lost ones are copied again before a later
+        version is created, so one that is missing although it has later ones was deleted.
         """
         number = self.numbers.get(run.run_id)
         absent = run.run_id not in self.shown.values()
