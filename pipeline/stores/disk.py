@@ -1,6 +1,6 @@
 """Writes that are forced to the disk (fsync), checksums, and errors of the file system.
 
-Guarantees: when `write_synced` or `sync` returns, the data are on the disk.
+Guarantees: when `write_synced`, `sync` or `sync_tree` returns, the data are on the disk.
 """
 
 from __future__ import annotations
@@ -82,6 +82,22 @@ def sync(*paths: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sync_tree(folder: Path, top: Path) -> None:
+    """Force a folder with all that it contains to the disk.
+
+    Parameters
+    ----------
+    folder
+        May be missing; nothing happens then.
+    top
+        A folder above it. The folders between both are synced too, because they may be new.
+    """
+    if folder.is_dir():
+        sync(*folder.rglob("*"), folder)
+        above = folder.parents
+        sync(*above[: above.index(top) + 1] if top in above else ())
 
 
 def sha256(path: Path) -> str:
