@@ -1,7 +1,7 @@
 """A store that is older than another one is named before anything is written, with exit code 6.
 
-Each test replaces a store of a workspace (two nights, then a pass with a patch) by an older copy, an
-empty one or none, as a restored backup, a torn copy or a mistake would.
+Each test replaces a store of a workspace (two nights, then a pass with a patch) by an older copy,
+an empty one or none, as a restored backup, a torn copy or a mistake would.
 """
 
 import json
