@@ -293,8 +293,8 @@ class Run:
                 yield draft
                 failpoint("manifest")
                 lasting = {"step": step, "rows": draft.rows, "files": draft.files}
-                manifest = _manifest_bytes({**lasting, "volatile": sorted(draft.volatile)})
-                draft.bytes(MANIFEST, manifest)
+                manifest = {**lasting, "volatile": sorted(draft.volatile)}
+                draft.bytes(MANIFEST, summed_manifest(manifest))
                 sync(work)
                 # Still without a manifest, so it is not a commit; rename needs an empty target.
                 if final.exists():
@@ -344,7 +344,8 @@ class Run:
         Raises
         ------
         StorageError
-            ``run.step_missing``, ``run.no_file``, ``storage.cannot_read``, ``run.checksum``
+            ``run.step_missing``, ``run.manifest_damaged``, ``run.no_file``,
+            ``storage.cannot_read``, ``run.checksum``
         """
         manifest = self.manifest(step)
         if name not in manifest["files"]:
@@ -372,14 +373,15 @@ class Run:
             raise StorageError(
                 "run.step_missing", f"step {step} of run {self.run_id} is missing; run it first"
             )
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
+            data = path.read_bytes()
         try:
-            manifest = json.loads(path.read_bytes())
-            return {
-                "rows": manifest["rows"],
-                "files": dict(manifest["files"]),
-                "volatile": list(manifest.get("volatile", ())),
-            }
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = json.loads(data)
+            claimed = manifest.pop("sha256")
+            if hashlib.sha256(_manifest_bytes(manifest)).hexdigest() != claimed:
+                raise ValueError(claimed)
+            return {name: manifest[name] for name in ("rows", "files", "volatile")}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 "run.manifest_damaged",
                 f"{path} is damaged: it is not a manifest; restore it from a backup",
@@ -483,6 +485,13 @@ class Runs:
         folders = self.root.glob(f"{prefix}*")
         names = sorted(path.name for path in folders if not path.is_symlink())
         return tuple(Run(self.root, name) for name in names if not name.startswith("."))
+
+
+def summed_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest with its own checksum, as its last check on reading."""
+    # Rows, and the files of steps that the ledger does not name, have no other checksum.
+    total = hashlib.sha256(_manifest_bytes(manifest)).hexdigest()
+    return _manifest_bytes({**manifest, "sha256": total})
 
 
 def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:
