@@ -182,7 +182,9 @@ def test_no_code_runs_a_text_or_loads_an_object() -> None:
 IN_SQL = {
     "pipeline/stores/lake/compaction.py": {"column", "format_instant(instant)", "named"},
     "pipeline/stores/lake/delta.py": {"column", "value"},
-    "pipeline/stores/registry/client.py": {"RUN_TAG", "night.run_id", "self._model_name"},
+    "pipeline/stores/registry/client.py": {
+        *("RUN_TAG", "RECIPE_TAG", "NightRecord.MARK", "night.run_id", "self._model_name")
+    },
     "pipeline/stores/registry/runs.py": {"RUN_TAG", "RECIPE_TAG", "recipe", "self._record.run_id"},
     "pipeline/stores/registry/connection.py": {"table", "column"},
     "pipeline/stores/vault.py": {"_USERS", "column", "placeholders"},
