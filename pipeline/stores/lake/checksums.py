@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Final
 
 from pipeline.errors import LakeError
@@ -46,7 +45,7 @@ class SummedFiles:
     """
 
     lines: tuple[Line, ...] = ()
-    sums: Mapping[str, str] = MappingProxyType({})
+    sums: Mapping[str, str] = field(default_factory=dict)
     size: int = 0
     cut: bool = False
 
