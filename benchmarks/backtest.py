@@ -78,10 +78,10 @@ def goals(result: Backtested, plant: datetime | None) -> list[tuple[bool, str]]:
     rows = {row["schedule"]: row for row in result.plain()["rows"]}
     adaptive = rows["adaptive"]
     if plant is not None:
-        after, cause = adaptive["answered_days"], adaptive["answered_cause"]
+        after, cause = adaptive["reaction_days"], adaptive["reaction_cause"]
         how = "never" if after is None else f"in {after:.2g} days, because of {cause}"
         good = after is not None and after <= 1 and cause == Cause.DRIFT
-        return [(good, f"the planted shift is answered {how}; goal: drift, in 1")]
+        return [(good, f"the reaction to the planted shift came {how}; goal: drift, in 1")]
     kept, share = adaptive["of_nightly"], adaptive["training_share"]
     days = result.days["adaptive"][1:]
     alarms = sum(_alarm(day) for day in days)

@@ -67,7 +67,7 @@ def nightjar_dag(
     doc_md
         Markdown of the DAG's page: the docstring of its file.
     cron
-        Schedule in UTC; without one only a user starts the DAG.
+        Schedule in UTC; without one the DAG is only started by hand.
     asset
         Attribute of `AirflowWorkspace` with an asset whose events start the DAG, too.
 

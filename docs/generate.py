@@ -97,12 +97,33 @@ def config_page() -> Iterator[str]:
         elif name == "recipes":
             defaults = ", ".join(f"`{recipe}`" for recipe in default_recipes())
             yield RECIPES_HEAD.format(defaults=defaults)
+            yield from capabilities_table()
             for family, recipe in sorted(FAMILIES.items()):
-                yield f'### `family = "{family}"`\n'
+                yield f'### `family = "{family}"`\n\n{summary(recipe)}\n'
                 yield from settings_table(recipe, leave_out=("family", "tune"))
         else:
             yield f"## `[{section}]`\n\n{field.description}\n"
             yield from settings_table(cast("type[BaseModel]", field.annotation))
+
+
+def capabilities_table() -> Iterator[str]:
+    """Yield one row per model family: what its scorers declare."""
+    yield "| family | recipe | folds in new events | same bytes on every fit | baseline |"
+    yield "| --- | --- | --- | --- | --- |"
+    for family, recipe in sorted(FAMILIES.items()):
+        declared = getattr(recipe.scorer, "declared", None)
+        if declared is None:  # an instance declares it
+            cells = ["as its parts", "as its parts", "no"]
+        else:
+            known = (declared.fold_in, declared.deterministic, declared.baseline is not None)
+            cells = ["yes" if value else "no" for value in known]
+        yield row(f"`{family}`", summary(recipe), *cells)
+    yield ""
+
+
+def summary(recipe: type[Recipe]) -> str:
+    """Return the first paragraph of a recipe's docstring."""
+    return (inspect.getdoc(recipe) or "").partition("\n\n")[0].replace("\n", " ")
 
 
 def settings_table(model: type[BaseModel], leave_out: tuple[str, ...] = ()) -> Iterator[str]:

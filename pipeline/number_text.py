@@ -21,6 +21,8 @@ def decimal(value: float, places: int = 1) -> str:
 
     Parameters
     ----------
+    value
+        Finite.
     places
         Number of decimals.
     """

@@ -249,7 +249,7 @@ GUARDS: Final = (
     Guard(
         "lists are read back before the swap",
         "pipeline/workspace/publications.py",
-        "if swap.lists_sum(_staged(ws, name)) != expected:",
+        "if publish.lists_sum(_staged(ws, name)) != expected:",
         "if False:",
         "tests/integration/test_damage.py"
         "::test_no_night_points_users_to_lists_that_did_not_come_back",

@@ -187,14 +187,14 @@ ATTRIBUTION = Attribution(
     rows=(
         AttributionRow(
             "all", "all", 950, 61_000,
-            answer_rate=0.031, ctr=0.02, ctr_lo=0.018, ctr_hi=0.022,
+            response_rate=0.031, ctr=0.02, ctr_lo=0.018, ctr_hi=0.022,
             conversion=0.011, conversion_lo=0.01, conversion_hi=0.012,
             revenue=1234.5, revenue_per_exposure=0.02, revenue_per_exposure_lo=0.015,
             revenue_per_exposure_hi=0.03, return_rate=0.04, return_rate_lo=0.0,
             return_rate_hi=0.09,
         ),
         AttributionRow("segment", "new", 4),
-        AttributionRow("position", "1", 950, 3_000, answer_rate=0.05),
+        AttributionRow("position", "1", 950, 3_000, response_rate=0.05),
     ),
 )  # fmt: skip
 DRIFT = Drift(

@@ -136,7 +136,7 @@ class Console:
 
 
 def _escaped(text: str) -> str:
-    """Escape in JSON what is not printable; `json` itself leaves U+009B and U+202E as they are."""
+    """Escape unprintable characters of JSON; `json` itself leaves U+009B and U+202E as they are."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else json_module.dumps(char)[1:-1] for char in text)
@@ -271,7 +271,7 @@ def refuse_unwritable(out: Path | None) -> None:
 
 
 def write_out(out: Path | None, data: bytes) -> None:
-    """Write the file of an option.
+    """Write the file of an option, readable by its owner only.
 
     Parameters
     ----------
@@ -285,6 +285,8 @@ def write_out(out: Path | None, data: bytes) -> None:
     StorageError
         ``storage.cannot_write``
     """
+    from pipeline.workspace.permissions import open_export
+
     if out is not None:
-        with storage_errors("storage.cannot_write", f"cannot write {out}"):
-            out.write_bytes(data)
+        with open_export(out) as file:
+            file.write(data)

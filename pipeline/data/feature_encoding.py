@@ -146,13 +146,16 @@ class _Place:
     n: int
     words: bool
 
-    def refuse_not_finite(self, bad: pl.Series) -> None:
+    def refuse_not_finite(self, values: pl.Series, bad: pl.Series) -> None:
         """Raise `features.not_finite` if any value is bad."""
         lines = self.line.filter(bad)
         if len(lines):
+            value = values.filter(bad).explode()
+            value = value.filter(value.abs() >= _TOO_LARGE)[0]
             raise DataError(
                 "features.not_finite",
-                "a number is infinite or at least 1e100; correct it, and ingest the file again",
+                f"the number {value:g} is infinite or at least 1e100; correct it, and ingest the "
+                "file again",
                 where=self.where,
                 count=len(lines),
                 positions=_line_numbers(lines),
@@ -286,7 +289,7 @@ def _common(cells: pl.DataFrame, n: int) -> pl.DataFrame:
 
 def _binned(numbers: pl.Series, at: _Place) -> pl.Series:
     """Return the bin of each number; the edges are numbers of the data."""
-    at.refuse_not_finite(numbers.abs() >= _TOO_LARGE)
+    at.refuse_not_finite(numbers, numbers.abs() >= _TOO_LARGE)
     training = numbers[: at.n].drop_nulls().to_numpy()
     if not len(training):
         return pl.Series(numbers.name, [None] * len(numbers), dtype=pl.String)
@@ -305,7 +308,7 @@ def _vector(vectors: pl.Series, at: _Place) -> pl.DataFrame:
     wanted = most[0] if len(most) else 0
     at.refuse_other_length(wanted, length != most.first())
     at.refuse_not_finite(
-        vectors.list.eval(pl.element().fill_nan(None).abs() >= _TOO_LARGE).list.any()
+        vectors, vectors.list.eval(pl.element().fill_nan(None).abs() >= _TOO_LARGE).list.any()
     )
     complete = vectors.list.eval(pl.element().is_nan() | pl.element().is_null()).list.any().not_()
     rows = complete.fill_null(False).arg_true().to_numpy()

@@ -111,7 +111,8 @@ def target_pairs(rows: pl.DataFrame, wanted: pl.Expr, earliest: datetime) -> pl.
     Parameters
     ----------
     rows
-        All events: `user_id`, `item_id`, `timestamp` and the columns of `wanted`.
+        Events with `user_id`, `item_id`, `timestamp` and the columns of `wanted`. The caller
+        chooses whether events other than target events count as earlier events.
     wanted
         Condition of a target event, from `is_target`.
     earliest
@@ -120,14 +121,14 @@ def target_pairs(rows: pl.DataFrame, wanted: pl.Expr, earliest: datetime) -> pl.
     Returns
     -------
     `user_id`, `item_id`, `last` (newest target event of the pair), `first` (first event of the
-    pair, of any kind), `joined` (first event of the user); instants in UTC.
+    pair in `rows`), `joined` (first event of the user in `rows`); instants in UTC.
     """
     recent = (
         rows.filter(wanted & (pl.col(c.TIMESTAMP) >= earliest))
         .group_by(c.USER_ID, c.ITEM_ID)
         .agg(pl.col(c.TIMESTAMP).max().alias(LAST))
     )
-    # Events of any kind count: a pair that was viewed before the cutoff is not new.
+    # Not only target events count: a pair that was viewed before the cutoff is not new.
     had = (
         rows.join(recent, on=[c.USER_ID, c.ITEM_ID], how="semi")
         .group_by(c.USER_ID, c.ITEM_ID)

@@ -41,27 +41,11 @@ def _one_pass(
     depths: Ints,
     n_metrics: int,
 ) -> NDArray[np.float64]:
-    """Return every metric of every user.
-
-    Parameters
-    ----------
-    item, item_from
-        Lists: entries of user u from ``item_from[u]`` to ``item_from[u + 1]``, best first.
-    wanted, wanted_from
-        The ground truth within the catalogue, laid out alike, in any order.
-    size
-        ``(n_users,)``: number of target items, those outside the catalogue included.
-    n_items
-        Size of the catalogue.
-    depths
-        Ascending, each once.
-    n_metrics
-        Number of metrics in `evaluation.metrics.PER_USER`.
-
-    Returns
-    -------
-    ``(n_depths, n_metrics, n_users)``, metrics in the order of `PER_USER`; NaN if `size` is 0.
-    """
+    """Return every metric of every user."""
+    # Lists: the entries of user u are item[item_from[u] : item_from[u + 1]], best first. wanted:
+    # the ground truth within the catalogue, laid out alike, in any order. size: (n_users,), number
+    # of target items, those outside the catalogue included. depths: ascending, each once. Returns
+    # (n_depths, n_metrics, n_users), metrics in the order of `PER_USER`; NaN if size is 0.
     n_users = len(size)
     values = np.full((len(depths), n_metrics, n_users), np.nan)
     discount = 1.0 / np.log2(np.arange(2.0, depths[-1] + 2.0))

@@ -155,22 +155,10 @@ def ratings_of(history: History) -> sp.csr_matrix:
 
 
 def _solve(cells: sp.csr_matrix, side: _Side, regularization: float) -> _Side:
-    """Solve ``(FᵀF + λI) x = Fᵀ(r − b)`` for each row over its own cells; 0 without any.
-
-    Parameters
-    ----------
-    cells
-        Rows × columns: ratings minus their mean.
-    side
-        ``(n_columns, f)`` factors and ``(n_columns,)`` biases b of the columns: F is the factors
-        and a column of ones.
-    regularization
-        λ > 0.
-
-    Returns
-    -------
-    ``(n_rows, f)`` and ``(n_rows,)`` float64, the factors and biases of the rows.
-    """
+    """Solve ``(FᵀF + λI) x = Fᵀ(r − b)`` for each row over its own cells; 0 without any."""
+    # cells: rows × columns, ratings minus their mean. side: (n_columns, f) factors and (n_columns,)
+    # biases b of the columns; F is the factors and a column of ones. Returns (n_rows, f) factors
+    # and (n_rows,) biases of the rows, float64.
     factors, biases = side
     width = factors.shape[1] + 1
     solved = np.zeros((cells.shape[0], width))

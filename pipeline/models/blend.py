@@ -164,13 +164,11 @@ def _part_progress(progress: Progress, part: str, text: str) -> None:
 
 @select_hyperparameters.register
 def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
-    """Select the parts, then the open fields of each part, then the weights and exponents.
-
-    In a *discovery* task, parts that only repeat are dropped first; if all remaining parts have
-    weight 0, each gets weight 1. If there is a field to tune, a first search on the newest window
-    drops the parts to which it gives weight 0, before fields of parts are selected. At the end,
-    parts of weight 0 are dropped again.
-    """
+    """Select the parts, then the open fields of each part, then the weights and exponents."""
+    # In a *discovery* task, parts that only repeat are dropped first; if all remaining parts have
+    # weight 0, each gets weight 1. If there is a field to tune, a first search on the newest window
+    # drops the parts to which it gives weight 0, before fields of parts are selected. At the end,
+    # parts of weight 0 are dropped again.
     kept = {
         name: part
         for name, part in recipe.parts.items()

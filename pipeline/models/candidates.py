@@ -128,11 +128,10 @@ def _picked(
 
 
 def _reached_by(block: NDArray[np.float32], k: int) -> NDArray[np.float64]:
-    """Return, for each row, a value that at least `k` cells reach; −inf in shorter rows.
-
-    The columns are split into groups; the k-th best of the groups' best is such a value, and with
-    many more groups than `k` it is nearly always the k-th best itself, for a fraction of the work.
-    """
+    """Return, for each row, a value that at least `k` cells reach; −inf in shorter rows."""
+    # The columns are split into groups; the k-th best of the groups' best is such a value, and with
+    # many more groups than `k` it is nearly always the k-th best itself, for a fraction of the
+    # work.
     n, columns = block.shape
     if k > columns:
         return np.full(n, -np.inf)
@@ -155,12 +154,10 @@ def _allowed_cells(cells: Cells, n_items: int, limits: Limits) -> Cells:
 
 
 def _error_bound(scores: Scores, size: NDArray[np.float64], longest: float) -> NDArray[np.float64]:
-    """Bound, for each user, the difference between a float32 product and the exact one.
-
-    ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
-    (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), doubled for the roundings after
-    it; the last term covers products that underflow. `size` is ‖u‖, `longest` the largest ‖v‖.
-    """
+    """Bound, for each user, the difference between a float32 product and the exact one."""
+    # ``|fl(u·v) − u·v| ≤ γ_f ‖u‖ ‖v‖`` with ``γ_f ≈ f·2⁻²⁴`` whatever the order of summation
+    # (Higham, Accuracy and Stability of Numerical Algorithms, 3.1), doubled for the roundings after
+    # it; the last term covers products that underflow. `size` is ‖u‖, `longest` the largest ‖v‖.
     factors = 0 if scores.users is None else scores.users.shape[1]
     largest = size * longest
     beside = np.float32(0)

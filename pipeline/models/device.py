@@ -67,7 +67,7 @@ def choose_device(wanted: str) -> Literal["cpu", "cuda"]:
 def cuda_usable() -> bool:
     """Return True if implicit finds a GPU."""
     with warnings.catch_warnings():
-        # implicit warns if a driver is missing, which is the answer here and not a problem.
+        # implicit warns if a driver is missing, which is the result here and not a problem.
         warnings.simplefilter("ignore")
         import implicit.gpu
     return bool(implicit.gpu.HAS_CUDA)

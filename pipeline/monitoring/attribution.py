@@ -35,6 +35,7 @@ from pydantic import ConfigDict, Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.data.exposure import OWNER, SHOWN, exposure_intervals, shown_at
 from pipeline.data.split import between
 from pipeline.monitoring import rates
@@ -161,7 +162,7 @@ def attribute_events(
     joined = _last_touch(actions, touches, lists.entries, timedelta(days=config.window_days))
     # A response on a later day than the showing is counted as late, and is in no rate.
     same_day = joined.filter(pl.col(_DAY) == _day_of(span))
-    answered = _answered(same_day, returns, prices, config)
+    responses = _responses(same_day, returns, prices, config)
     # One showing per list, user and 24 hours, whatever the number of events.
     visits = touches.filter(between(span)).unique([c.USER_ID, SHOWN, _DAY]).drop(c.TIMESTAMP)
     return rates.Attribution(
@@ -173,7 +174,7 @@ def attribute_events(
         late=joined.height - same_day.height,
         unshown=actions.join(touches, on=[c.USER_ID, c.TIMESTAMP], how="anti").height,
         claims=_claims(actions, joined),
-        rows=tuple(_rows(visits, lists.sizes, answered, publications, segments)),
+        rows=tuple(_rows(visits, lists.sizes, responses, publications, segments)),
     )
 
 
@@ -220,7 +221,7 @@ def _last_touch(
     )
 
 
-def _answered(
+def _responses(
     joined: pl.DataFrame, returns: pl.DataFrame, prices: pl.DataFrame, config: AttributionConfig
 ) -> pl.DataFrame:
     """Return the exposures with a response: one row each, with the kinds of responses."""
@@ -230,15 +231,15 @@ def _answered(
     # A purchase without a quantity counts as one.
     revenue = pl.when(bought & price.is_finite()).then(price * pl.col(c.VALUE).fill_null(1.0))
     back = returns.group_by(c.USER_ID, c.ITEM_ID).agg(pl.col(c.TIMESTAMP).max().alias(_BACK))
-    answers = (
+    priced = (
         # One price per item, or the join would repeat events.
         joined.join(prices.select(c.ITEM_ID, c.PRICE).unique(c.ITEM_ID), on=c.ITEM_ID, how="left")
         .join(back, on=[c.USER_ID, c.ITEM_ID], how="left")
         .sort(_ROW)
     )
-    return answers.group_by([c.USER_ID, SHOWN, _DAY, c.ITEM_ID], maintain_order=True).agg(
+    return priced.group_by([c.USER_ID, SHOWN, _DAY, c.ITEM_ID], maintain_order=True).agg(
         pl.col(c.MODEL_VERSION, c.RECIPE, c.POSITION, c.SLOT).first(),
-        pl.lit(1.0).alias(rates.ANSWERED).first(),
+        pl.lit(1.0).alias(rates.RESPONDED).first(),
         kind.is_in(list(config.clicks)).any().cast(pl.Float64).alias(rates.CLICKED),
         bought.any().cast(pl.Float64).alias(rates.PURCHASED),
         (kind == c.Kind.RATING.value).any().cast(pl.Float64).alias(rates.RATED),
@@ -260,7 +261,7 @@ def _claims(actions: pl.DataFrame, joined: pl.DataFrame) -> rates.Claims:
 def _rows(
     visits: pl.DataFrame,
     sizes: pl.DataFrame,
-    answered: pl.DataFrame,
+    responses: pl.DataFrame,
     publications: pl.DataFrame,
     segments: pl.DataFrame,
 ) -> Iterable[rates.AttributionRow]:
@@ -272,9 +273,9 @@ def _rows(
     )
     segment = pl.col(c.SEGMENT).fill_null(NOWHERE)
     by_user = segments.select(c.USER_ID, c.SEGMENT).unique(c.USER_ID)
-    shown, answered = (
+    shown, responses = (
         frame.join(by_user, on=c.USER_ID, how="left").with_columns(segment)
-        for frame in (shown, answered)
+        for frame in (shown, responses)
     )
     order = publications.sort(c.GENERATION)
     named: dict[str, tuple[pl.Expr, list[str]]] = {
@@ -282,17 +283,17 @@ def _rows(
         rates.PUBLICATION: (pl.col(SHOWN), order[c.PUBLICATION_ID].to_list()),
         rates.VERSION: (pl.col(c.MODEL_VERSION), _distinct(order[c.MODEL_VERSION])),
         c.RECIPE: (pl.col(c.RECIPE), _distinct(order[c.RECIPE])),
-        c.SEGMENT: (pl.col(c.SEGMENT), _distinct(shown[c.SEGMENT].sort())),
+        c.SEGMENT: (pl.col(c.SEGMENT), _large_segments(shown)),
     }
     length = pl.col(_LENGTH)
     for by, (group, names) in named.items():
         exposed = shown.group_by(group.alias(by), c.USER_ID).agg(length.sum().alias(rates.EXPOSED))
-        yield from rates.rows_of(by, names, exposed, answered.with_columns(group.alias(by)))
+        yield from rates.rows_of(by, names, exposed, responses.with_columns(group.alias(by)))
     sizes_by_slot = shown.unpivot(
         slots, index=c.USER_ID, variable_name=c.SLOT, value_name=rates.EXPOSED
     )
     exposed = sizes_by_slot.group_by(c.SLOT, c.USER_ID).agg(pl.col(rates.EXPOSED).sum())
-    yield from rates.rows_of(c.SLOT, slots, exposed, answered)
+    yield from rates.rows_of(c.SLOT, slots, exposed, responses)
     place = pl.col(c.POSITION).cast(pl.String)
     exposed = (
         shown.group_by(c.USER_ID, _LENGTH)
@@ -305,7 +306,14 @@ def _rows(
     )
     longest = shown[_LENGTH].to_list()
     places = [str(at) for at in range(1, max(longest, default=0) + 1)]
-    yield from rates.rows_of(c.POSITION, places, exposed, answered.with_columns(place))
+    yield from rates.rows_of(c.POSITION, places, exposed, responses.with_columns(place))
+
+
+def _large_segments(shown: pl.DataFrame) -> list[str]:
+    """Return the segments with enough users; the name of a smaller one could reveal a user."""
+    users = shown.group_by(c.SEGMENT).agg(pl.col(c.USER_ID).n_unique())
+    large = users.filter(pl.col(c.USER_ID) >= MIN_GROUP_SIZE)
+    return _distinct(large[c.SEGMENT].sort())
 
 
 def _distinct(names: pl.Series) -> list[str]:

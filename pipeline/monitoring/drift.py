@@ -156,10 +156,9 @@ def _between(nights: Sequence[QualityMean]) -> float:
 
 
 def _error(day: QualityMean, between: float) -> float:
-    """Return a day's squared error, with `MIN_GROUP_SIZE` users added that vary as in earlier runs.
-
-    The few users of a day may all have a value of 0 by chance, and then no variance of their own.
-    """
+    """Return a day's squared error over its users and `MIN_GROUP_SIZE` users of earlier runs."""
+    # The few users of a day may all have a value of 0 by chance, and then no variance of their own:
+    # the added users vary as in earlier runs.
     # Weighted by users: the added ones have the variance of earlier runs.
     own = 0.0 if day.se is None else day.users * day.se**2
     return (own + MIN_GROUP_SIZE * between / day.of) / (day.users + MIN_GROUP_SIZE)

@@ -19,19 +19,19 @@ from pipeline.base import Interval
 from pipeline.data.cluster_robust import MIN_GROUP_SIZE, proportion_ci, ratio_ci
 
 EXPOSED: Final = "exposures"
-ANSWERED: Final = "answers"
+RESPONDED: Final = "responses"
 CLICKED: Final = "clicks"
 PURCHASED: Final = "purchases"
 RATED: Final = "ratings"
 RETURNED: Final = "returned"
 REVENUE: Final = "revenue"
 UNPRICED: Final = "unpriced"
-_COUNTED: Final = (ANSWERED, CLICKED, PURCHASED, RATED, RETURNED, REVENUE, UNPRICED)
+_COUNTED: Final = (RESPONDED, CLICKED, PURCHASED, RATED, RETURNED, REVENUE, UNPRICED)
 
 ALL_USERS: Final = "all"
 VERSION: Final = "version"
 PUBLICATION: Final = "publication"
-RATES: Final = ("answer_rate", "ctr", "conversion", "revenue_per_exposure", "return_rate")
+RATES: Final = ("response_rate", "ctr", "conversion", "revenue_per_exposure", "return_rate")
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class AttributionRow:
         Number of users.
     exposures
         Entries of lists shown to a user, once for each 24 hours of the span.
-    answers, clicks, purchases, ratings
+    responses, clicks, purchases, ratings
         Exposures with any response, and by kind; an exposure may have several kinds of responses.
     returned
         Of `purchases`, those with a return of the item in the rest of the span.
     revenue
         Sum of quantity · price of purchases with a known price; `unpriced` counts the others.
-    answer_rate, ctr, conversion, revenue_per_exposure
-        `answers`, `clicks`, `purchases`, `revenue` ÷ `exposures`.
+    response_rate, ctr, conversion, revenue_per_exposure
+        `responses`, `clicks`, `purchases`, `revenue` ÷ `exposures`.
     return_rate
         `returned` ÷ `purchases`, None without purchases.
     """
@@ -63,17 +63,17 @@ class AttributionRow:
     name: str
     users: int
     exposures: int | None = None
-    answers: int | None = None
+    responses: int | None = None
     clicks: int | None = None
     purchases: int | None = None
     ratings: int | None = None
     returned: int | None = None
     revenue: float | None = None
     unpriced: int | None = None
-    answer_rate: float | None = None
-    answer_rate_se: float | None = None
-    answer_rate_lo: float | None = None
-    answer_rate_hi: float | None = None
+    response_rate: float | None = None
+    response_rate_se: float | None = None
+    response_rate_lo: float | None = None
+    response_rate_hi: float | None = None
     ctr: float | None = None
     ctr_se: float | None = None
     ctr_lo: float | None = None
@@ -140,7 +140,7 @@ class Attribution:
 
 
 def rows_of(
-    by: str, names: Iterable[str], exposed: pl.DataFrame, answered: pl.DataFrame
+    by: str, names: Iterable[str], exposed: pl.DataFrame, responses: pl.DataFrame
 ) -> Iterator[AttributionRow]:
     """Yield a row for each group with exposures.
 
@@ -152,7 +152,7 @@ def rows_of(
         Groups, in the order of the rows.
     exposed
         `by`, `user_id`, `exposures`: one row per group and user.
-    answered
+    responses
         `by`, `user_id` and the responses: one row per exposure with a response.
 
     Yields
@@ -161,12 +161,12 @@ def rows_of(
         In the order of `names`.
     """
     keys = [by, c.USER_ID]
-    sums = answered.group_by(keys, maintain_order=True).agg(pl.col(_COUNTED).sum())
+    sums = responses.group_by(keys, maintain_order=True).agg(pl.col(_COUNTED).sum())
     # A full join: users without a response count in a rate, too.
     both = exposed.with_columns(pl.col(EXPOSED).cast(pl.Float64))
     both = both.join(sums, on=keys, how="full", coalesce=True)
     both = both.with_columns(pl.col(EXPOSED, *_COUNTED).fill_null(0.0))
-    there = both.filter((pl.col(EXPOSED) > 0) | (pl.col(ANSWERED) > 0))
+    there = both.filter((pl.col(EXPOSED) > 0) | (pl.col(RESPONDED) > 0))
     parts = there.partition_by(by, as_dict=True)
     for name in names:
         if (part := parts.get((name,))) is not None:
@@ -184,7 +184,7 @@ def _figures(users: pl.DataFrame) -> dict[str, Any]:
     totals = {name: math.fsum(values.tolist()) for name, values in counted.items()}
     purchases = counted[PURCHASED]
     rates = {
-        "answer_rate": proportion_ci(counted[ANSWERED], shown),
+        "response_rate": proportion_ci(counted[RESPONDED], shown),
         "ctr": proportion_ci(counted[CLICKED], shown),
         "conversion": proportion_ci(purchases, shown),
         # Revenue has no upper limit, unlike a share.

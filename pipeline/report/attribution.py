@@ -11,14 +11,14 @@ from pipeline.report import wording
 from pipeline.report.markup import folded, lines, section, table
 from pipeline.report.table import grid
 
-_HEAD = ("By", "Group|name", "Users", "Exposures", "Answered", "CTR", "Conversion", "Revenue",
+_HEAD = ("By", "Group|name", "Users", "Exposures", "Response rate", "CTR", "Conversion", "Revenue",
          "Revenue per exposure", "Return rate")  # fmt: skip
 # Publications, recipes and positions may be hundreds of rows: they are folded.
 _FIRST = (ALL_USERS, "version", "slot", "segment")
 _ABOUT = (
     "Attribution joins each event to the newest list within the attribution window that holds its "
     "item, whatever the event claims. An exposure is one entry of a list that was live for an "
-    "active user, counted once a day; rates are shares of exposures that were answered on their "
+    "active user, counted once a day; rates are shares of exposures with a response on their "
     "day. A user without events is not counted. In brackets: 95 % intervals."
 )
 
@@ -51,12 +51,13 @@ def _notes(attribution: Attribution) -> list[str]:
     start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
     notes = [
         f"{attribution.joined:,} of {attribution.events:,} events of {attribution.users:,} users "
-        f"from {start} to {end} answer a list that was live within {attribution.window_days} days"
+        f"from {start} to {end} responded to a list that was live within "
+        f"{attribution.window_days} days"
     ]
     if attribution.late:
         notes.append(
-            f"{attribution.late:,} of these answer a list that was replaced on an earlier day; "
-            "they count in no rate"
+            f"{attribution.late:,} of these responded to a list that was replaced on an earlier "
+            "day; they count in no rate"
         )
     if attribution.unshown:
         notes.append(f"{attribution.unshown:,} events are of users without a live list")
@@ -79,7 +80,7 @@ def _cells(row: AttributionRow) -> tuple[str, ...]:
         row.name,
         f"{row.users:,}",
         wording.number(row.exposures),
-        _rate(row.answer_rate),
+        _rate(row.response_rate),
         _rate(row.ctr, row.ctr_lo, row.ctr_hi),
         _rate(row.conversion, row.conversion_lo, row.conversion_hi),
         wording.figure(row.revenue, ",.2f"),

@@ -38,9 +38,9 @@ class ScheduleRow:
         `training_seconds` ÷ those of ``nightly``; None if that is 0 or missing.
     ndcg_per_training_minute
         60 · `ndcg` ÷ `training_seconds`; None without training.
-    answered_days
+    reaction_days
         Days from the planted shift to the first promotion after it; None without either.
-    answered_cause
+    reaction_cause
         Cause for which the policy requested that run; None if the schedule did.
     """
 
@@ -55,8 +55,8 @@ class ScheduleRow:
     of_nightly: float | None
     training_share: float | None
     ndcg_per_training_minute: float | None
-    answered_days: float | None
-    answered_cause: str | None
+    reaction_days: float | None
+    reaction_cause: str | None
 
 
 def summary(
@@ -81,9 +81,9 @@ def summary(
     rows = []
     for name, series in days.items():
         own, value, took = _own(series), mean_of(series, "ndcg"), training_seconds(series)
-        # The answer to a shift is the first promotion after it.
-        answer = next((x for x in own if plant and x.promoted and x.as_of > plant), None)
-        after = (answer.as_of - plant) / timedelta(days=1) if answer and plant else None
+        # The reaction to a shift is the first promotion after it.
+        reaction = next((x for x in own if plant and x.promoted and x.as_of > plant), None)
+        after = (reaction.as_of - plant) / timedelta(days=1) if reaction and plant else None
         rows.append(
             ScheduleRow(
                 schedule=name,
@@ -97,8 +97,8 @@ def summary(
                 of_nightly=value / most if value is not None and most else None,
                 training_share=took / spent if spent else None,
                 ndcg_per_training_minute=60 * value / took if value is not None and took else None,
-                answered_days=after,
-                answered_cause=answer.cause if answer else None,
+                reaction_days=after,
+                reaction_cause=reaction.cause if reaction else None,
             )
         )
     return tuple(rows)
@@ -113,7 +113,7 @@ def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
         As for `summary`.
     """
     header = ["schedule", "days", "nights", "promoted", "training s", "NDCG", "without fold-in"]
-    header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["answered"])
+    header += ["of nightly", "NDCG/min"] + ([] if plant is None else ["reaction"])
     rows = [
         (
             row.schedule,
@@ -125,7 +125,7 @@ def text(days: Mapping[str, Sequence[DayFile]], plant: datetime | None) -> str:
             figure(row.base_ndcg),
             share(row.of_nightly),
             figure(row.ndcg_per_training_minute),
-            "never" if row.answered_days is None else f"in {row.answered_days:.2g} days",
+            "never" if row.reaction_days is None else f"in {row.reaction_days:.2g} days",
         )[: len(header)]
         for row in summary(days, plant)
     ]

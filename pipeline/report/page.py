@@ -64,7 +64,9 @@ def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     day = f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}"
     as_of, decision = format_instant(page.as_of), page.decision
     headline = wording.HEADLINE[decision.kind]
-    sentence = wording.sentence(decision.sentence, *page.recipe_names)
+    # The headline states the kind already.
+    reasons = decision.sentence.removeprefix(f"{decision.kind}: ")
+    sentence = wording.sentence(reasons, *page.recipe_names)
     origin = (("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12]))
     parts = [
         f"<header><p class=eyebrow>Nightjar · nightly run of {escape(day)} · as-of "

@@ -64,13 +64,13 @@ def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     about = (
         "The e-value measures the evidence that a candidate is better than the champion, over "
         "disjoint blocks of days. The probability that a candidate that is not better reaches the "
-        "threshold at any time is below the gate's alpha."
+        "threshold at any time is at most the gate's alpha."
     )
     return section(
         "Evidence for a switch",
         about,
         cards(pictures, "e_processes.svg", beside=lines(f"{row.sentence}." for row in rows)),
-        f"<p>{html_of(_trust(page.calibration, page.as_of))}</p>",
+        f"<p>{html_of(_calibration_text(page.calibration, page.as_of))}</p>",
     )
 
 
@@ -125,7 +125,7 @@ def groups(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     )
 
 
-def _trust(calibration: CalibrationEntry | None, as_of: datetime) -> str:
+def _calibration_text(calibration: CalibrationEntry | None, as_of: datetime) -> str:
     """Return the finding and the age of the newest calibration."""
     if calibration is None:
         return (

@@ -1,4 +1,7 @@
-"""Tables for a terminal: nightly runs of the demo, recommendation lists, the ledger."""
+"""Tables for a terminal: nightly runs of the demo, recommendation lists, the ledger.
+
+Guarantees: control and escape characters of the data are shown as text.
+"""
 
 from __future__ import annotations
 

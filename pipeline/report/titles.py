@@ -1,4 +1,7 @@
-"""Titles of figures: each states one finding that the figure shows."""
+"""Titles of figures.
+
+Guarantees: a title states a finding that its figure shows, or that there is no data for one.
+"""
 
 from __future__ import annotations
 

@@ -75,6 +75,8 @@ def figure(value: float | None, form: str = ".4f") -> str:
 
     Parameters
     ----------
+    value
+        None is written as a dash.
     form
         Format specification.
     """
@@ -86,6 +88,8 @@ def span(lo: float | None, hi: float | None, form: Callable[[float], str] = "{:.
 
     Parameters
     ----------
+    lo, hi
+        Ends of the interval.
     form
         Function that formats one end.
     """
@@ -139,6 +143,8 @@ def stops(kind: str, rule: RuleResult) -> bool:
     ----------
     kind
         Kind of the decision.
+    rule
+        A rule of that decision.
     """
     lost = rule.name.startswith("switch.")
     return kind == "block" and rule.outcome in ("fail", "missing") and not lost
@@ -167,6 +173,8 @@ def rule_value(rule: RuleResult, value: float | None) -> str:
 
     Parameters
     ----------
+    rule
+        The rule; its name decides the form.
     value
         `rule.figure` or `rule.bound`.
     """
@@ -185,6 +193,8 @@ def sentence(text: str, *names: str) -> str:
 
     Parameters
     ----------
+    text
+        Sentence or clause.
     names
         Names that keep their spelling, such as those of recipes.
     """
@@ -197,6 +207,8 @@ def without_id(sentence: str, name: str) -> str:
 
     Parameters
     ----------
+    sentence
+        Sentence of a rule, check or signal.
     name
         The id, such as ``refresh.slice.cold``.
     """

@@ -3,6 +3,7 @@
 Protocol, under the lake's lock ``ingest``:
 
 1. The rows of one or several files of a table are spooled: written, fsynced, renamed into place.
+   The name of a spooled file has its checksum.
 2. One commit to `batches` adds an `intent` row per file.
 3. The rows are written to quarantine, then to the table. Both commits carry the transaction
    ("ingest", seq of the last file), so the lake writes them once.
@@ -14,6 +15,7 @@ Guarantees:
 * A crash after step 2 is completed from the spool by `recover`. The lake is then the same as
   without the crash, versions included.
 * A crash before step 2 changes nothing; the files are ingested again.
+* A number that `commit` gives out is new to all tables, or nothing more is written.
 * A process that was overtaken (suspended while another one took its lock) finds foreign rows in
   `batches` and writes nothing more.
 """
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -32,9 +34,9 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.columns import BatchStatus
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import ConcurrencyError, LakeError, StorageError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import storage_errors, sync
+from pipeline.stores.disk import sha256, storage_errors, sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
@@ -52,6 +54,8 @@ class Batch:
         SHA-256 of the file's bytes.
     rows
         ``accepted + quarantined + duplicates + tombstoned + skipped``.
+    vault_users
+        Users in the vault, those of the rows included.
     """
 
     batch_id: str
@@ -64,6 +68,7 @@ class Batch:
     duplicates: int
     tombstoned: int
     skipped: int
+    vault_users: int
     ingested_at: datetime
 
 
@@ -128,13 +133,16 @@ class Batches:
         ConcurrencyError
             ``ingest.overtaken``: another ingest has replaced this one.
         StorageError
-            ``storage.cannot_write``, ``ingest.spool_damaged``
+            ``storage.cannot_write``, ``ingest.spool_damaged``; ``lake.number_taken``: a table is
+            newer than `batches`.
         """
         last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
         first = (last if isinstance(last, int) else 0) + 1
         frames = {"quarantine": quarantine if quarantine.height else None, files[0].table: rows}
         number = first + len(files) - 1
-        self._spool_frames(number, {name: f for name, f in frames.items() if f is not None})
+        written = {name: frame for name, frame in frames.items() if frame is not None}
+        self._refuse_taken(first, written)
+        self._spool_frames(number, written)
         intents = pl.DataFrame(
             [{c.SEQ: seq, **vars(batch)} for seq, batch in enumerate(files, start=first)],
             schema=c.BATCHES,
@@ -165,6 +173,19 @@ class Batches:
         arrived = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
         return dict(arrived.sort(c.SEQ).iter_rows())
 
+    def _refuse_taken(self, first: int, tables: Iterable[str]) -> None:
+        """Raise if a table has a number that is given out: its rows would count as written."""
+        for table in tables:
+            taken = self._lake.last_txn(table, APP) or 0
+            # If another ingest has overtaken this one, `_note` raises.
+            if taken >= first and self._lake.version("batches") == self._at:
+                raise LakeError(
+                    "lake.number_taken",
+                    f"lake table {table} has rows up to file {taken}, but batches ends at file "
+                    f"{first - 1}: batches is older; restore the folder lake as a whole from one "
+                    "backup",
+                )
+
     def _carry_out(self, intents: pl.DataFrame) -> None:
         seq, table = _number(intents), intents[c.TABLE][0]
         spool = self._spool / str(seq)
@@ -178,19 +199,19 @@ class Batches:
 
     def _unspool(self, spool: Path, table: str, seq: int) -> None:
         """Write the spooled rows of a table; `seq` lets the lake write them once."""
-        path = spool / f"{table}.parquet"
-        if not path.exists():
-            return
-        try:
-            frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise StorageError(
-                "ingest.spool_damaged",
-                f"{path} is damaged, so an open ingest cannot be completed; restore the file, or "
-                f"remove the folder {spool} and ingest the same files again",
-            ) from error
-        write = self._lake.replace if table in MERGED else self._lake.append
-        write(table, frame, txn=(APP, seq))
+        for path in spool.glob(f"{table}.*.parquet"):
+            try:
+                if sha256(path) not in path.name:
+                    raise ValueError(path.name)
+                frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+            except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+                raise StorageError(
+                    "ingest.spool_damaged",
+                    f"{path} is damaged, so an open ingest cannot be completed; restore the file, "
+                    f"or remove the folder {spool} and ingest the same files again",
+                ) from error
+            write = self._lake.replace if table in MERGED else self._lake.append
+            write(table, frame, txn=(APP, seq))
 
     def _note(self, rows: pl.DataFrame, status: BatchStatus) -> None:
         """Append rows with a status to the version of `batches` that this process has read."""
@@ -210,6 +231,7 @@ class Batches:
                     path = draft / f"{name}.parquet"
                     frame.write_parquet(path, compression="lz4", statistics=False)
                     sync(path)
+                    path.rename(draft / f"{name}.{sha256(path)}.parquet")
                 sync(draft)
                 draft.rename(target)
                 sync(self._spool)

@@ -1,8 +1,9 @@
 """Writes that are forced to the disk (fsync), checksums, and errors of the machine.
 
-Guarantees: when `write_synced` or `sync` returns, the data are on the disk. A full disk, missing
-permissions, an unreadable disk and exhausted memory are recognised in the errors of every library,
-Rust panics included.
+Guarantees: when `write_synced`, `sync` or `sync_tree` returns, the data are on the disk;
+`remembered_sha256` reads a file again once its inode, its modification time or its size has
+changed. A full disk, missing permissions, an unreadable disk and exhausted memory are recognised in
+the errors of every library, Rust panics included.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeAlias
 
 from pipeline.errors import NightjarError, ResourceError, StorageError
 
@@ -49,6 +50,9 @@ _TEXTS: Final = {os.strerror(code).lower(): code for code in _MACHINE} | {
     "can't start new thread": errno.ENOMEM,
     "failed to map segment from shared object": errno.ENOMEM,
 }
+
+
+FileState: TypeAlias = tuple[int, int, int]
 
 
 @contextmanager
@@ -200,6 +204,44 @@ def sync(*paths: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sync_tree(folder: Path, top: Path) -> None:
+    """Force a folder with all that it contains to the disk.
+
+    Parameters
+    ----------
+    folder
+        May be missing; nothing happens then.
+    top
+        A folder above it. The folders between both are synced too, because they may be new.
+    """
+    if folder.is_dir():
+        sync(*folder.rglob("*"), folder)
+        above = folder.parents
+        sync(*above[: above.index(top) + 1] if top in above else ())
+
+
+_SUMS: Final[dict[Path, tuple[FileState, str]]] = {}
+
+
+def file_state(path: Path) -> FileState:
+    """Return inode, modification time in nanoseconds and size of a file."""
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def remembered_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, computed once per process and `file_state`.
+
+    For files that are written once: a pass reads the same files of the lake several times.
+    """
+    # Before the content: a change in between is then found by the next call.
+    state = file_state(path)
+    known = _SUMS.get(path)
+    if known is None or known[0] != state:
+        known = _SUMS[path] = state, sha256(path)
+    return known[1]
 
 
 def sha256(path: Path) -> str:

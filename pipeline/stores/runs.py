@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import fault_text, storage_errors, sync, write_synced
+from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.locks import locked
 
 MANIFEST = "manifest.json"
@@ -294,8 +294,8 @@ class Run:
                 yield draft
                 failpoint("manifest")
                 lasting = {"step": step, "rows": draft.rows, "files": draft.files}
-                manifest = _manifest_bytes({**lasting, "volatile": sorted(draft.volatile)})
-                draft.bytes(MANIFEST, manifest)
+                manifest = {**lasting, "volatile": sorted(draft.volatile)}
+                draft.bytes(MANIFEST, summed_manifest(manifest))
                 sync(work)
                 # Still without a manifest, so it is not a commit; rename needs an empty target.
                 if final.exists():
@@ -345,7 +345,8 @@ class Run:
         Raises
         ------
         StorageError
-            ``run.step_missing``, ``run.no_file``, ``storage.cannot_read``, ``run.checksum``
+            ``run.step_missing``, ``run.manifest_damaged``, ``run.no_file``,
+            ``storage.cannot_read``, ``run.checksum``
         """
         manifest = self.manifest(step)
         if name not in manifest["files"]:
@@ -377,12 +378,11 @@ class Run:
             data = path.read_bytes()
         try:
             manifest = json.loads(data)
-            return {
-                "rows": manifest["rows"],
-                "files": dict(manifest["files"]),
-                "volatile": list(manifest.get("volatile", ())),
-            }
-        except (ValueError, KeyError, TypeError) as error:
+            claimed = manifest.pop("sha256")
+            if hashlib.sha256(_manifest_bytes(manifest)).hexdigest() != claimed:
+                raise ValueError(claimed)
+            return {name: manifest[name] for name in ("rows", "files", "volatile")}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 "run.manifest_damaged",
                 f"{path} is damaged: it is not a manifest; restore it from a backup",
@@ -487,17 +487,20 @@ class Runs:
         return Run(self.root, run_id)
 
     def starting_with(self, prefix: str) -> tuple[Run, ...]:
-        """Return the runs whose id starts with `prefix`, sorted by id."""
-        try:
-            names = sorted(os.listdir(self.root))  # noqa: PTH208 - globs skip an unreadable folder
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
-            raise StorageError(
-                "storage.cannot_read", f"cannot read {self.root}: {fault_text(error)}"
-            ) from error
+        """Return the runs whose id starts with `prefix`, sorted by id; a link is not a run."""
+        with storage_errors("storage.cannot_read", f"cannot read {self.root}"):
+            # A glob would skip an unreadable folder.
+            names = sorted(os.listdir(self.root)) if self.root.exists() else []  # noqa: PTH208
+            names = [name for name in names if not (self.root / name).is_symlink()]
         names = [name for name in names if name.startswith(prefix) and is_run_id(name)]
         return tuple(Run(self.root, name) for name in names)
+
+
+def summed_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest with its own checksum, as its last check on reading."""
+    # Rows, and the files of steps that the ledger does not name, have no other checksum.
+    total = hashlib.sha256(_manifest_bytes(manifest)).hexdigest()
+    return _manifest_bytes({**manifest, "sha256": total})
 
 
 def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:

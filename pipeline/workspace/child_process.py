@@ -6,7 +6,7 @@ Guarantees:
   list, which names no secret, and ends when its parent ends.
 * A child imports nothing from the folder in which the user called the command: it may hold files
   of strangers. Its own current folder is the root, so relative paths must be made absolute before.
-* Every call returns an answer or raises an error with a sentence.
+* Every call returns a response or raises an error with a sentence.
 * A child's other output is not logged, since it may contain raw ids.
 """
 
@@ -30,15 +30,16 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 from pipeline.errors import NightjarError, ResourceError
+from pipeline.workspace.permissions import set_umask
 
-Answer: TypeAlias = dict[str, Any]
+Response: TypeAlias = dict[str, Any]
 """Plain JSON that a child returns."""
 
 _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "VIRTUAL_ENV")
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
 _PATHS: Final = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 CHILD_FOLDER: Final = "/"
-"""Current folder of every child: only root can write there."""
+"""Current folder of every child, and of imports that read it: only root can write there."""
 # Stacks of threads and memory pools count as allocated: on many cores they would fill the limit.
 _SMALL: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -62,7 +63,7 @@ class ChildKilled(ChildFailed):
 
 
 class Child:
-    """A process that answers calls one by one; a call after its death starts another process.
+    """A process that serves calls one by one; a call after its death starts another process.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ class Child:
     def __exit__(self, *_: object) -> None:
         self._end()
 
-    def call(self, function: str, **request: Any) -> Answer:
+    def call(self, function: str, **request: Any) -> Response:
         """Call a function in the child; a `NightjarError` of the child is raised here, too.
 
         Parameters
@@ -115,7 +116,7 @@ class Child:
         try:
             process.stdin.write(line)
             process.stdin.flush()
-            answer = json.loads(self._line(process.stdout))
+            response = json.loads(self._line(process.stdout))
         except (BrokenPipeError, ValueError):
             code = process.wait()
             self._end()
@@ -129,12 +130,12 @@ class Child:
         except BaseException:
             self._end()
             raise
-        if "error" in answer:
-            error = _error(answer["error"])
+        if "error" in response:
+            error = _error(response["error"])
             if isinstance(error, ChildFailed):
                 self._end()  # its state is undefined after a bug or a panic
             raise error
-        result: Answer = answer["result"]
+        result: Response = response["result"]
         return result
 
     def _line(self, stream: IO[bytes]) -> bytes:
@@ -242,10 +243,11 @@ def keep_private() -> None:
     """Keep the data of this process and its children from other users of the machine.
 
     Changes the whole process: it writes no core dumps, which may contain raw ids and keys, and
-    files that it creates are accessible to their owner only (umask 077).
+    files that it creates are accessible to their owner only. Call it first: opening a workspace of
+    a group then changes the mode of new files to that of this workspace.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.umask(0o077)
+    set_umask()
 
 
 def _command(memory: int, *arguments: str) -> list[str]:
@@ -266,7 +268,7 @@ def _death(code: int) -> str:
     return f"signal {-code}" if code < 0 else f"exit code {code}"
 
 
-def _error(described: Answer) -> NightjarError:
+def _error(described: Response) -> NightjarError:
     """Rebuild the child's exception; an unknown class becomes a `ChildFailed`."""
     kind = _kinds(NightjarError).get(described["kind"])
     if kind is None:
@@ -281,9 +283,9 @@ def _kinds(root: type[NightjarError]) -> dict[str, type[NightjarError]]:
     return kinds
 
 
-def _describe(error: BaseException) -> Answer:
+def _describe(error: BaseException) -> Response:
     """Return class and arguments; the text of other exceptions is left out: it may hold raw ids."""
-    described: Answer = {"kind": type(error).__name__}
+    described: Response = {"kind": type(error).__name__}
     if isinstance(error, NightjarError):
         names = inspect.signature(type(error)).parameters
         described["arguments"] = {name: getattr(error, name) for name in names}
@@ -291,20 +293,20 @@ def _describe(error: BaseException) -> Answer:
 
 
 def _serve() -> None:
-    """Answer calls until the parent closes the pipe."""
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # prints of a library must not mix with the answers
+    """Serve calls until the parent closes the pipe."""
+    responses = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # prints of a library must not mix with the responses
     for line in sys.stdin.buffer:
         call = json.loads(line)
         try:
             module, _, name = call["function"].partition(":")
-            answer = {"result": getattr(importlib.import_module(module), name)(**call["request"])}
+            response = {"result": getattr(importlib.import_module(module), name)(**call["request"])}
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a panic of a Rust library is not an `Exception`
-            answer = {"error": _describe(error)}
-        answers.write(json.dumps(answer).encode() + b"\n")
-        answers.flush()
+            response = {"error": _describe(error)}
+        responses.write(json.dumps(response).encode() + b"\n")
+        responses.flush()
 
 
 def _main(memory: int, *arguments: str) -> None:

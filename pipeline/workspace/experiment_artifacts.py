@@ -1,4 +1,7 @@
-"""JSON files of backtests, calibrations and studies; see `artifacts`."""
+"""JSON files of backtests, calibrations and studies; see `artifacts`.
+
+Guarantees: every file has a type; a file with an unknown or missing field is refused.
+"""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ class AttributionSummary:
     claims: Claims
     users: int | None = None
     exposures: int | None = None
-    answer_rate: float | None = None
-    answer_rate_se: float | None = None
+    response_rate: float | None = None
+    response_rate_se: float | None = None
     ctr: float | None = None
     ctr_se: float | None = None
     conversion: float | None = None

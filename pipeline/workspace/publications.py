@@ -1,10 +1,12 @@
-"""Publication of a run or a patch: lists staged and read back, and an entry in the ledger.
+"""Publication of a run or a patch: staging of its lists, their check, and its ledger entry.
 
 Guarantees:
 
 * Staging twice changes nothing.
 * Lists go live only after they were read back as they were written.
-* The entry of a publication whose process died is appended by the next command.
+* The row of a publication holds the head of the ledger, so a ledger that lost its end is found.
+* `read_lists` returns lists as they went live.
+* If a process dies between the publication and its ledger entry, the next command appends it.
 """
 
 from __future__ import annotations
@@ -13,14 +15,14 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.errors import LakeError
-from pipeline.serving import publish as swap
+from pipeline.serving import publish
 from pipeline.workspace.ledger import PatchEntry, PublicationEntry, append_entry, entries_of
 from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
 
 
 def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
-    """Write the lists of a publication that is not live yet, unless they are written.
+    """Write the lists of a publication that is not live yet, unless the same ones are there.
 
     Parameters
     ----------
@@ -30,8 +32,8 @@ def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
         `user_id`, `position`, `item_id`, `score`, `slot`, `propensity`, `reason`.
     """
     # Compared first: a repeated attempt would rewrite the same rows as a new version of the table.
-    if swap.lists_sum(_staged(ws, name)) != swap.lists_sum(lists):
-        rows = swap.publication_rows(lists, name)
+    if publish.lists_sum(_staged(ws, name)) != publish.lists_sum(lists):
+        rows = publish.publication_rows(lists, name)
         ws.lake.replace_where("recommendations", rows, name)
 
 
@@ -50,7 +52,7 @@ def verify_staged(ws: Workspace, name: str, expected: str) -> None:
     LakeError
         `publish.lists_damaged`.
     """
-    if swap.lists_sum(_staged(ws, name)) != expected:
+    if publish.lists_sum(_staged(ws, name)) != expected:
         raise LakeError(
             "publish.lists_damaged",
             f"the lists of publication {name} differ from the lists that were written; start the "
@@ -59,11 +61,58 @@ def verify_staged(ws: Workspace, name: str, expected: str) -> None:
 
 
 def _staged(ws: Workspace, name: str) -> pl.DataFrame:
-    return ws.lake.read("recommendations", where=swap.of_publication(name))
+    return ws.lake.read("recommendations", partitions=publish.of_publication(name))
+
+
+def go_live(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
+    """Commit the rows of publications, which makes their lists live.
+
+    Parameters
+    ----------
+    rows
+        Rows of `columns.PUBLICATIONS` without the head of the ledger.
+
+    Returns
+    -------
+    The committed rows.
+    """
+    lines, last_sum = ws.ledger.head()
+    rows = rows.with_columns(
+        pl.lit(lines, pl.Int64).alias(c.LEDGER_LINES), pl.lit(last_sum).alias(c.LEDGER_SUM)
+    )
+    ws.lake.append("publications", rows)
+    return rows
+
+
+def read_lists(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
+    """Read the lists of publications, and compare them with the checksums of their rows.
+
+    Parameters
+    ----------
+    rows
+        Rows of `columns.PUBLICATIONS`, such as those of a chain.
+
+    Returns
+    -------
+    Rows of `columns.RECOMMENDATIONS`.
+
+    Raises
+    ------
+    LakeError
+        `lists.altered`: the lists of a publication are not those that went live.
+    """
+    lists = ws.lake.read("recommendations", partitions=publish.of_chain(rows))
+    if (name := publish.first_altered(lists, rows)) is not None:
+        raise LakeError(
+            "lists.altered",
+            f"the lists of publication {name} are not those that went live; restore the folder "
+            "lake as a whole from one backup",
+        )
+    return lists
 
 
 def reconcile(ws: Workspace) -> None:
-    """Append the missing entries of publications whose process died after the row."""
+    """Append the missing ledger entries of publications."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
     keys = {entry.key for entry in entries_of(ws.ledger)}
     # The row makes the lists live; a process may die before it appends the entry.
@@ -72,7 +121,7 @@ def reconcile(ws: Workspace) -> None:
             append_ledger_entry(ws, row)
 
 
-def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
+def append_ledger_entry(ws: Workspace, row: publish.PublicationRow) -> None:
     """Append the entry of a publication.
 
     Parameters
@@ -94,11 +143,11 @@ def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
     if row[c.BASE] is not None:
         append_entry(ws.ledger, PatchEntry(**fields, base=row[c.BASE]))
         return
-    # The row has the name alone; the recipe is read from the run, so a retry appends the same.
+    # The row has only the recipe's name. The run is pinned, so a retry appends the same recipe.
     recipe = Night.read(ws, ws.runs.open(row[c.RUN_ID])).recipes[row[c.RECIPE]]
     append_entry(ws.ledger, PublicationEntry(**fields, recipe=recipe))
 
 
-def _key(row: swap.PublicationRow) -> str:
+def _key(row: publish.PublicationRow) -> str:
     kind = "publication" if row[c.BASE] is None else "patch"
     return f"{kind}:{row[c.PUBLICATION_ID]}"

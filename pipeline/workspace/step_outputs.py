@@ -2,7 +2,7 @@
 
 Guarantees:
 
-* A step that was changed after its commit, its manifest included, is an error before it goes live.
+* Publishing fails if a file or the manifest of such a step was changed after its commit.
 * Nothing is recorded or verified for a replay, which publishes nothing.
 """
 
@@ -99,7 +99,8 @@ def _compare(night: Night, step: str, entry: StepOutput | None) -> None:
     if entry is None:
         raise StorageError(
             "ledger.step_missing",
-            f"the ledger has no entry for step {step} of run {night.run_id}; restore ledger.jsonl",
+            f"the ledger has no entry for step {step} of run {night.run_id}; restore "
+            "ledger.jsonl from a backup",
         )
     if entry.output_sha256 != night.run.ref(step).sha256:
         raise StorageError(

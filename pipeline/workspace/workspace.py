@@ -3,13 +3,17 @@
 Guarantees:
 
 * A folder without `nightjar.toml` is not a workspace: it raises an error and is never filled.
-* `init` changes nothing in an existing workspace; a new one is accessible to its owner only.
+* `init` changes nothing in an existing workspace; a new one is accessible to its owner only, or
+  also to one group (`permissions`).
 * A path that the lake's libraries would misread is refused before anything is written.
+* After `open` and `init`, files that the process creates have the modes of this workspace.
 * Clients are opened at first use, so a command pays only for those that it needs.
+* A ledger or a vault that is older than the lake is not opened.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -27,6 +31,8 @@ from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs, is_run_id
 from pipeline.stores.vault import Vault, load_key, make_key, parse_key
+from pipeline.workspace import permissions
+from pipeline.workspace.agreement import compare_ledger, compare_stores, compare_vault
 from pipeline.workspace.config import TEMPLATE, Composed, Config, compose
 from pipeline.workspace.memory import refuse_small_address_space
 
@@ -50,7 +56,7 @@ class Workspace:
 
     @classmethod
     def open(cls, home: Path) -> Workspace:
-        """Open the workspace at `home`.
+        """Open the workspace at `home`, and set the umask of the process to that of the workspace.
 
         Raises
         ------
@@ -64,11 +70,15 @@ class Workspace:
                 f"{home} is not a workspace: it has no {CONFIG_FILE}; create one with "
                 f"`nightjar init {home}`",
             )
-        return cls(home, compose(home / CONFIG_FILE, os.environ))
+        composed = compose(home / CONFIG_FILE, os.environ)
+        permissions.set_umask(composed.config.workspace.group)
+        return cls(home, composed)
 
     @classmethod
-    def init(cls, home: Path, config: str = TEMPLATE) -> Workspace:
+    def init(cls, home: Path, config: str = TEMPLATE, group: str | None = None) -> Workspace:
         """Create a workspace, or open the existing one.
+
+        The vault's key is created unless the environment names one.
 
         Parameters
         ----------
@@ -76,17 +86,23 @@ class Workspace:
             An empty or new folder, or a workspace.
         config
             Text of the new config file.
+        group
+            Group whose members may read the workspace and deliver files; None for the owner only.
 
         Raises
         ------
         ConfigError
-            `workspace.not_empty`, `workspace.path_unusable`.
+            `workspace.not_empty`, `workspace.path_unusable`; `workspace.unknown_group`,
+            `workspace.group_not_allowed`; `workspace.group_differs`: the existing workspace has
+            another group.
         StorageError
             `workspace.cannot_write`.
         """
         home = _usable(home.resolve())
         if (home / CONFIG_FILE).exists():
-            return cls.open(home)
+            existing = cls.open(home)
+            existing._require_group(group)
+            return existing
         partial = {"landing", "secrets", "runs", f"{CONFIG_FILE}.new"}  # of a killed `init`
         others = sorted({p.name for p in home.iterdir()} - partial) if home.is_dir() else []
         if others:
@@ -95,22 +111,34 @@ class Workspace:
                 f"{home} is neither empty nor a workspace: it holds {', '.join(others[:3])}; name "
                 "an empty or a new folder",
             )
+        if group is not None:
+            permissions.require_membership(group)
+            config += f"\n[workspace]\ngroup = {json.dumps(group)}\n"
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {home}"):
-            # Other users of the machine must not read raw ids, whatever the caller's umask is.
             home.mkdir(parents=True, exist_ok=True)
-            home.chmod(0o700)
-            for table in ("events", "items", "users"):
-                (home / "landing" / table).mkdir(parents=True, exist_ok=True)
-            (home / "runs").mkdir(exist_ok=True)
-            # The vault's key: no other account of the machine may read it.
-            (home / "secrets").mkdir(mode=0o700, exist_ok=True)
-            if not (home / "secrets" / "vault.key").exists():
-                make_key(home / "secrets" / "vault.key")
+            # Other users of the machine must not read raw ids, whatever the caller's umask is.
+            permissions.set_umask(group)
+            for folder in ("landing/events", "landing/items", "landing/users", "runs", "secrets"):
+                (home / folder).mkdir(parents=True, exist_ok=True)
+            permissions.share(home, group)
+            key = home / "secrets" / "vault.key"
+            if not (key.exists() or _key_given()):
+                make_key(key)
             # The config file comes last: it makes the folder a workspace, which is then complete.
             new = home / f"{CONFIG_FILE}.new"
             new.write_text(config, encoding="utf-8")
             new.rename(home / CONFIG_FILE)
         return cls.open(home)
+
+    def _require_group(self, group: str | None) -> None:
+        current = self.config.workspace.group
+        if group not in (None, current):
+            raise ConfigError(
+                "workspace.group_differs",
+                f"{self.home} is a workspace of "
+                + (f"the group {current!r}" if current else "its owner only")
+                + f", not of the group {group!r}; create another workspace, or leave out --group",
+            )
 
     @property
     def config(self) -> Config:
@@ -128,8 +156,8 @@ class Workspace:
     def pinning(self) -> AbstractContextManager[None]:
         """Return a lock for the look-up of a version and the write of its pin.
 
-        While it is held, `gc` deletes no version. It waits until a `gc` in progress has ended its
-        deletions.
+        While it is held, `gc` deletes no version. Acquiring it waits until a `gc` in progress has
+        ended its deletions.
         """
         return self.lake.lock(PINS, wait=True, shared=True)
 
@@ -167,25 +195,48 @@ class Workspace:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Ledger of decisions, publications and experiments."""
-        return Ledger(self.home / "ledger.jsonl", self.config.locks.wait_seconds)
+        """Ledger of decisions and publications; opening it compares it with the lake."""
+        ledger = Ledger(self.home / "ledger.jsonl", self.config.locks.wait_seconds)
+        compare_ledger(self.lake, ledger)
+        return ledger
 
     @cached_property
     def vault(self) -> Vault:
-        """Vault of pseudonyms; its key comes from the environment, else from a key file."""
+        """Vault of pseudonyms; opening it compares it with the lake."""
+        compare_vault(self.lake, self.vault_file)
+        return Vault(self.vault_file, self.vault_key)
+
+    @property
+    def vault_file(self) -> Path:
+        """File of the vault."""
+        return self.home / "vault.db"
+
+    @property
+    def vault_key(self) -> bytes:
+        """Key of the vault, from the environment, else from a key file."""
         if given := os.environ.get(_KEY_VARIABLE):
-            key = parse_key(given)
-        else:
-            file = os.environ.get(_KEY_FILE_VARIABLE)
-            key = load_key(Path(file) if file else self.home / "secrets" / "vault.key")
-        return Vault(self.home / "vault.db", key)
+            return parse_key(given)
+        file = os.environ.get(_KEY_FILE_VARIABLE)
+        return load_key(Path(file) if file else self.home / "secrets" / "vault.key")
+
+    def create_vault(self) -> None:
+        """Create the vault unless it exists; call `compare_stores` first."""
+        Vault(self.vault_file, self.vault_key, create=True)
+
+    def compare_stores(self) -> None:
+        """Raise `StorageError` if a store is older than another one; for the start of a pass."""
+        compare_stores(self.lake, Ledger(self.home / "ledger.jsonl"), self.vault_file)
 
     def run(self, run_id: str) -> Run:
         """Return a run that was started; `run.unknown` for any other."""
         run = self.runs.open(run_id) if is_run_id(run_id) else None
         if run is None or run.committed("snapshot") is None:
             newest = ", ".join(r.run_id for r in self.runs.starting_with("")[-3:])
-            known = f"the newest are {newest}" if newest else "there are none yet"
+            known = (
+                f"the newest are {newest}"
+                if newest
+                else "there is no run yet; start one with `nightjar nightly`"
+            )
             raise ConfigError("run.unknown", f"unknown run {run_id} in {self.home}; {known}")
         return run
 
@@ -198,6 +249,10 @@ class Workspace:
     def mlflow_database(self) -> Path:
         """MLflow's database in the workspace, used without a configured server."""
         return self.home / "mlflow" / "mlflow.db"
+
+
+def _key_given() -> bool:
+    return any(os.environ.get(name) for name in (_KEY_VARIABLE, _KEY_FILE_VARIABLE))
 
 
 def _usable(home: Path) -> Path:

@@ -453,7 +453,8 @@ def test_an_error_response_fails_nothing_and_logs_no_secret(
     status: int, monkeypatch: pytest.MonkeyPatch, hook: _Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook.status = status
-    _connect(monkeypatch, hook.address)
+    connection = {"conn_type": "http", "host": hook.address, "password": "secret-token"}
+    _connect(monkeypatch, json.dumps(connection))
 
     assert webhook.post("nightjar_webhook", MESSAGE) is False
     assert len(hook.received) == 1

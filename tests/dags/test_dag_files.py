@@ -34,7 +34,7 @@ for path in sys.argv[2:2 + count]:
 """
 
 
-def test_dag_files_parse_without_what_their_tasks_need(python: Python) -> None:
+def test_dag_files_parse_without_the_libraries_of_their_tasks(python: Python) -> None:
     paths = [str(ROOT / "dags" / name) for name in DAG_FILES]
     parsed = python("-c", PARSE, str(len(paths)), *paths, *HEAVY_TASK_ARGS)
 

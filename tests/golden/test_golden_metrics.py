@@ -82,7 +82,7 @@ def test_we_say_the_same(library: str, expected: str, mine: str, k: int) -> None
 
 @pytest.mark.parametrize("k", DEPTHS)
 @pytest.mark.parametrize(("library", "expected"), [("ranx", "map"), ("rectools", "MAP")])
-def test_map_of_the_libraries_divides_by_the_size_and_map_here_by_what_can_be_reached(
+def test_map_of_the_libraries_divides_by_the_size_and_map_here_by_the_reachable_items(
     library: str, expected: str, k: int
 ) -> None:
     size = np.where(SIZE > 0, SIZE, np.nan)

@@ -188,7 +188,7 @@ def test_a_planted_shift_hurts_the_policy_that_never_retrains(shop, result):
     (row,) = shifted.plain()["rows"]
     unshifted = {row["schedule"]: row for row in result.plain()["rows"]}["never"]
     assert row["ndcg"] < 0.9 * unshifted["ndcg"]
-    assert row["answered_days"] is None
+    assert row["reaction_days"] is None
 
 
 def test_a_backtest_runs_through_a_gap_in_the_data(shop):

@@ -66,16 +66,16 @@ def test_live_lists_that_stay_worse_are_reported_again_after_a_night_that_kept(m
         claims=Claims(0, 0, 0),
         users=100,
         exposures=2000,
-        answer_rate=0.9,
-        answer_rate_se=0.01,
+        response_rate=0.9,
+        response_rate_se=0.01,
     )
     for back in range(5, 0, -1):
         decided(ws, CHANGED - back * DAY, "keep", attribution=good)
     first = drift(ws, NIGHTS[1])
-    [alarm] = [x for x in first.alarms if x.name == "quality.answers"]
+    [alarm] = [x for x in first.alarms if x.name == "quality.responses"]
     noticed = DriftSummary(status="drift", sentence="", since={alarm.name: alarm.since})
     decided(ws, NIGHTS[1], "keep", drift=noticed, attribution=None)
 
     again = drift(ws, NIGHTS[1] + timedelta(hours=1))
 
-    assert "quality.answers" in {x.name for x in again.alarms}
+    assert "quality.responses" in {x.name for x in again.alarms}

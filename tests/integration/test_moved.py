@@ -109,7 +109,7 @@ def test_a_file_that_is_not_a_database_of_mlflow_is_reported(tmp_path):
     (tmp_path / "empty.db").touch()
     relocate_artifact_uris(tmp_path / "empty.db")
     (tmp_path / "text.db").write_text("no database" * 200)
-    with raises("registry.database_unusable"):
+    with raises("registry.database_damaged"):
         relocate_artifact_uris(tmp_path / "text.db")
 
 
@@ -121,7 +121,7 @@ def test_a_damaged_schema_is_reported(tmp_path):
         )
     # SQLite's message quotes the schema, and is not UTF-8 then.
     database.write_bytes(database.read_bytes().replace(b"WITHOUT", b"WITH\xe1UT"))
-    with raises("registry.database_unusable"):
+    with raises("registry.database_damaged"):
         relocate_artifact_uris(database)
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -36,6 +37,7 @@ from pipeline.workspace.run_files import read_history, read_scorer, read_split
 from pipeline.workspace.versions import find, runs_by_version
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
+from tests.tampered import replace_file
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 ALS = CONFIG[: CONFIG.index("[recipes.mad]")]
@@ -75,15 +77,6 @@ def nightjar(*arguments, home, **environment):
     return CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
 
 
-def rewrite(run, step, name, data):
-    """Put other bytes in the place of a committed file, its sum included."""
-    folder = run.folder / step
-    (folder / name).write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][name] |= {"sha256": sha256(data).hexdigest(), "bytes": len(data)}
-    (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1))
-
-
 def tamper(run, array):
     """Change one number of the refit's scorer by the smallest possible step."""
     arrays = run.arrays("refit", "scorer")
@@ -91,13 +84,13 @@ def tamper(run, array):
     arrays[array].flat[0] = np.nextafter(arrays[array].flat[0], np.float32(9))
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    rewrite(run, "refit", "scorer.npz", buffer.getvalue())
+    replace_file(run, "refit", "scorer.npz", buffer.getvalue())
 
 
 def forget(run, **facts):
     """Change the provenance that a run recorded."""
     snapshot = run.read(SnapshotFile).model_copy(update=facts)
-    rewrite(run, "snapshot", "snapshot.json", snapshot.to_bytes())
+    replace_file(run, "snapshot", "snapshot.json", snapshot.to_bytes())
 
 
 def files(home):
@@ -234,15 +227,19 @@ def test_the_page_lies_at_both_versions_once_however_often(copy):
     from mlflow import MlflowClient
 
     client = MlflowClient(copy.tracking_uri, copy.tracking_uri)
+    mine = copy.home / "mine.html"
+    mine.write_text("")
+    mine.chmod(0o644)
     for _ in range(2):
-        comparison = compare(copy, 1, 2, out=copy.home / "mine.html")
+        comparison = compare(copy, 1, 2, out=mine)
         assert comparison.fault is None
+        assert stat.S_IMODE(mine.stat().st_mode) == 0o600
     for number in (1, 2):
         run_id = client.get_model_version("nightjar", str(number)).run_id
         path = "comparisons/compare-1-2.html"
         assert [f.path for f in client.list_artifacts(run_id, "comparisons")].count(path) == 1
         fetched = Path(client.download_artifacts(run_id, path))
-        assert fetched.read_bytes() == (copy.home / "mine.html").read_bytes()
+        assert fetched.read_bytes() == mine.read_bytes()
 
 
 def test_mlflow_shows_the_sentence_and_lines_recipes_up(shop):
@@ -296,7 +293,7 @@ def test_versions_that_cannot_be_paired_have_a_reason(copy):
     split = run.read(SplitFile)
     holdout = Interval(datetime(2024, 1, 15, 9, tzinfo=UTC), split.holdout.end)
     earlier = split.model_copy(update={"holdout": holdout})
-    rewrite(run, "features", "split.json", earlier.to_bytes())
+    replace_file(run, "features", "split.json", earlier.to_bytes())
     page = compare(copy, 1, 2).page
     (comparison,) = page.paired_comparisons
     assert comparison.rows == () and comparison.about.startswith("No paired comparison: ")

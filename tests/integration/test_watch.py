@@ -60,16 +60,18 @@ def test_responses_are_joined_to_the_lists_that_were_live(copy, one_night):
     assert (printed["events"], printed["users"]) == (events.height, events["user_id"].n_unique())
     assert all_users["users"] == printed["users"]
     assert 0 < printed["joined"] <= printed["events"] and printed["unshown"] == 0
-    assert all_users["purchases"] == all_users["answers"] > 100
+    assert all_users["purchases"] == all_users["responses"] > 100
     assert all_users["clicks"] == 0 and all_users["ctr"] == 0.0
     assert all_users["conversion_lo"] < all_users["conversion"] < all_users["conversion_hi"]
-    assert all_users["conversion"] == all_users["answers"] / all_users["exposures"]
+    assert all_users["conversion"] == all_users["responses"] / all_users["exposures"]
     assert rows["version", "1"]["exposures"] == all_users["exposures"]
     assert ("recipe", one_night[1].recipe) in rows and ("position", "20") in rows
     # What a list puts first is taken more often than what it puts last.
     assert rows["position", "1"]["conversion"] > rows["position", "20"]["conversion"]
     text = attribution_table(result)
-    assert "by" in text.splitlines()[0] and "answer a list that was live within 7 days" in text
+    assert (
+        "by" in text.splitlines()[0] and "responded to a list that was live within 7 days" in text
+    )
 
 
 def test_before_the_first_publication_no_event_is_a_response(copy):
@@ -242,7 +244,7 @@ def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights)
     all_users = next(row for row in attribution.rows if row.by == "all")
     entry = LedgerHistory.of(ws.ledger).last_decision()
     assert entry.run_id == second.run_id
-    assert entry.attribution.answer_rate == all_users.answer_rate > 0
+    assert entry.attribution.response_rate == all_users.response_rate > 0
     assert entry.attribution.joined == attribution.joined
     assert entry.drift == DriftSummary(status="stable", sentence=read_drift(run).sentence, since={})
     assert entry.trigger == read_policy(run)

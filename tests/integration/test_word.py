@@ -184,7 +184,7 @@ def decided(tmp_path_factory, workspace):
     feedback(ws, NIGHTS[1])
     run_id, decision = decide(ws, NIGHTS[1])
     assert decision.kind == "refresh"
-    assert not decision.ask  # the settings do not ask for it
+    assert not decision.needs_review  # the settings do not ask for it
     assert "als is inconclusive" in decision.sentence
     return home, run_id
 

@@ -184,6 +184,17 @@ def without_sections() -> list[str]:
     return findings
 
 
+def long_private_docstrings() -> list[str]:
+    """Return private functions whose docstring has more than one line."""
+    return [
+        f"{path.relative_to(ROOT).as_posix()}:{node.lineno} {node.name}"
+        for path in sorted((ROOT / "pipeline").rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef) and re.match("_[^_]", node.name)
+        if "\n" in (ast.get_docstring(node) or "")
+    ]
+
+
 def test_names_are_split_into_words() -> None:
     assert name_parts("_readHTMLPage_of2Told") == {"read", "html", "page", "of", "told"}
     assert name_parts("AsOfView") == {"as", "of", "view"}
@@ -239,6 +250,10 @@ def test_no_prose_holds_a_private_word() -> None:
 
 def test_public_functions_have_numpy_sections() -> None:
     assert without_sections() == []
+
+
+def test_private_functions_have_a_docstring_of_one_line_or_none() -> None:
+    assert long_private_docstrings() == []
 
 
 if __name__ == "__main__":

@@ -126,10 +126,9 @@ def _count(timestamps: pl.Series, as_of: datetime) -> NDArray[np.int64]:
 
 
 def _spread(past: NDArray[np.int64]) -> float:
-    """Return the root mean square of log(events / usual events) over days with events.
-
-    The usual number is the median of the same weekdays, or of all days within the first two weeks.
-    """
+    """Return the root mean square of log(events / usual events) over days with events."""
+    # The usual number is the median of the same weekdays, or of all days within the first two
+    # weeks.
     # Within two weeks most weekdays occur once and would equal their own median.
     step = _WEEK if len(past) >= 2 * _WEEK else 1
     logs = [

@@ -144,11 +144,9 @@ def _line(x: NDArray[np.float64], again: NDArray[np.bool_]) -> NDArray[np.float6
 
 
 def _by_content(rows: NDArray[np.float32], again: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return an order of the rows that depends on their content alone.
-
-    The order of the rows changes rounding, and so the last bits of the trees. Rows are sorted by a
-    hash of 64 bits; two different rows with the same hash are unlikely below 2^30 rows.
-    """
+    """Return an order of the rows that depends on their content alone."""
+    # The order of the rows changes rounding, and so the last bits of the trees. Rows are sorted by
+    # a hash of 64 bits; two different rows with the same hash are unlikely below 2^30 rows.
     key = again.astype(np.uint64)
     for column in np.ascontiguousarray(rows).view(np.uint32).T:
         key = (key ^ column) * np.uint64(0x9E3779B97F4A7C15)

@@ -195,10 +195,8 @@ class RepeatPurchase(Recipe):
 
 
 def _phase(pairs: Pairs, item_phase: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return ``(n,)`` float64, uniform in [0, 1), by item and by the user's first event of it.
-
-    So a pair that is an example in one nightly run is one in the next, under any user id.
-    """
+    """Return ``(n,)`` float64, uniform in [0, 1), by item and by the user's first event of it."""
+    # So a pair that is an example in one nightly run is one in the next, under any user id.
     spread = pairs.first_at.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (item_phase[pairs.item] + (spread >> np.uint64(11)) * 2.0**-53) % 1.0
 

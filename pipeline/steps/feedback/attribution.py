@@ -12,7 +12,7 @@ from typing import Final
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
-from pipeline.data.exposure import active_publications, lists_for
+from pipeline.data.exposure import active_publications, lists_for, of_publications
 from pipeline.data.features import WEIGHED
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
@@ -29,7 +29,7 @@ from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
 
 _EVENTS: Final = (*WEIGHED, c.PUBLICATION_ID, c.POSITION)
-_COUNTS: Final = ("exposures", "answers", "clicks", "purchases", "ratings", "returned", "revenue")
+_COUNTS: Final = ("exposures", "responses", "clicks", "purchases", "ratings", "returned", "revenue")
 _OF_SPAN: Final = ("span", "events", "joined", "late", "claims")
 _OF_ALL_USERS: Final = ("users", "exposures", *RATES, *(f"{rate}_se" for rate in RATES))
 
@@ -122,7 +122,9 @@ def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) 
     publications = view.publications()
     # A generator: only the lists of one publication are in memory at a time.
     parts = (
-        view.ws.lake.read("recommendations", where=lists_for([name], users))
+        view.ws.lake.read(
+            "recommendations", partitions=of_publications([name]), where=lists_for([name], users)
+        )
         for name in active_publications(publications, window)
     )
     return join(

@@ -180,7 +180,7 @@ def _qualities(
     if len(reference) >= enough:
         spans = (attribute_span(view, day).rows for day in days)
         recent = [_rate(next((x for x in rows if x.by == ALL_USERS), None)) for rows in spans]
-    yield Quality("answers", tuple(recent), reference)
+    yield Quality("responses", tuple(recent), reference)
 
 
 def _ndcg(scores: Prequential) -> QualityMean | None:
@@ -201,10 +201,10 @@ def _past_ndcg(entry: DecisionEntry) -> QualityMean | None:
 
 def _rate(group: AttributionRow | AttributionSummary | None) -> QualityMean | None:
     """Return the share of exposures with a response; ``None`` for too few users."""
-    if group is None or group.answer_rate is None:
+    if group is None or group.response_rate is None:
         return None
     return QualityMean(
-        group.answer_rate, group.answer_rate_se, group.exposures or 0, group.users or 0
+        group.response_rate, group.response_rate_se, group.exposures or 0, group.users or 0
     )
 
 

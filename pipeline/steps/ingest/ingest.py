@@ -8,7 +8,7 @@ Guarantees:
 
 Small files share a commit, which makes many of them fast. Files in the landing folder of the
 workspace move to `archive/` (or `rejected/`, with the reason beside them) after their commit; files
-anywhere else, and what is not a regular file, are not moved.
+anywhere else, and entries that are not regular files, are not moved.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
 from pipeline.stores.batches import MERGED, Batches
 from pipeline.stores.disk import storage_errors
 from pipeline.workspace.child_process import Child, ChildKilled
-from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.permissions import PRIVATE_FOLDER
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -94,7 +94,9 @@ def ingest(
     ------
     ConfigError
         `ingest.replace_only_items`, `ingest.unknown_table`, `ingest.unknown_source`,
-        `ingest.clock_behind`; `workspace.lake_lost`, `workspace.vault_lost`, `privacy.changed`.
+        `ingest.clock_behind`, `privacy.changed`.
+    StorageError
+        As `Workspace.compare_stores`.
     DataError
         `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
     ConcurrencyError
@@ -217,22 +219,11 @@ def _open_pass(
         # The text of files, raw ids included, is here during validation: a killed ingest leaves it.
         shutil.rmtree(scratch, ignore_errors=True)
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {ws.home}"):
-            scratch.mkdir(mode=0o700, exist_ok=True)
-        # Runs without batches mean that the lake was lost: ingesting into it would hide the loss.
-        if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
-            raise ConfigError(
-                "workspace.lake_lost",
-                f"the ledger has entries, but the lake {ws.lake.root} has no batches; restore the "
-                "lake from a backup",
-            )
+            scratch.mkdir(PRIVATE_FOLDER, exist_ok=True)
         batches = Batches(ws.lake)
         batches.recover()  # commits that a killed ingest left open
-        if ws.lake.version("events") is not None and not len(ws.vault):
-            raise ConfigError(
-                "workspace.vault_lost",
-                f"the lake has events, but the vault {ws.vault.path} is empty; restore it from a "
-                "backup, because a new vault would assign new pseudonyms to all users",
-            )
+        ws.compare_stores()
+        ws.create_vault()
         _check_event_ids(ws)
         if not by_hand:
             _refuse_earlier_clock(batches, at)

@@ -29,6 +29,7 @@ from typing import BinaryIO, Final, cast
 
 from pipeline.errors import StorageError
 from pipeline.stores.disk import fault_text, storage_errors
+from pipeline.workspace.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags that open a folder; with `O_NOFOLLOW`, not a link to one."""
@@ -198,8 +199,13 @@ def _move_away(
                         _write_new(kept, note, reason)
                 # A name that no file has, for one that replaced the file meanwhile.
                 back = f"{path.name.removesuffix(suffix)[:50]}-{secrets.token_hex(4)}{suffix}"
-                if not _move_same(source, path.name, kept, new, seen, back) and reason is not None:
-                    os.unlink(note, dir_fd=kept)
+                if not _move_same(source, path.name, kept, new, seen, back):
+                    if reason is not None:
+                        os.unlink(note, dir_fd=kept)
+                    return
+                # A file of another user keeps its mode; the folder protects it.
+                with suppress(PermissionError):
+                    os.chmod(new, PRIVATE_FILE, dir_fd=kept)
     except OSError as error:
         if error.errno not in _REPLACED:
             raise StorageError(
@@ -211,7 +217,7 @@ def _move_away(
 @contextmanager
 def _open_kept(folder: Path) -> Iterator[int]:
     with storage_errors("storage.cannot_write", f"cannot write {folder}"):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
         handle = os.open(folder, FOLDER)
     try:
         yield handle
@@ -247,7 +253,7 @@ def _write_new(folder: int, name: str, sentence: str) -> None:
 
 def _create(folder: int, name: str) -> BinaryIO:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb+")
+    return os.fdopen(os.open(name, flags, PRIVATE_FILE, dir_fd=folder), "wb+")
 
 
 def _move_same(source: int, name: str, target: int, new: str, seen: Mark, back: str) -> bool:

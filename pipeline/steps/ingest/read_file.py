@@ -320,7 +320,7 @@ def read_text(
     with place as folder:
         bounds = limits.model_dump(mode="json")
         try:
-            answer = _call_twice(
+            response = _call_twice(
                 child, path=path, digest=digest, source=source, limits=bounds, out=folder
             )
         except ChildKilled:
@@ -335,9 +335,9 @@ def read_text(
             ) from None
         out = Path(folder)
         yield Text(
-            frames(out, answer["parts"]),
+            frames(out, response["parts"]),
             broken_rows(out),
-            answer["rows"],
-            answer["skipped"],
-            tuple(answer["ignored_columns"]),
+            response["rows"],
+            response["skipped"],
+            tuple(response["ignored_columns"]),
         )

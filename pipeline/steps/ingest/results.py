@@ -7,7 +7,7 @@ file was set aside, waits, is not read or could not be moved.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Self
@@ -170,9 +170,11 @@ class IngestResult(RowCounts):
     younger
         Files written after the instant of the call or just before it, which are left as well.
     problems
-        One sentence per file that was set aside, waits, is not read or could not be moved.
+        One sentence per file that was set aside, waits, is not read or could not be moved; at most
+        20 sentences of files that are not read, then their number.
     warnings
-        One sentence per entry of the landing folder that an earlier pass reported as not read.
+        One sentence per entry of the landing folder that an earlier pass reported as not read; at
+        most 20, then the number of the others.
     """
 
     files: int
@@ -219,8 +221,8 @@ class IngestResult(RowCounts):
             lake_version=lake_version,
             backlog=backlog,
             younger=younger,
-            warnings=warnings,
-            problems=tuple(file.text() for file in outcomes if file.exit_code),
+            warnings=tuple(_shortened(warnings)),
+            problems=tuple(_lines([file for file in outcomes if file.exit_code])),
             outcomes=outcomes,
         )
 
@@ -250,8 +252,11 @@ class IngestResult(RowCounts):
         return f"{self.files:,} {'file' if self.files == 1 else 'files'}: {'; '.join(parts)}"
 
     def text(self) -> str:
-        """Return one line per file, and their sum if there are several."""
-        lines = [file.text() for file in self.outcomes]
+        """Return one line per file, and their sum if there are several.
+
+        Of files that are not read, the first 20 have a line.
+        """
+        lines = _lines(self.outcomes)
         if self.files != 1:
             lines.append(self.sentence)
         lines += [f"warning: {warning}" for warning in self.warnings]
@@ -264,3 +269,15 @@ class IngestResult(RowCounts):
                 "its writing)"
             )
         return "\n".join(lines)
+
+
+def _lines(files: Sequence[FileResult]) -> list[str]:
+    # A sender can create links in any number, and no pass removes them.
+    irregular = [file.text() for file in files if file.status is FileStatus.NOT_READ]
+    others = [file.text() for file in files if file.status is not FileStatus.NOT_READ]
+    return [*_shortened(irregular), *others]
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"and {more:,} more that are not read"] if more > 0 else [])]

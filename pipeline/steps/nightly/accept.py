@@ -10,6 +10,7 @@ from pipeline.base import format_instant
 from pipeline.errors import ConfigError, GateError
 from pipeline.evaluation.gate import accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
+from pipeline.steps.feedback.decisions import override_entry
 from pipeline.steps.nightly.gate import gate_history_of
 from pipeline.workspace.artifacts import DecisionFile, OverrideFile
 from pipeline.workspace.history import LedgerHistory
@@ -60,23 +61,9 @@ def accept_run(
             draft.write(DecisionFile(changed))
             draft.write(OverrideFile(by=by, reason=reason))
             draft.rows = len(changed.rules)
-    override = run.read(OverrideFile)
-    _refuse_other(override, by, reason)
-    decision = run.read(DecisionFile, ACCEPT).root
+    _refuse_other(run.read(OverrideFile), by, reason)
     # The entry takes user and reason from the folder: an earlier call may have written it.
-    entry = OverrideEntry(
-        key=f"override:{run_id}",
-        as_of=night.as_of,
-        run_id=run_id,
-        kind=decision.kind,
-        recipe=decision.recipe,
-        sentence=decision.sentence,
-        output_sha256=run.ref(ACCEPT).sha256,
-        decision=decision,
-        by=override.by,
-        reason=override.reason,
-    )
-    return append_entry(ws.ledger, entry)
+    return append_entry(ws.ledger, override_entry(night))
 
 
 def offered_recipes(night: Night) -> tuple[str, ...]:

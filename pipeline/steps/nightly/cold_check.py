@@ -68,8 +68,8 @@ def cold_check(night: Night, progress: Progress) -> str:
     """
     decision = promoted(night)
     arguments = [str(night.ws.home), night.run_id]
-    answer = run_child("pipeline.steps.nightly.cold_check", arguments)
-    result, parity = ColdCheckFile.model_validate_json(answer), None
+    response = run_child("pipeline.steps.nightly.cold_check", arguments)
+    result, parity = ColdCheckFile.model_validate_json(response), None
     # Churn is only measured for lists that could go live.
     churn = None if result.fault is not None else measure(night, progress)
     if churn is not None:

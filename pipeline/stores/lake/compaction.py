@@ -166,7 +166,7 @@ class Compaction:
 
     def _verify(self, files: Iterable[str]) -> None:
         """Compare files with their checksums: a rewritten damaged file would get a valid one."""
-        sums = self._tail.sums.files()
+        sums = self._tail.sums.read().sums
         self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
 
     def _acknowledge(self, handle: DeltaTable) -> None:
@@ -177,10 +177,8 @@ class Compaction:
             self._tail.end_commit(version)
 
     def _old(self, before: datetime) -> set[str]:
-        """List the files, relative to the table, that were written before an instant.
-
-        Of the log only temporary files of crashed writers.
-        """
+        """List the files, relative to the table, that were written before an instant."""
+        # Of the log only temporary files of crashed writers.
         return {
             path.relative_to(self._path).as_posix()
             for path in self._path.rglob("*")

@@ -4,7 +4,8 @@ Guarantees:
 
 * An acknowledged commit is on the disk (data, log and folders are fsynced) with its checksums.
 * A repeated transaction writes nothing.
-* A damaged last commit raises `LakeError`; it never reads as a shorter table.
+* A read returns rows of files whose checksums it has compared, log included; a damaged one raises
+  `LakeError`. A damaged last commit never reads as a shorter table.
 * The log contains no statistics of id columns.
 * A panic of the library is raised as a `LakeError`.
 """
@@ -27,9 +28,11 @@ from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
+    PRIVATE,
     SCHEMAS,
     check_partition,
     conform,
+    partition_values,
     properties,
     schema_of,
 )
@@ -84,6 +87,7 @@ class Lake:
         version: int | None = None,
         columns: Sequence[str] | None = None,
         where: pl.Expr | None = None,
+        partitions: pl.Expr | None = None,
     ) -> pl.DataFrame:
         """Read a table. The order of rows is undefined: sort where it matters.
 
@@ -96,7 +100,10 @@ class Lake:
         columns
             Columns to read, in this order; by default all.
         where
-            Rows to keep; a condition on the partition column skips whole files.
+            Rows to keep.
+        partitions
+            Condition on the partition column alone: other files are neither read nor compared with
+            their checksums.
 
         Returns
         -------
@@ -107,10 +114,12 @@ class Lake:
         ------
         LakeError
             ``lake.no_version``, ``lake.version_vacuumed``, ``lake.unavailable``,
-            ``lake.file_broken``
+            ``lake.file_broken``, and as `verify`.
         """
         handle = self._open(table, version)
-        frame = self.empty(table).lazy() if handle is None else self._scan(table, handle)
+        frame = self.empty(table).lazy()
+        if handle is not None:
+            frame = self._scan(table, handle, partitions)
         # The filter comes first, because it may use a column that is not selected.
         if where is not None:
             frame = frame.filter(where)
@@ -168,10 +177,14 @@ class Lake:
         """
         # A file of items or users may bring a new column; `conform` refuses one in other tables.
         schema = "merge" if table in OPEN_ENDED else None
-        return self._write(table, frame, txn, mode="append", schema_mode=schema, after=after)
+        return self._write(table, frame, txn, after=after, mode="append", schema_mode=schema)
 
     def replace(
-        self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        txn: tuple[str, int] | None = None,
     ) -> int:
         """Replace all rows of a table.
 
@@ -340,12 +353,13 @@ class Lake:
             return self._open_once(table, version)
         except LakeError:
             # `gc` may have replaced the log by a checkpoint while this process was reading it.
+            CommitIntegrity(self.root, table).remove_wrong_hint()
             return self._open_once(table, version)
 
     def _open_once(self, table: str, version: int | None) -> DeltaTable:
         try:
             with lake_errors(table):
-                return DeltaTable(self.root / table, version=version)
+                handle = DeltaTable(self.root / table, version=version)
         except LakeError:
             if version is None:
                 raise
@@ -354,6 +368,8 @@ class Lake:
                 f"lake table {table}: version {version} cannot be read: `nightjar gc` has removed "
                 "it, or its log is lost; use a newer run, or restore the lake from a backup",
             ) from None
+        CommitIntegrity(self.root, table).check_log(handle.version())
+        return handle
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
         """List the data files of a version, relative to the table."""
@@ -362,14 +378,19 @@ class Lake:
         # Delta's log stores paths as URIs, with special characters percent-encoded.
         return sorted(urllib.parse.unquote(path) for path in paths)
 
-    def _scan(self, table: str, handle: DeltaTable) -> pl.LazyFrame:
+    def _scan(self, table: str, handle: DeltaTable, partitions: pl.Expr | None) -> pl.LazyFrame:
+        """Scan the files of the selected partitions, after comparing them with their checksums."""
         # `pl.scan_delta` loses a root with a space or an accent in its name.
         with lake_errors(table):
             schema = pl.Schema(handle.schema().to_arrow())
         files = self._files_of(table, handle)
+        partition = PARTITIONS.get(table)
+        if partitions is not None and partition is not None:
+            wanted = partition_values(table, files).to_frame().select(partitions).to_series()
+            files = pl.Series(files, dtype=pl.String).filter(wanted).to_list()
         if not files:
             return pl.DataFrame(schema=schema).lazy()
-        partition = PARTITIONS.get(table)
+        CommitIntegrity(self.root, table).verify(handle.version(), files)
         return pl.scan_parquet(
             [self.root / table / file for file in files],
             # A bracket or an asterisk in the path of the workspace must not act as a pattern.
@@ -417,7 +438,7 @@ class Lake:
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
         with lake_errors(table, path):
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(0o700 if table in PRIVATE else 0o777, parents=True, exist_ok=True)
             write_delta(
                 str(path) if handle is None else handle,
                 frame,

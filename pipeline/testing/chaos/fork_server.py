@@ -139,10 +139,10 @@ def _environment() -> dict[str, str]:
 
 
 def _serve() -> None:
-    """Fork a child for each request, and answer with its exit code."""
+    """Fork a child for each request, and return its exit code."""
     from pipeline.stores.registry.connection import registry_errors
 
-    answers = os.fdopen(os.dup(1), "wb")  # children redirect descriptor 1 to their log
+    responses = os.fdopen(os.dup(1), "wb")  # children redirect descriptor 1 to their log
     with registry_errors("sqlite:///none"):  # MLflow reads its settings at its first import
         for name in _WARM:
             import_module(name)
@@ -154,8 +154,8 @@ def _serve() -> None:
         if child == 0:
             _run_child(json.loads(line))
         _, status = os.waitpid(child, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n".encode())
-        answers.flush()
+        responses.write(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+        responses.flush()
 
 
 def _run_child(request: dict[str, str]) -> None:

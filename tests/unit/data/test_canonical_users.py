@@ -19,7 +19,7 @@ def events():
     )
 
 
-def test_names_depend_on_what_users_did_alone(events):
+def test_names_depend_on_the_events_of_users_alone(events):
     rng = np.random.default_rng(3)
     others = {user: f"p{n:06}" for user, n in zip(
         events[c.USER_ID].unique().sort(), rng.permutation(10_000), strict=False

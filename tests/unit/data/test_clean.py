@@ -69,7 +69,7 @@ def test_the_mode_of_equals_is_the_smallest_and_texts_have_one_too() -> None:
     assert cleaned(flags, "new", missing="mode") == [True, True, True, False]
 
 
-def test_an_indicator_marks_what_was_missing() -> None:
+def test_an_indicator_marks_missing_values() -> None:
     policy = ColumnTreatment(missing="indicator", constant=0.0)
     result, _ = clean(values(1.0, None, NAN), {c.VALUE: policy})
     assert result.columns == [c.VALUE, f"{c.VALUE}_missing"]
@@ -145,7 +145,7 @@ def test_a_quantile_may_quarantine_and_a_missing_value_is_no_outlier() -> None:
     ("outliers", "mean"),
     [("clip", (1 + 2 + 3 + 3) / 4), ("quarantine", 2.0), ("none", 252.0)],
 )
-def test_an_outlier_does_not_leak_into_what_is_filled_in(outliers: str, mean: float) -> None:
+def test_an_outlier_does_not_change_filled_values(outliers: str, mean: float) -> None:
     bound = {"maximum": 3} if outliers != "none" else {}
     policy = ColumnTreatment(missing="mean", outliers=outliers, **bound)  # type: ignore[arg-type]
     (figures,) = learn(values(1.0, 2.0, 3.0, 1002.0, None), {c.VALUE: policy})

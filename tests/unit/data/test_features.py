@@ -42,7 +42,7 @@ def events(*rows: tuple[str, str, str, float | None, float]) -> pl.DataFrame:
     )
 
 
-def test_a_return_takes_back_exactly_what_a_purchase_gave() -> None:
+def test_a_return_cancels_exactly_the_weight_of_its_purchase() -> None:
     log = events(("u", "a", "purchase", 3.0, 0), ("u", "a", "return", 3.0, 1))
     for config in (FeaturesConfig(), FeaturesConfig(value="log", weights={"purchase": 5.0})):
         weights = weigh(log, config)[WEIGHT]
@@ -78,7 +78,7 @@ def test_a_low_rating_weighs_nothing_and_still_counts_as_seen() -> None:
     assert history.confidence(None).toarray().tolist() == [[0.0, 1.0]]
 
 
-def test_ratings_of_an_item_are_kept_beside_what_it_weighs() -> None:
+def test_ratings_of_an_item_are_kept_beside_its_weight() -> None:
     log = events(
         ("u", "b", "rating", 2.5, 2),
         ("u", "a", "purchase", 9.0, 0),

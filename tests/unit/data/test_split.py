@@ -69,7 +69,7 @@ def items_of(result: Split) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(("policy", "column"), [("repeat", 0), ("discovery", 1)])
-def test_the_drawing_is_what_happens(policy: str, column: int) -> None:
+def test_the_split_follows_its_drawing(policy: str, column: int) -> None:
     events, truths, cutoff, as_of = drawing()
     assert (len(truths), cutoff, as_of) == (5, 21, 28)
     result = split(events, at(as_of), FEW.model_copy(update={"task": policy}), first=False)
@@ -169,7 +169,7 @@ def test_kinds_of_one_s_own_need_a_target() -> None:
     assert items_of(split(events, at(14), named, first=False)) == {"u": "b"}
 
 
-def test_discovery_leaves_out_what_was_only_looked_at() -> None:
+def test_discovery_leaves_out_viewed_items() -> None:
     events = log(("u", "a", 0, "view"), ("u", "a", 8), ("u", "b", 8, "view"), ("u", "b", 9))
     result = split(events, at(14), FEW.model_copy(update={"task": "discovery"}), first=False)
     assert items_of(result) == {"u": "b"}

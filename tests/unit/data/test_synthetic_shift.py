@@ -34,7 +34,7 @@ def test_best_sellers_change_places_with_slow_items(events):
     assert pairs == exchanged(events.sample(fraction=1.0, shuffle=True, seed=1), SINCE)
 
 
-def test_half_of_what_follows_moves_and_nothing_before(events):
+def test_half_of_the_later_events_move_and_no_earlier_one(events):
     planted = plant_shift(events, exchanged(events, SINCE), SINCE)
     before = pl.col(c.TIMESTAMP) < SINCE
     assert planted.filter(before).equals(events.filter(before))

@@ -187,7 +187,7 @@ def test_the_record_shows_no_id_and_is_strict_json_and_no_bars_are_made(
 # --- the night's judgement
 
 
-def test_steady_data_pass_and_the_record_names_what_was_checked(healthy: Validation) -> None:
+def test_steady_data_pass_and_the_record_names_the_checks(healthy: Validation) -> None:
     assert healthy.passed
     assert reasons(healthy) == []
     assert healthy.rows == 28 * 20

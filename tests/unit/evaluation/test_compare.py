@@ -33,7 +33,7 @@ def test_without_randomness_it_is_the_paired_t_test() -> None:
     assert compared.underpowered is None
 
 
-def test_the_luck_of_the_seed_is_what_a_bootstrap_over_users_misses() -> None:
+def test_a_bootstrap_over_users_misses_the_noise_of_the_seed() -> None:
     # Gowalla: τ .31 %, mean .124, σ_d .043, 15,000 users: 10.3 % false switches at 1 %.
     d = moments(15_000, 0.0, 0.043)
     b = np.full(15_000, 0.124)

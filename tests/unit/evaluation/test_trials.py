@@ -143,9 +143,7 @@ def test_a_blend_selects_its_parts_and_drops_those_without_effect(windows):
 @pytest.mark.parametrize(
     "tune", [[], ["weights"], ["recency_boost"], ["weights", "recency_boost", "popularity_penalty"]]
 )
-def test_a_blend_whose_only_weight_is_on_what_has_nothing_to_say_here_counts_the_others(
-    windows, tune
-):
+def test_a_blend_with_all_weight_on_a_part_of_another_task_counts_the_others(windows, tune):
     recipe = recipe_from(
         {
             "family": "blend",

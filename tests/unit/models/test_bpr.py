@@ -20,7 +20,7 @@ def tastes(n_users=90, n_items=30, seed=0):
     return pairs(rows)
 
 
-def test_what_a_user_has_comes_before_what_they_have_not():
+def test_items_of_a_user_rank_above_other_items():
     history = tastes()
     scorer = SMALL.model_copy(update={"iterations": 150}).train(history)
     lists = top_k(scorer.score(history), 3, exclude=history.seen)

@@ -100,7 +100,7 @@ def test_the_gpu_learns_the_same(factors):
 
 
 @no_gpu
-def test_the_gpu_takes_windows_of_nothing_and_refuses_what_is_not_finite():
+def test_the_gpu_takes_empty_windows_and_refuses_numbers_that_are_not_finite():
     history = random_history()
     recipe = RECIPE.model_copy(update={"device": "cuda"})
     nothing = replace(history, weight=np.zeros_like(history.weight))

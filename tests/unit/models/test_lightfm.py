@@ -37,7 +37,7 @@ def test_it_learns_groups_from_events_alone(loss):
     assert own_group(scorer, history) > 0.95
 
 
-def test_logistic_learns_from_what_was_not_liked():
+def test_logistic_learns_from_negative_events():
     history = grouped(dislikes=True)
     recipe = RECIPE.model_copy(update={"loss": "logistic", "iterations": 40})
     assert own_group(recipe.train(history), history) > 0.9
@@ -144,7 +144,7 @@ def test_it_can_be_the_base_of_ridge():
         scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
-def test_without_the_library_the_error_names_what_to_do(monkeypatch):
+def test_without_the_library_the_error_names_the_next_step(monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
     with raises("extra.lightfm_missing"):
         RECIPE.train(grouped())

@@ -177,7 +177,7 @@ def test_features_are_a_loop_over_pairs(seed):
         assert everything[at] == pytest.approx(list(expected.values()), rel=1e-4, nan_ok=True)
 
 
-def test_no_feature_holds_what_comes_after_and_no_answer_comes_from_before():
+def test_features_use_earlier_events_only_and_labels_later_ones_only():
     rows = random_rows(0)
     cut = 30
     events, now = Events.of(window(rows)), NOW - cut * US_PER_DAY
@@ -361,7 +361,7 @@ def test_only_users_with_events_are_learnt_from():
 
 
 @pytest.mark.parametrize("missing", ["not installed", "libgomp.so.1"])
-def test_without_the_library_one_sentence_names_what_to_do(missing, monkeypatch):
+def test_without_the_library_one_sentence_names_the_next_step(missing, monkeypatch):
     if missing == "not installed":
         monkeypatch.setitem(sys.modules, "lightgbm", None)
     else:

@@ -48,7 +48,7 @@ def test_the_map_is_plain_ridge_regression(regularization):
     assert fitted.regularization == regularization
 
 
-def test_the_regularization_predicts_best_what_is_left_out():
+def test_the_regularization_minimises_the_error_of_left_out_rows():
     known, factors = problem(noise=3.0)
     x, v = known.cells.toarray().astype(float), factors.astype(float)
     tries = (0.01, 1.0, 3.0, 10.0, 100.0, 1000.0)

@@ -79,10 +79,10 @@ def test_rates_by_hand():
     row = figures = the(result)
     assert (result.users, result.events, result.joined, result.unshown) == (12, 19, 6, 0)
     assert (row.users, figures.exposures) == (12, 36)
-    assert (figures.answers, figures.clicks, figures.purchases, figures.ratings) == (5, 2, 2, 1)
+    assert (figures.responses, figures.clicks, figures.purchases, figures.ratings) == (5, 2, 2, 1)
     assert (figures.returned, figures.unpriced) == (1, 1)
     assert figures.revenue == pytest.approx(6.3)
-    assert figures.answer_rate == pytest.approx(5 / 36)
+    assert figures.response_rate == pytest.approx(5 / 36)
     assert figures.ctr == pytest.approx(2 / 36)
     assert figures.conversion == pytest.approx(2 / 36)
     assert figures.revenue_per_exposure == pytest.approx(6.3 / 36)
@@ -94,7 +94,7 @@ def test_rates_by_hand():
     assert 0.0 < figures.ctr_lo < 2 / 36 < figures.ctr_hi < 1.0
 
 
-def test_an_answer_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
+def test_a_response_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
     table = publications(
         ("p1", 1, None, "7", at(-9), at(-8)), ("p2", 2, None, "8", at(-1), at(0))
     ).with_columns(recipe=pl.lit("als"))
@@ -105,7 +105,7 @@ def test_an_answer_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
     assert (result.joined, result.late) == (37, 36)
     assert {row.name for row in result.rows if row.by == "version"} == {"8"}
     figures = the(result)
-    assert (figures.exposures, figures.answers) == (24, 1)
+    assert (figures.exposures, figures.responses) == (24, 1)
     # A span of two days is the sum of its days.
     whole = run(did(*seen, *late), table, shown, span=Interval(DAY - timedelta(days=1), SPAN.end))
     assert (whole.joined, whole.late) == (36, 36)
@@ -127,19 +127,24 @@ def test_groups_are_of_users_items_and_places():
         figures = the(result, by, name)
         assert (figures.exposures, figures.clicks) == (exposures, clicks), (by, name)
     assert [row.by for row in result.rows] == [
-        "all", "publication", "version", "recipe", "segment", "segment", "slot",
+        "all", "publication", "version", "recipe", "segment", "slot",
         "position", "position", "position",
     ]  # fmt: skip
 
 
-def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
+def test_a_segment_of_fewer_than_ten_users_has_no_row():
     result = run(all_users(("u11", "a", 2)))
-    row = the(result, "segment", "(none)")
+    assert [row.name for row in result.rows if row.by == "segment"] == ["new"]
+
+
+def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
+    result = run(did(("u11", "a", 2)))
+    row = the(result)
     assert row.users == 1
     assert {v for n, v in plain_json(row).items() if n not in ("by", "name", "users")} == {None}
 
 
-def test_an_event_answers_the_last_showing_that_held_its_item():
+def test_an_event_is_attributed_to_the_last_list_with_its_item():
     """The drawing of the module, and the effect of a patch."""
     table = publications(
         ("p1", 1, None, "7", at(-9), at(-30)),
@@ -152,7 +157,7 @@ def test_an_event_answers_the_last_showing_that_held_its_item():
         ("p2a", "ann"): "de",
     }  # fmt: skip
 
-    def answered(*rows):
+    def credited(*rows):
         result = run(did(*rows), table, shown)
         # ann alone is too small a group; the claims show the attribution
         return result.claims.agree, result.claims.contradict, result.claims.unmatched
@@ -161,21 +166,21 @@ def test_an_event_answers_the_last_showing_that_held_its_item():
         return ("ann", item, hours, "click", 1.0, publication, position)
 
     there = ("ann", "q", 1)
-    assert answered(there, expected("a", 3, "p1", 1)) == (1, 0, 0)
-    assert answered(there, expected("b", 7, "p2", 1)) == (1, 0, 0)
-    assert answered(there, expected("b", 7, "p1", 2)) == (0, 1, 0)
-    assert answered(there, expected("b", 7, "p2", 2)) == (0, 1, 0)
-    assert answered(there, expected("a", 7, "p1", 1)) == (
+    assert credited(there, expected("a", 3, "p1", 1)) == (1, 0, 0)
+    assert credited(there, expected("b", 7, "p2", 1)) == (1, 0, 0)
+    assert credited(there, expected("b", 7, "p1", 2)) == (0, 1, 0)
+    assert credited(there, expected("b", 7, "p2", 2)) == (0, 1, 0)
+    assert credited(there, expected("a", 7, "p1", 1)) == (
         1,
         0,
         0,
     )  # p2 lacks it: the last one with it
-    assert answered(expected("a", 7, "p1")) == (0, 0, 1)  # but no user was active while p1 was live
-    assert answered(there, expected("q", 7, "p2", 1)) == (0, 0, 1)
-    assert answered(there, expected("d", 8, "p2a", 1)) == (0, 0, 1)  # before the patch
-    assert answered(there, expected("d", 9, "p2a", 1)) == (1, 0, 0)
-    assert answered(("ann", "q", 8), expected("c", 10, "p2", 2)) == (1, 0, 0)
-    assert answered(there, expected("a", 7, None)) == (0, 0, 0)
+    assert credited(expected("a", 7, "p1")) == (0, 0, 1)  # but no user was active while p1 was live
+    assert credited(there, expected("q", 7, "p2", 1)) == (0, 0, 1)
+    assert credited(there, expected("d", 8, "p2a", 1)) == (0, 0, 1)  # before the patch
+    assert credited(there, expected("d", 9, "p2a", 1)) == (1, 0, 0)
+    assert credited(("ann", "q", 8), expected("c", 10, "p2", 2)) == (1, 0, 0)
+    assert credited(there, expected("a", 7, None)) == (0, 0, 0)
 
 
 def test_the_window_ends_after_its_days():
@@ -190,15 +195,15 @@ def test_the_window_ends_after_its_days():
     assert run(late, table, shown, config=AttributionConfig(window_days=3)).joined == 1
 
 
-def test_users_without_a_list_answer_the_one_for_anyone():
+def test_users_without_a_list_respond_to_the_fallback_list():
     strangers = [f"s{n:02}" for n in range(10)]
     result = run(did(*((s, "x", 2) for s in strangers), ("s00", "a", 3), ("u00", "x", 3)))
     figures = the(result, "slot", "fallback")
-    assert (figures.exposures, figures.answers) == (30, 10)
+    assert (figures.exposures, figures.responses) == (30, 10)
     assert result.joined == 10
 
 
-def test_answers_to_lists_that_were_never_shown_are_counted_and_not_believed():
+def test_claims_of_lists_that_were_never_shown_are_counted_but_not_attributed():
     claimed = [("u00", item, 2, "click", 1.0, "p1", 1) for item in "klmno"]
     claimed += [("u01", "a", 2, "click", 1.0, "p99", 1), ("s00", "a", 2, "click", 1.0, "p1", 1)]
     result = run(all_users(*claimed))
@@ -210,7 +215,7 @@ def test_answers_to_lists_that_were_never_shown_are_counted_and_not_believed():
     assert before.rows == ()
 
 
-def test_a_flood_from_one_person_answers_no_more_than_that_person_was_shown():
+def test_many_events_of_one_user_give_at_most_the_exposures_of_that_user():
     without_flood = run(all_users(("u01", "a", 2)))
     flood = [("u00", "abcxyz"[n % 6], 2 + n / 1000, "click") for n in range(3000)]
     with_flood = run(all_users(("u01", "a", 2), *flood))
@@ -225,7 +230,7 @@ def test_each_day_of_the_span_is_an_exposure_of_its_own():
     week = Interval(DAY, DAY + timedelta(days=7))
     events = did(*((user, "q", 24 * day) for user in USERS for day in range(3)), ("u00", "a", 49))
     figures = the(run(events, span=week))
-    assert (figures.exposures, figures.answers) == (3 * 36, 1)
+    assert (figures.exposures, figures.responses) == (3 * 36, 1)
 
 
 def test_a_window_with_no_event_and_no_publication():

@@ -17,7 +17,7 @@ ATTRIBUTION = replace(
             "all",
             1_200,
             24_000,
-            answer_rate=0.012,
+            response_rate=0.012,
             ctr=0.0042,
             ctr_lo=0.003,
             ctr_hi=0.0054,
@@ -34,10 +34,11 @@ ATTRIBUTION = replace(
 )
 
 
-def test_answers_are_a_line_a_group_and_notes_below():
+def test_responses_are_a_line_a_group_and_notes_below():
     lines = attribution_table(ATTRIBUTION).splitlines()
     assert " ".join(lines[0].split()) == (
-        "by group users exposures answered ctr conversion revenue revenue per exposure return rate"
+        "by group users exposures response rate ctr conversion revenue revenue per exposure "
+        "return rate"
     )
     assert " ".join(lines[2].split()) == (
         "all all 1,200 24,000 1.2 % 0.42 % (0.30 % to 0.54 %) 0.00 % (0.00 % to 0.30 %) 10.00 0.25 "
@@ -47,7 +48,7 @@ def test_answers_are_a_line_a_group_and_notes_below():
     assert lines[4:] == [
         "",
         "1,900 of 3,100 events of 950 users from 2017-11-24T09:00:00Z to 2017-12-01T09:00:00Z "
-        "answer a list that was live within 7 days",
+        "responded to a list that was live within 7 days",
         "Lists that events claim: 1 equal the joined list, 2 are other lists, 3 without a joined "
         "list",
     ]
@@ -59,7 +60,7 @@ def test_notes_name_only_events_that_exist():
         replace(ATTRIBUTION, late=4, unshown=5, claims=Claims(0, 0, 0))
     ).splitlines()
     assert notes[6:] == [
-        "4 of these answer a list that was replaced on an earlier day; they count in no rate",
+        "4 of these responded to a list that was replaced on an earlier day; they count in no rate",
         "5 events are of users without a live list",
     ]
 

@@ -56,12 +56,12 @@ def test_a_row_holds_the_result_of_a_policy(days):
 
 def test_a_shift_is_answered_by_the_first_night_after_it(days):
     nightly, adaptive, never = summary(days, PLANT)
-    assert nightly.answered_days == 0.5
-    assert adaptive.answered_days == 0.5
-    assert never.answered_days is None
+    assert nightly.reaction_days == 0.5
+    assert adaptive.reaction_days == 0.5
+    assert never.reaction_days is None
     late = {"adaptive": scored_days(0.3, {3, 8})}
-    assert summary(late, PLANT)[0].answered_days == 3.5
-    assert [row.answered_cause for row in (nightly, never)] == ["drift", None]
+    assert summary(late, PLANT)[0].reaction_days == 3.5
+    assert [row.reaction_cause for row in (nightly, never)] == ["drift", None]
     lines = text(days, PLANT).splitlines()
     (row,) = [line for line in lines if line.startswith("never")]
     assert row.endswith("never")
@@ -75,7 +75,7 @@ def test_a_night_that_put_nothing_live_is_run_and_answers_nothing(days):
     ]
     (row,) = summary({"adaptive": kept}, PLANT)
     assert (row.nights, row.promoted, row.training_seconds) == (2, 0, 4.0)
-    assert (row.answered_days, row.answered_cause) == (None, None)
+    assert (row.reaction_days, row.reaction_cause) == (None, None)
 
 
 def test_the_time_until_something_is_live_counts_against_no_policy(days):
@@ -85,7 +85,7 @@ def test_the_time_until_something_is_live_counts_against_no_policy(days):
     )
     (row,) = summary({"never": (vain, late, *days["never"][2:])}, START)
     assert (row.nights, row.promoted, row.training_seconds) == (0, 0, 0.0)
-    assert row.answered_days is None
+    assert row.reaction_days is None
 
 
 def test_every_day_is_printed_with_a_star_for_a_night(days):

@@ -61,6 +61,7 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.tags: Counter[str] = Counter()
         self.loads: list[str] = []
+        self.attributes: set[str] = set()
         self.ids: list[str] = []
         self.used: list[str] = []
         self.pictures: list[dict[str, str | None]] = []
@@ -78,6 +79,7 @@ class Page(HTMLParser):
         self.tags[tag] += 1
         for name, value in attrs:
             text = value or ""
+            self.attributes.add(name)
             self.used += re.findall(r"url\(#([^)]+)\)", text)
             if name == "id":
                 self.ids.append(text)
@@ -125,7 +127,8 @@ def drawn(night: NightPage) -> tuple[str, Page]:
 
 def test_the_sentence_stands_above_the_evidence() -> None:
     html, page = written(NIGHT)
-    order = ["A new recipe goes live", sentence(NIGHT.decision.sentence), *SECTIONS]
+    reasons = NIGHT.decision.sentence.removeprefix("switch: ")
+    order = ["A new recipe goes live", sentence(reasons, "als"), *SECTIONS]
     assert [text for text in page.texts if text in order] == order
     assert ["als", "candidate, goes live", "0.1212", "0.1150 to 0.1274"] in page.rows
     assert ["broken", "candidate", "No GPU is there"] in page.rows
@@ -230,7 +233,10 @@ def test_every_figure_has_a_description_and_shares_no_id() -> None:
 
 
 def test_everything_is_escaped() -> None:
-    evil = "<script>alert('x')</script>&\"'$\\nope{$]]>\x07"
+    evil = (
+        "<script>alert('x')</script><svg onload=alert(1)></title></style>-->=HYPERLINK(1)"
+        "&\"'$\\nope{$]]>\x07"
+    )
     rules = (RuleResult(evil, evil, None, None, "waiting", evil),)
     night = changed(
         NIGHT,
@@ -285,6 +291,8 @@ def test_everything_is_escaped() -> None:
     assert "<script" not in html
     assert page.tags["script"] == 0
     assert page.tags["svg"] == len(DRAWN)
+    assert page.tags["title"] == page.tags["style"] == 1
+    assert page.loads == [] and not any(name.startswith("on") for name in page.attributes)
     assert evil in page.texts
     assert NightPage.parse(stored(night), "page.json") == night
 
@@ -359,9 +367,9 @@ def test_only_figures_with_rows_are_drawn() -> None:
     assert "No GPU is there" in drawn(unjudged)[0]
 
 
-def test_a_page_of_nothing_has_the_sentence_and_what_was_read() -> None:
+def test_a_page_without_evidence_has_the_sentence_and_the_data() -> None:
     _, page = drawn(BARE)
-    assert sentence(BARE.decision.sentence) in page.texts
+    assert sentence(BARE.decision.sentence.removeprefix("keep: ")) in page.texts
     assert set(SECTIONS) & set(page.texts) == {"Data"}
     assert page.tags["svg"] == page.tags["table"] == 0
     about = ["2017-11-17T09:00:00Z to 2017-11-24T09:00:00Z"]
@@ -443,7 +451,8 @@ def test_the_sentence_of_a_block_has_no_rule_ids() -> None:
     assert "; group new items: −10.0 % (test for harm: p " in blocked.sentence
     _, page = written(changed(NIGHT, decision=blocked))
     shown = " ".join(page.texts)
-    assert "Block: group cold: " in shown
+    assert "Group cold: " in shown
+    assert "Block: " not in shown
     assert not re.findall(r"refresh\.|slice\.|new_items", shown)
     row = next(row for row in page.rows if row[1] == "refresh: group cold")
     assert row[-1].startswith("−10.0")

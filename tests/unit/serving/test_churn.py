@@ -62,7 +62,7 @@ def test_an_entry_has_one_cause_the_first_that_claims_it():
     assert loss.lost == {STOCK: 0.25, "rule": 0.5, RECIPE: 0.25}
 
 
-def test_shares_add_up_to_what_was_lost():
+def test_shares_add_up_to_the_lost_entries():
     rng = np.random.default_rng(4)
     items = [f"i{n:02}" for n in range(30)]
     users = [f"u{n}" for n in range(40)]

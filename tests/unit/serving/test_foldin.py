@@ -113,7 +113,7 @@ def test_items_that_are_new_since_the_training_are_left_out():
     assert histories(did.clear(), window, NIGHT) is None
 
 
-def test_what_is_known_of_users_is_what_the_window_knew():
+def test_the_history_of_users_is_that_of_the_window():
     window = build_history(before_the_night(), NIGHT)
     cells = sp.csr_matrix(np.arange(1, window.n_users + 1, dtype=np.float32)[:, None])
     known = FeatureMatrix(np.array(["segment=x"]), cells)

@@ -85,7 +85,7 @@ def test_users_without_events_get_the_fallback(made):
     assert one == other == [item for item, _ in fallback_list(fallback, window, 5)]
 
 
-def test_a_models_lists_leave_out_what_is_gone_as_the_live_ones_do(made):
+def test_lists_of_a_model_leave_out_unavailable_items_as_the_live_ones_do(made):
     window, champion, _ = made
     gone = window.item_ids[::2].tolist()
     mine = model_lists(champion.score, window, gone, repeat=True, length=3)

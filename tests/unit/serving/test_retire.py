@@ -58,11 +58,11 @@ def test_the_last_two_bases_and_their_patches_always_stay():
     assert last_bases(ALL)[c.PUBLICATION_ID].to_list() == ["c", "d"]
 
 
-def test_lists_that_were_written_recently_stay_however_old_what_they_are_about():
+def test_recently_written_lists_stay_whatever_their_as_of():
     assert retired(ALL, {**WRITTEN, "a1": day(40)}, day(30)) == ["a", "b", "b1"]
 
 
-def test_only_what_is_there_goes_and_what_was_never_published_goes_at_once():
+def test_only_existing_lists_are_removed_and_unpublished_ones_at_once():
     listed = {"b": day(0), "x": day(50), "d": day(0)}
     assert retired(ALL, listed, day(21)) == ["b", "x"]
     assert retired(published(), {"x": day(50)}, day(0)) == ["x"]

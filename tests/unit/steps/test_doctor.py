@@ -21,7 +21,7 @@ def test_lightfm_is_named_with_its_version(tmp_path):
     assert check.sentence == f"installed {library.__version__} (family lightfm)"
 
 
-def test_a_missing_lightfm_is_no_fault_and_the_line_names_what_builds_it(tmp_path, monkeypatch):
+def test_a_missing_lightfm_is_not_a_fault_and_the_line_names_its_target(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "lightfm", None)
     check = lightfm(tmp_path)
     assert check.ok

@@ -37,7 +37,8 @@ def environment():
 
 def place():
     core, _ = resource.getrlimit(resource.RLIMIT_CORE)
-    return {"cwd": str(Path.cwd()), "path": sys.path, "core": core}
+    arguments = Path("/proc/self/cmdline").read_text().split("\0")
+    return {"cwd": str(Path.cwd()), "path": sys.path, "core": core, "arguments": arguments}
 
 
 def fail(kind):

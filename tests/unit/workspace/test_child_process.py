@@ -62,7 +62,9 @@ def test_it_gets_no_secrets(child, monkeypatch):
         monkeypatch.setenv(name, "s3cret")
     with Child(max_memory_bytes=GIB, max_seconds=20) as fresh:
         assert "s3cret" not in json.dumps(fresh.call(f"{ME}:environment"))
-    assert "s3cret" not in run_child(ME, ["place"])
+        assert "s3cret" not in json.dumps(fresh.call(f"{ME}:place"))
+    place = run_child(ME, ["place"])
+    assert "s3cret" not in place and json.loads(place)["arguments"][-2:] == ["place", ""]
 
 
 def test_it_leaves_no_core_dump(child):

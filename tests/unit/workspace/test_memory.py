@@ -45,12 +45,12 @@ def group_1(limit, used, cache):
     }
 
 
-def test_without_a_group_it_is_what_the_machine_has(machine):
+def test_without_a_control_group_the_limit_is_the_memory_of_the_machine(machine):
     system = machine(available=6 * GB, groups={}, member="0::/\n")
     assert free_memory(system) == 6 * GB
 
 
-def test_a_container_has_what_its_limit_leaves(machine):
+def test_a_container_has_its_limit_minus_its_use(machine):
     files = group(4 * GB, 3 * GB, GB // 2)
     system = machine(available=60 * GB, groups={"": files}, member="0::/\n")
     assert free_memory(system) == GB + GB // 2

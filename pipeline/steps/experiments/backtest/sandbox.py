@@ -68,7 +68,8 @@ class BacktestSandbox:
     @cached_property
     def ws(self) -> Workspace:
         """The sandbox as a workspace."""
-        made = Workspace.init(self.home, _TEMPLATE)
+        group = self.source.config.workspace.group
+        made = Workspace.init(self.home, _TEMPLATE, group)
         # Not the config of the sandbox's file: all schedules run with the pinned one.
         return Workspace(made.home, Composed(self.config, {}))
 
@@ -104,7 +105,7 @@ class BacktestSandbox:
         if table == "events":
             rows = event_rows(with_origin(rows, source=SOURCE, batch_id=key), at=span.end)
         # An empty span is a batch, too: the next call must see that it was delivered.
-        batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, span.end)
+        batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, 0, span.end)
         batches.commit([batch], rows if rows.height else None, self.ws.lake.empty("quarantine"))
 
     @cached_property

@@ -167,11 +167,9 @@ class ReplicateFits:
         return [self._block(number, holdout) for number, holdout in enumerate(self.plan.holdouts)]
 
     def _copies_first_fit(self, number: int, replicate: int) -> bool:
-        """Return True if the seed has no effect, so that this fit need not be trained.
-
-        The evidence: on the oldest cutoff all replicates have equal values, and on this one the
-        first two.
-        """
+        """Return True if the seed has no effect, so that this fit need not be trained."""
+        # The evidence: on the oldest cutoff all replicates have equal values, and on this one the
+        # first two.
         if number == 0 or replicate < 2:
             return False
         pairs = [(0, other) for other in range(1, REPLICATES)] + [(number, 1)]

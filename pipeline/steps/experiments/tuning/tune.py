@@ -185,11 +185,9 @@ def _study_id(config: Config, as_of: AsOf, recipe: Recipe) -> str:
 
 
 def _end_of_windows(config: Config, history: LedgerHistory, as_of: AsOf) -> AsOf:
-    """Return the instant by which all windows must end.
-
-    That is the start of the longest holdout that a run may choose for this as-of: the holdout may
-    become longer, and must not overlap a window on which hyperparameters were tuned.
-    """
+    """Return the instant by which all windows must end."""
+    # That is the start of the longest holdout that a run may choose for this as-of: the holdout may
+    # become longer, and must not overlap a window on which hyperparameters were tuned.
     longest = max(
         config.split.holdout_days,
         history.last_holdout_days(as_of + JUST_AFTER) or 0,

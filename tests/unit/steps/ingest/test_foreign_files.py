@@ -232,6 +232,22 @@ def thing(request, ws) -> tuple[Path, str]:
     return old(path), request.param.strip()
 
 
+def test_many_irregular_entries_have_few_lines(ws):
+    for number in range(150):
+        link = ws.home / "landing" / "events" / f"x{number}.csv"
+        link.symlink_to("nowhere")
+        old(link)
+    first = feedback(ws, AT)
+    assert len(first.outcomes) == first.files == 150
+    assert len(first.problems) == 21
+    assert first.problems[-1].startswith("and 130 more ")
+    assert first.text().count("is a link") == 20
+    later = feedback(Workspace.open(ws.home), AT + timedelta(minutes=1))
+    assert len(later.warnings) == 21
+    assert later.warnings[-1].startswith("and 130 more ")
+    assert later.text().count("is a link") == 20
+
+
 def never_opened(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     opened = os.open
 
@@ -282,7 +298,7 @@ def test_another_thing_of_the_same_name_is_reported_again(ws, name):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"a": 1}', '{"a": "b"}'])
-def test_a_damaged_note_of_what_was_reported_is_begun_again(ws, content):
+def test_a_damaged_note_of_reported_files_is_written_anew(ws, content):
     (ws.home / "irregular.json").write_text(content)
     (ws.home / "landing" / "events" / "x.csv").symlink_to("nowhere")
     old(ws.home / "landing" / "events" / "x.csv")

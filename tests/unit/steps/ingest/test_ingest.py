@@ -181,7 +181,7 @@ def test_no_raw_id_leaves_the_vault(passed):
     assert not any(name in str(plain(result)) for name in ("anna", "bert", "carl"))
 
 
-def test_the_next_pass_finds_what_has_become_whole(passed, tmp_path):
+def test_the_next_pass_reads_files_that_are_now_complete(passed, tmp_path):
     ws, _ = passed
     later = feedback(ws, AT + timedelta(seconds=2))
     statuses = {one.file: one.status.value for one in later.outcomes}
@@ -273,7 +273,7 @@ def test_a_lake_without_its_vault_takes_no_new_users(ws):
     land(ws, "orders.csv", orders(ROW))
     feedback(ws, AT)
     (ws.home / "vault.db").unlink()
-    with raises("workspace.vault_lost"):
+    with raises("vault.behind"):
         feedback(Workspace.open(ws.home), AT)
 
 
@@ -350,7 +350,7 @@ def test_a_child_that_is_killed_sets_the_file_aside(tmp_path):
     assert not small.exists()
 
 
-def test_files_taken_in_together_come_to_what_each_comes_to_by_itself(tmp_path, here):
+def test_files_of_one_pass_give_the_sum_of_their_single_passes(tmp_path, here):
     changed = ROW.replace("bread", "cake")
     passes = []
     for rows in (1, 4, 200_000):

@@ -142,6 +142,25 @@ def test_files_leave_after_they_lay_there_for_days(ws):
     assert "MB freed" in result.text()
 
 
+@pytest.mark.parametrize("name", ["link", ".gone-link", ".draft-link-1"])
+@pytest.mark.parametrize("folder", ["archive", "rejected", "runs", "runs/decided"])
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_link_in_a_folder_of_old_files_does_not_lead_out(ws, tmp_path, folder, name, decided):
+    """The folder behind the link is an old run of another workspace."""
+    night(ws, "decided", 20, decided=True)
+    run = night(ws, "victim", 20, decided=decided)
+    with run.draft("train/mad") as draft:
+        draft.bytes("scorer.npz", b"123")
+    victim = (ws.home / "runs" / "victim").rename(tmp_path / "victim")
+    before = {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()}
+    (ws.home / folder / name).symlink_to(victim)
+    (ws.home / folder / f"{name}.json").symlink_to(next(iter(before)))
+    gc(ws, days(30))
+    gc(ws, days(31))
+    assert len(before) > 1
+    assert {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()} == before
+
+
 def test_a_version_goes_after_a_week_unless_it_is_pinned(ws):
     night(ws, "young")
     gc(ws, NOW)
@@ -238,6 +257,7 @@ def publish(ws: Workspace, run_id: str) -> None:
         c.RUN_ID: run_id,
         c.LIVE_FROM: days(known - 400),
         c.AS_OF: days(known - 400),
+        c.LEDGER_LINES: 0,
     }
     ws.lake.append("publications", pl.DataFrame([row], schema=c.PUBLICATIONS))
     rows = [(f"p-{run_id}", "u", 1, "bread", 0.5, "model", 1.0, "x")]
@@ -410,6 +430,8 @@ def test_after_two_thousand_small_commits_reads_are_quick_and_files_few(tmp_path
         commit(ws.lake, number)
         if number in (3, 99, 100, 777, 1500):
             night(ws, f"night-{number}")
+    done = {c.SEQ: 2000, c.STATUS: "done", c.TABLE: "events", c.ACCEPTED: 400}
+    ws.lake.append("batches", pl.DataFrame([done], schema=c.BATCHES))
     was = {version: ids(ws.lake, version) for version in (3, 99, 100, 777, 1500)}
     whole = Lake(tmp_path / "whole")
     whole.append("events", ws.lake.read("events"))

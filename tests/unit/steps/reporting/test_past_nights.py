@@ -79,7 +79,7 @@ def test_a_run_whose_files_are_gone_leaves_a_gap(night):
     assert past_churn(night, before, now)[1:] == ((NIGHTS[3], now),)
 
 
-def test_parity_has_what_its_lists_reached_until_the_next_run(night):
+def test_parity_has_the_scores_of_its_lists_until_the_next_run(night):
     before = [entry(at) for at in NIGHTS[:3]]
     now = ParityFile(users=0, overlap=None, k=10, reason="nobody came back")
     first, last = past_parity(night, before, now)
