@@ -27,7 +27,7 @@ from pipeline.errors import StorageError, UnsafeInputError, printable
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import flaw, open_folder
 from pipeline.stores.disk import fault_text, is_panic, storage_errors
-from pipeline.workspace.child_process import Answer, Child, ChildFailed, ChildKilled
+from pipeline.workspace.child_process import Child, ChildFailed, ChildKilled, Response
 
 _ROWS: Final = 50_000
 BROKEN_FILE: Final = "broken.parquet"
@@ -272,7 +272,7 @@ class Text:
     ignored_columns: tuple[str, ...]
 
 
-def _call_twice(child: Child, **request: Any) -> Answer:
+def _call_twice(child: Child, **request: Any) -> Response:
     """Call `parse`, and once more if the process was killed from outside: no file causes that."""
     try:
         return child.call(_PARSE, **request)

@@ -174,7 +174,7 @@ def test_a_mounted_landing_folder(ws, here):
 
 def test_what_replaces_a_file_while_it_is_copied_comes_back(ws, here, apart, monkeypatch):
     path = land(ws, "orders-1.csv", orders(GOOD))
-    len(ws.vault)  # its creation sets the time of its file, too
+    ws.create_vault()  # which sets the time of its file, too
     utime = os.utime
 
     def replaced(*args, **named):
