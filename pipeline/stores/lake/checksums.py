@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from pipeline.errors import LakeError
@@ -87,22 +88,30 @@ class Checksums:
         """Return ``{file: SHA-256 in hex}`` over all lines."""
         return {file: total for line in self.since(0) for file, total in line.files.items()}
 
-    def rewrite(self, *, without: Iterable[str] = (), extra: Line | None = None) -> None:
-        """Replace all lines at once.
+    def readable(self) -> list[Line]:
+        """Return the lines that can be read, oldest version first, for a repair."""
+        if not self._path.is_file():
+            return []
+        lines = filter(None, map(_parsed, self._path.read_bytes().split(b"\n")))
+        return sorted(lines, key=attrgetter("version"))
+
+    def rewrite(self, *, without: Iterable[str] = (), extra: Iterable[Line] = ()) -> None:
+        """Replace all lines at once; those that cannot be read are left out.
 
         Parameters
         ----------
         without
             Files whose checksums are dropped.
         extra
-            Further files of a version.
+            Further files of versions.
         """
         dropped = set(without)
         kept: dict[int, dict[str, str]] = {}
-        for line in [*self.since(0), *filter(None, [extra])]:
+        for line in [*self.readable(), *extra]:
             files = {file: total for file, total in line.files.items() if file not in dropped}
             kept.setdefault(line.version, {}).update(files)
         # A rename in one step: a crash leaves all old lines or all new ones.
+        self._path.parent.mkdir(exist_ok=True)
         new = self._path.with_suffix(".new")
         with new.open("wb") as stream:
             lines = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])

@@ -26,8 +26,8 @@ from pipeline.stores.disk import sha256, sync
 from pipeline.stores.lake.checksums import Checksums, Line
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
-_CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
-_LOG: Final = "_delta_log"
+CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
+LOG: Final = "_delta_log"
 
 
 class CommitIntegrity:
@@ -50,7 +50,7 @@ class CommitIntegrity:
         self._root = root
         self._table = table
         self._path = root / table
-        self._log = self._path / _LOG
+        self._log = self._path / LOG
         self.sums = Checksums(root / "_sums" / f"{table}.jsonl")
 
     @property
@@ -76,7 +76,7 @@ class CommitIntegrity:
         """
         if version <= self.acknowledged():
             return
-        log = (_commit(version), _checkpoint(version))
+        log = (commit_name(version), checkpoint_name(version))
         files = [*self._added(version), *(name for name in log if (self._path / name).exists())]
         paths = [self._path / file for file in files]
         # Files first, then their folders: an entry of a folder must not point to unwritten data.
@@ -134,10 +134,10 @@ class CommitIntegrity:
 
     def check_log(self, version: int) -> None:
         """Check the log that a reader of a version needs; raises `LakeError` for damage."""
-        checkpoint = max((v for v in self._versions(_CHECKPOINT) if v <= version), default=-1)
+        checkpoint = max((v for v in self._versions(CHECKPOINT) if v <= version), default=-1)
         for summed in self.sums.since(checkpoint):
             if summed.version <= version:
-                log = {f: s for f, s in summed.files.items() if f.startswith(f"{_LOG}/")}
+                log = {f: s for f, s in summed.files.items() if f.startswith(f"{LOG}/")}
                 self.compare(summed.version, log)
 
     def verify(self, version: int, files: Collection[str]) -> None:
@@ -204,12 +204,12 @@ class CommitIntegrity:
         """Make a version readable without the log before it, after checking that log."""
         # Damage that a checkpoint copies would get a valid checksum with it.
         self.check_log(version)
-        name = _checkpoint(version)
+        name = checkpoint_name(version)
         # A checkpoint without a checksum is that of a killed process, and may be cut.
         if not (self._path / name).exists() or name not in self.sums.files():
             DeltaTable(self._path, version=version).create_checkpoint()
             sync(self._path / name, self._log)
-            self.sums.rewrite(extra=Line(version, {name: sha256(self._path / name)}))
+            self.sums.rewrite(extra=[Line(version, {name: sha256(self._path / name)})])
 
     def base(self, before: datetime) -> int:
         """Return the newest acknowledged checkpoint older than an instant (UTC); -1 for none."""
@@ -217,15 +217,15 @@ class CommitIntegrity:
         # Ages are those of files: a history that is replayed today is new today.
         versions = (
             version
-            for version in self._versions(_CHECKPOINT)
-            if _checkpoint(version) in sums
-            and (self._path / _checkpoint(version)).stat().st_mtime < before.timestamp()
+            for version in self._versions(CHECKPOINT)
+            if checkpoint_name(version) in sums
+            and (self._path / checkpoint_name(version)).stat().st_mtime < before.timestamp()
         )
         return max(versions, default=-1)
 
     def holds(self, version: int) -> bool:
         """Return whether the log still contains a version."""
-        return (self._path / _checkpoint(version)).exists() or version in self._versions()
+        return (self._path / checkpoint_name(version)).exists() or version in self._versions()
 
     def removed_after(self, version: int) -> set[str]:
         """Return the data files that commits after a version removed from the table."""
@@ -272,9 +272,9 @@ class CommitIntegrity:
         """
         last = max(self._versions(), default=-1)
         # The newest commit stays even below a checkpoint: `check` compares it at each start.
-        entries = [(v, _commit(v)) for v in self._versions() if v <= base and v != last]
-        checkpoints = (v for v in self._versions(_CHECKPOINT) if v < base and v not in kept)
-        entries += [(v, _checkpoint(v)) for v in checkpoints]
+        entries = [(v, commit_name(v)) for v in self._versions() if v <= base and v != last]
+        checkpoints = (v for v in self._versions(CHECKPOINT) if v < base and v not in kept)
+        entries += [(v, checkpoint_name(v)) for v in checkpoints]
         return [name for _, name in sorted(entries, reverse=True)]
 
     def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> list[int]:
@@ -283,7 +283,7 @@ class CommitIntegrity:
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
         """Return the actions of a commit."""
-        path = self._path / _commit(version)
+        path = self._path / commit_name(version)
         try:
             actions = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except FileNotFoundError:
@@ -305,9 +305,11 @@ class CommitIntegrity:
         raise LakeError(id, f"lake table {self._table}: {problem}; restore the lake from a backup")
 
 
-def _commit(version: int) -> str:
-    return f"{_LOG}/{version:020}.json"
+def commit_name(version: int) -> str:
+    """Return the path of a commit's log entry, relative to the table."""
+    return f"{LOG}/{version:020}.json"
 
 
-def _checkpoint(version: int) -> str:
-    return f"{_LOG}/{version:020}.checkpoint.parquet"
+def checkpoint_name(version: int) -> str:
+    """Return the path of a checkpoint, relative to the table."""
+    return f"{LOG}/{version:020}.checkpoint.parquet"
