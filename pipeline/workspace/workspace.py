@@ -112,6 +112,11 @@ class Workspace:
         lake.check_tail()
         return lake
 
+    @property
+    def damaged_lake(self) -> Lake:
+        """Client of the Delta tables for repairs: opening it checks nothing."""
+        return Lake(self.home / "lake")
+
     def pinning(self) -> AbstractContextManager[None]:
         """Return a lock for the look-up of a version and the write of its pin.
 

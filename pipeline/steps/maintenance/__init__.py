@@ -1,7 +1,8 @@
-"""Removal of old data: lake versions, files of runs, landed files.
+"""Maintenance of stores: removal of old data, and repairs of damaged stores.
 
-Here: the lake versions and files of runs that are still needed, and the removal of the others.
-Not here: the removal inside a store (`stores`).
-One more kind of data is one more method of `gc._Maintenance`, with its retention time in
-`stores.retention`.
+Here: the lake versions and files of runs that are still needed, and the removal of the others; what
+is restored from other stores (`repair_lake`, `repair_batches`, `repair_ledger`).
+Not here: the removal and the restoration inside a store (`stores`).
+One more kind of old data is one more method of `gc._Maintenance`, with its retention time in
+`stores.retention`; one more repair is a command and lines in `docs/RECOVERY.md`.
 """

@@ -48,7 +48,7 @@ def accept_run(
     GateError
         The run has no such candidate.
     """
-    _refuse_empty(by, reason)
+    refuse_empty(by, reason)
     night = open_night(ws, run_id)
     run = night.run
     # The folder comes first: a crash before the ledger entry is completed by the next call.
@@ -60,14 +60,19 @@ def accept_run(
             draft.write(DecisionFile(changed))
             draft.write(OverrideFile(by=by, reason=reason))
             draft.rows = len(changed.rules)
-    override = run.read(OverrideFile)
-    _refuse_other(override, by, reason)
-    decision = run.read(DecisionFile, ACCEPT).root
+    _refuse_other(run.read(OverrideFile), by, reason)
+    return append_entry(ws.ledger, override_entry(night))
+
+
+def override_entry(night: Night) -> OverrideEntry:
+    """Return the ledger entry of a decision that a user changed, from the folder of the run."""
+    run = night.run
+    override, decision = run.read(OverrideFile), run.read(DecisionFile, ACCEPT).root
     # The entry takes user and reason from the folder: an earlier call may have written it.
-    entry = OverrideEntry(
-        key=f"override:{run_id}",
+    return OverrideEntry(
+        key=f"override:{run.run_id}",
         as_of=night.as_of,
-        run_id=run_id,
+        run_id=run.run_id,
         kind=decision.kind,
         recipe=decision.recipe,
         sentence=decision.sentence,
@@ -76,7 +81,6 @@ def accept_run(
         by=override.by,
         reason=override.reason,
     )
-    return append_entry(ws.ledger, entry)
 
 
 def offered_recipes(night: Night) -> tuple[str, ...]:
@@ -110,7 +114,7 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
     GateError
         `anchor.no_block`: the champion was not evaluated yet.
     """
-    _refuse_empty(by, reason)
+    refuse_empty(by, reason)
     history = LedgerHistory.of(ws.ledger)
     newest, live = history.last_decision(), history.live
     if newest is None or live is None:
@@ -150,7 +154,19 @@ def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> N
         )
 
 
-def _refuse_empty(by: str, reason: str) -> None:
+def refuse_empty(by: str, reason: str) -> None:
+    """Refuse a user or a reason that is empty or not one line of text.
+
+    Parameters
+    ----------
+    by, reason
+        Values of ``--by`` and ``--reason``.
+
+    Raises
+    ------
+    ConfigError
+        `override.empty`, `override.not_printable`
+    """
     for name, text, content in (("--by", by, "name"), ("--reason", reason, "reason")):
         if not text.strip():
             raise ConfigError(

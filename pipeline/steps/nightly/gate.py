@@ -89,8 +89,13 @@ def _record(night: Night) -> None:
     draw_page(night.run)
     if night.replay:  # a replay changes nothing, so its decision stays in its folder
         return
+    append_entry(night.ws.ledger, decision_entry(night))
+
+
+def decision_entry(night: Night) -> DecisionEntry:
+    """Return the ledger entry of a run's decision, from the committed files of the run."""
     decision, split = night.run.read(DecisionFile).root, night.run.read(SplitFile)
-    entry = DecisionEntry(
+    return DecisionEntry(
         key=f"decision:{night.run_id}",
         as_of=night.as_of,
         run_id=night.run_id,
@@ -112,7 +117,6 @@ def _record(night: Night) -> None:
         trigger=read_policy(night.run),
         decision=decision,
     )
-    append_entry(night.ws.ledger, entry)
 
 
 @task_step("gate", check=_record)
