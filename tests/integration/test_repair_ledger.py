@@ -1,8 +1,8 @@
 """A damaged, cut or lost ledger is written again from the runs, the lake and the experiments.
 
-What can go wrong: an entry is lost at exit 0, or stands twice, or at another place; an anchor, which
-no other store has, is lost without being listed; the old file is gone; a sound ledger is changed;
-killed half way, there is neither the old ledger nor the new one.
+What can go wrong: an entry is lost at exit 0, or stands twice, or at another place; an anchor,
+which no other store has, is lost without being listed; the old file is gone; a sound ledger is
+changed; killed half way, there is neither the old ledger nor the new one.
 """
 
 import json
@@ -44,6 +44,10 @@ def flip(path, at):
     path.write_bytes(data)
 
 
+def lines_of(path):
+    return enumerate(path.read_bytes().splitlines(keepends=True))
+
+
 def keep(count):
     def cut(path):
         path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:count]))
@@ -66,13 +70,13 @@ DAMAGES = {
     "cut to one line": keep(1),
     "cut to all lines but three": keep(-3),
     "a byte of the first line": flip_within(0, b'"kind"'),
-    "a byte of a key": flip_within(2, b'"key": "') ,
+    "a byte of a key": flip_within(2, b'"key": "'),
     "no UTF-8": lambda path: path.write_bytes(b"\xff" + path.read_bytes()[1:]),
-    "a line without previous": lambda path: path.write_bytes(b'{"sha256": "x"}\n' + path.read_bytes()),
+    "a foreign line": lambda path: path.write_bytes(b'{"sha256": "x"}\n' + path.read_bytes()),
     "a line taken out": lambda path: path.write_bytes(
-        b"".join(line for n, line in enumerate(path.read_bytes().splitlines(keepends=True)) if n != 1)
+        b"".join(line for n, line in lines_of(path) if n != 1)
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -93,7 +97,7 @@ def test_all_lines_come_back_byte_by_byte(ws, damage):
         assert result.kept is None
     else:
         assert (path.parent / result.kept).read_bytes() == damaged
-    if damage != "a line without previous":
+    if damage != "a foreign line":
         assert last.missing == result.missing == ()
 
 

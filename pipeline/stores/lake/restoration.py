@@ -48,7 +48,8 @@ class Restoration(CommitIntegrity):
         Raises
         ------
         LakeError
-            ``lake.log_incomplete``: the commits that a checkpoint needs are damaged or gone.
+            ``lake.log_incomplete``: the commits that a checkpoint needs are damaged or gone;
+            ``lake.file_unsummed``: they have no checksums.
         """
         sums = self._readable_sums()
         there = {checkpoint_name(v) for v in self._versions(CHECKPOINT)}
@@ -65,7 +66,7 @@ class Restoration(CommitIntegrity):
                 DeltaTable(self._path, version=version).create_checkpoint()
             sync(self._path / name, self._log)
             # Last: without its checksum a checkpoint counts as damaged, so it is made again.
-            self._accept({version: {name: sha256(self._path / name)}}, without=(name,))
+            self._accept({version: {name: sha256(self._path / name)}})
         if self._points_wrong():
             (self._log / _POINTER).unlink()  # readers list the log without it
             damaged.append(f"{LOG}/{_POINTER}")
@@ -183,6 +184,8 @@ class Restoration(CommitIntegrity):
         earlier = (v for v in self._versions(CHECKPOINT) if v < version)
         base = max((v for v in earlier if self._is_sound(checkpoint_name(v), sums)), default=-1)
         for number in range(base + 1, version + 1):
+            if commit_name(number) not in sums and (self._path / commit_name(number)).exists():
+                self._fail("lake.file_unsummed", f"the log of version {number} has no checksum")
             if not self._is_sound(commit_name(number), sums):
                 raise LakeError(
                     "lake.log_incomplete",
@@ -205,5 +208,5 @@ class Restoration(CommitIntegrity):
     def _readable_sums(self) -> dict[str, str]:
         return {file: total for line in self.sums.readable() for file, total in line.files.items()}
 
-    def _accept(self, lost: Mapping[int, Mapping[str, str]], without: Collection[str] = ()) -> None:
-        self.sums.rewrite(without=without, extra=[Line(v, files) for v, files in lost.items()])
+    def _accept(self, lost: Mapping[int, Mapping[str, str]]) -> None:
+        self.sums.rewrite(extra=[Line(version, files) for version, files in lost.items()])
