@@ -113,6 +113,7 @@ def repair_batches(
     lake = ws.damaged_lake
     with lake.lock("ingest"):
         Batches(lake).recover()
+        lake.open_for_writing(_TABLE)  # a killed repair may not have acknowledged its commit
         restoration = Restoration(lake.root, _TABLE)
         progress("compare the files of events with their checksums")
         files = lake.files(_TABLE)
