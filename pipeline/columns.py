@@ -46,6 +46,7 @@ QUARANTINED: Final = "quarantined"
 DUPLICATES: Final = "duplicates"
 TOMBSTONED: Final = "tombstoned"
 SKIPPED: Final = "skipped"
+VAULT_USERS: Final = "vault_users"
 
 GENERATION: Final = "generation"
 BASE: Final = "base"
@@ -57,6 +58,8 @@ LIVE_FROM: Final = "live_from"
 CATALOGUE_VERSION: Final = "catalogue_version"
 RULES_HASH: Final = "rules_hash"
 SUMS: Final = "sums"
+LEDGER_LINES: Final = "ledger_lines"
+LEDGER_SUM: Final = "ledger_sum"
 
 SCORE: Final = "score"
 SLOT: Final = "slot"
@@ -153,6 +156,8 @@ BATCHES: Final = pl.Schema(
         DUPLICATES: pl.Int64(),
         TOMBSTONED: pl.Int64(),
         SKIPPED: pl.Int64(),
+        # Users in the vault when the rows were written: a vault with fewer is older than the lake.
+        VAULT_USERS: pl.Int64(),
         INGESTED_AT: INSTANT,
     }
 )
@@ -171,6 +176,9 @@ PUBLICATIONS: Final = pl.Schema(
         # Reserved for re-ranking rules: always the hash of no rules.
         RULES_HASH: pl.String(),
         SUMS: pl.String(),
+        # The ledger just before this row: a ledger with fewer lines is older than the lake.
+        LEDGER_LINES: pl.Int64(),
+        LEDGER_SUM: pl.String(),
     }
 )
 RECOMMENDATIONS: Final = pl.Schema(

@@ -50,6 +50,11 @@ def active_publications(publications: pl.DataFrame, span: Interval) -> list[str]
     return sorted(chain.filter(pl.col(c.LIVE_FROM) < span.end)[c.PUBLICATION_ID])
 
 
+def of_publications(publication_ids: Collection[str]) -> pl.Expr:
+    """Return the condition for rows of `recommendations` of some publications."""
+    return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids))
+
+
 def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Expr:
     """Return the condition for rows of `recommendations` that some users could see.
 
@@ -61,7 +66,7 @@ def lists_for(publication_ids: Collection[str], users: Collection[str]) -> pl.Ex
         Users to include; the fallback list is always included.
     """
     owners = sorted({*users, c.FALLBACK_USER})
-    return pl.col(c.PUBLICATION_ID).is_in(sorted(publication_ids)) & pl.col(c.USER_ID).is_in(owners)
+    return of_publications(publication_ids) & pl.col(c.USER_ID).is_in(owners)
 
 
 def exposure_intervals(publications: pl.DataFrame, lists: pl.DataFrame) -> pl.DataFrame:

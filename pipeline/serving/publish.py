@@ -111,6 +111,28 @@ def lists_sum(lists: pl.DataFrame) -> str:
     return hashlib.sha256("\n".join(text.to_series()).encode()).hexdigest()
 
 
+def first_altered(lists: pl.DataFrame, rows: pl.DataFrame) -> str | None:
+    """Return the first publication whose lists differ from the checksum of its row.
+
+    Parameters
+    ----------
+    lists
+        Rows of `columns.RECOMMENDATIONS`, complete for each of the publications.
+    rows
+        Rows of `columns.PUBLICATIONS`.
+
+    Returns
+    -------
+    Its id; ``None`` if all lists are as published.
+    """
+    parts = lists.partition_by(c.PUBLICATION_ID, as_dict=True)
+    for row in rows.sort(c.GENERATION).iter_rows(named=True):
+        name = row[c.PUBLICATION_ID]
+        if lists_sum(parts.get((name,), lists.clear())) != row[c.SUMS]:
+            return str(name)
+    return None
+
+
 def bases(publications: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of base publications, oldest generation first."""
     return publications.filter(pl.col(c.BASE).is_null()).sort(c.GENERATION)

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import NightjarError, ResourceError
+from pipeline.stores.vault import verify_vault
+from pipeline.workspace.agreement import compare_vault
 from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
 _LIBRARIES: Final = ("polars", "deltalake", "implicit", "mlflow", "apache-airflow")
@@ -53,8 +55,9 @@ def _stores(ws: Workspace) -> Iterator[HealthCheck]:
     yield _private(ws.home)
     yield _try("writable", lambda: _write(ws.home))
     yield _try("lake", lambda: _lake(ws))
-    yield _try("vault", lambda: f"opens with its key, {len(ws.vault):,} users")
+    yield _try("vault", lambda: _vault(ws))
     yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, checksums valid")
+    yield _try("agreement", lambda: _agreement(ws))
     yield _try("mlflow store", lambda: _registry(ws))
     yield _airflow_home(ws)
 
@@ -86,6 +89,19 @@ def _write(home: Path) -> str:
 def _lake(ws: Workspace) -> str:
     versions = ws.current_versions(*LEARNT_FROM, "publications")
     return ", ".join(f"{t} at version {v}" for t, v in versions.items() if v is not None) or "empty"
+
+
+def _vault(ws: Workspace) -> str:
+    if not ws.vault_file.exists():
+        compare_vault(ws.lake, ws.vault_file)
+        return f"its key has {len(ws.vault_key)} bytes; the first ingest creates it"
+    verify_vault(ws.vault_file)
+    return f"opens with its key, {len(ws.vault):,} users"
+
+
+def _agreement(ws: Workspace) -> str:
+    ws.compare_stores()
+    return "no store is older than another one"
 
 
 def _registry(ws: Workspace) -> str:

@@ -13,8 +13,9 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.errors import ConfigError
-from pipeline.serving.publish import chain, live, newest, of_chain, of_users, with_raw_ids
+from pipeline.serving.publish import chain, live, newest, of_users, with_raw_ids
 from pipeline.workspace.ledger import Entry, entries_of
+from pipeline.workspace.publications import read_lists
 from pipeline.workspace.workspace import Workspace
 
 
@@ -32,7 +33,7 @@ def live_lists(ws: Workspace) -> pl.DataFrame:
     """Return the live lists of all users under pseudonyms."""
     base = live_publication(ws)[c.PUBLICATION_ID]
     rows = chain(ws.lake.read("publications"), base)
-    return newest(ws.lake.read("recommendations", where=of_chain(rows)), rows)
+    return newest(read_lists(ws, rows), rows)
 
 
 def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
@@ -53,6 +54,8 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
     ------
     ConfigError
         `lists.nothing_live`: nothing is published yet.
+    StorageError
+        `lists.altered`, `vault.behind`, `vault.pseudonym_missing`
     """
     rows = live_lists(ws)
     if users is None:

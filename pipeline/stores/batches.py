@@ -3,6 +3,7 @@
 Protocol, under the lake's lock ``ingest``:
 
 1. The rows of one or several files of a table are spooled: written, fsynced, renamed into place.
+   The name of a spooled file has its checksum.
 2. One commit to `batches` adds an `intent` row per file.
 3. The rows are written to quarantine, then to the table. Both commits carry the transaction
    ("ingest", seq of the last file), so the lake writes them once.
@@ -14,6 +15,7 @@ Guarantees:
 * A crash after step 2 is completed from the spool by `recover`. The lake is then the same as
   without the crash, versions included.
 * A crash before step 2 changes nothing; the files are ingested again.
+* A number that `commit` gives out is new to all tables, or nothing more is written.
 * A process that was overtaken (suspended while another one took its lock) finds foreign rows in
   `batches` and writes nothing more.
 """
@@ -34,7 +36,7 @@ from pipeline import columns as c
 from pipeline.columns import BatchStatus
 from pipeline.errors import ConcurrencyError, StorageError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import storage_errors, sync
+from pipeline.stores.disk import sha256, storage_errors, sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
@@ -52,6 +54,8 @@ class Batch:
         SHA-256 of the file's bytes.
     rows
         ``accepted + quarantined + duplicates + tombstoned + skipped``.
+    vault_users
+        Users in the vault, those of the rows included.
     """
 
     batch_id: str
@@ -64,6 +68,7 @@ class Batch:
     duplicates: int
     tombstoned: int
     skipped: int
+    vault_users: int
     ingested_at: datetime
 
 
@@ -128,7 +133,8 @@ class Batches:
         ConcurrencyError
             ``ingest.overtaken``: another ingest has replaced this one.
         StorageError
-            ``storage.cannot_write``, ``ingest.spool_damaged``
+            ``storage.cannot_write``, ``ingest.spool_damaged``; ``lake.number_taken``: a table is
+            newer than `batches`.
         """
         last = self._lake.read("batches", columns=[c.SEQ])[c.SEQ].max()
         first = (last if isinstance(last, int) else 0) + 1
@@ -146,7 +152,7 @@ class Batches:
                 "ingest.overtaken",
                 f"another ingest has emptied {self._spool}; start this one again",
             )
-        self._carry_out(intents)
+        self._carry_out(intents, is_new=True)
         # Only its own folder: an overtaken process must not remove the spool of another one.
         self._remove_orphans(str(number))
 
@@ -160,32 +166,32 @@ class Batches:
         arrived = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
         return dict(arrived.sort(c.SEQ).iter_rows())
 
-    def _carry_out(self, intents: pl.DataFrame) -> None:
+    def _carry_out(self, intents: pl.DataFrame, *, is_new: bool = False) -> None:
         seq, table = _number(intents), intents[c.TABLE][0]
         spool = self._spool / str(seq)
         status = BatchStatus.DONE if spool.is_dir() else BatchStatus.VOID
         if status is BatchStatus.DONE:
-            self._unspool(spool, "quarantine", seq)
+            self._unspool(spool, "quarantine", seq, is_new=is_new)
             failpoint("quarantine_written")
             failpoint("before_commit")
-            self._unspool(spool, table, seq)
+            self._unspool(spool, table, seq, is_new=is_new)
         self._note(intents, status)
 
-    def _unspool(self, spool: Path, table: str, seq: int) -> None:
+    def _unspool(self, spool: Path, table: str, seq: int, *, is_new: bool) -> None:
         """Write the spooled rows of a table; `seq` lets the lake write them once."""
-        path = spool / f"{table}.parquet"
-        if not path.exists():
-            return
-        try:
-            frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise StorageError(
-                "ingest.spool_damaged",
-                f"{path} is damaged, so an open ingest cannot be completed; restore the file, or "
-                f"remove the folder {spool} and ingest the same files again",
-            ) from error
-        write = self._lake.replace if table in MERGED else self._lake.append
-        write(table, frame, txn=(APP, seq))
+        for path in spool.glob(f"{table}.*.parquet"):
+            try:
+                if sha256(path) not in path.name:
+                    raise ValueError(path.name)
+                frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
+            except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+                raise StorageError(
+                    "ingest.spool_damaged",
+                    f"{path} is damaged, so an open ingest cannot be completed; restore the file, "
+                    f"or remove the folder {spool} and ingest the same files again",
+                ) from error
+            write = self._lake.replace if table in MERGED else self._lake.append
+            write(table, frame, txn=(APP, seq), is_new=is_new)
 
     def _note(self, rows: pl.DataFrame, status: BatchStatus) -> None:
         """Append rows with a status to the version of `batches` that this process has read."""
@@ -193,7 +199,9 @@ class Batches:
         # With a transaction number two writers that start from one version conflict. It is even
         # for an intent and odd for its end, so that each is written once.
         number = 2 * _number(rows) + (status is not BatchStatus.INTENT)
-        self._at = self._lake.append("batches", frame, txn=(APP, number), after=self._at)
+        self._at = self._lake.append(
+            "batches", frame, txn=(APP, number), is_new=True, after=self._at
+        )
 
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
         target = self._spool / str(seq)
@@ -205,6 +213,7 @@ class Batches:
                     path = draft / f"{name}.parquet"
                     frame.write_parquet(path, compression="lz4", statistics=False)
                     sync(path)
+                    path.rename(draft / f"{name}.{sha256(path)}.parquet")
                 sync(draft)
                 draft.rename(target)
                 sync(self._spool)

@@ -1,6 +1,7 @@
 """Writes that are forced to the disk (fsync), checksums, and errors of the file system.
 
-Guarantees: when `write_synced` or `sync` returns, the data are on the disk.
+Guarantees: when `write_synced` or `sync` returns, the data are on the disk; `remembered_sha256`
+reads a file again once its inode, its modification time or its size has changed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeAlias
 
 from pipeline.errors import StorageError
 
@@ -27,6 +28,9 @@ _NEXT_STEPS: Final = {
     errno.ENOSPC: "free disk space",
     errno.EDQUOT: "free disk space",
 }
+
+
+FileState: TypeAlias = tuple[int, int, int]
 
 
 @contextmanager
@@ -82,6 +86,28 @@ def sync(*paths: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+_SUMS: Final[dict[Path, tuple[FileState, str]]] = {}
+
+
+def file_state(path: Path) -> FileState:
+    """Return inode, modification time in nanoseconds and size of a file."""
+    about = path.stat()
+    return about.st_ino, about.st_mtime_ns, about.st_size
+
+
+def remembered_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex, computed once per process and `file_state`.
+
+    For files that are written once: a pass reads the same files of the lake several times.
+    """
+    # Before the content: a change in between is then found by the next call.
+    state = file_state(path)
+    known = _SUMS.get(path)
+    if known is None or known[0] != state:
+        known = _SUMS[path] = state, sha256(path)
+    return known[1]
 
 
 def sha256(path: Path) -> str:

@@ -4,7 +4,8 @@ Guarantees:
 
 * A line is written completely or not at all.
 * A key is written once, so a retry adds nothing.
-* Each line carries the SHA-256 of the previous one, so a changed or removed line is detected.
+* Each line carries the SHA-256 of the previous one, so a changed or removed line is detected. Lines
+  that are missing at the end are not: `publications` in the lake holds the `head` for that.
 * No line contains a user id.
 * A rewrite replaces all lines at once and keeps the old file beside the new one.
 """
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import StorageError
-from pipeline.stores.disk import storage_errors, sync, write_synced
+from pipeline.stores.disk import FileState, file_state, storage_errors, sync, write_synced
 from pipeline.stores.locks import locked
 
 _START = "0" * 64
@@ -52,7 +53,8 @@ class Ledger:
     """One JSON object per line: ``key``, ``type``, further fields, ``previous``, ``sha256``."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
+        self._known: tuple[FileState, tuple[dict[str, Any], ...]] | None = None
 
     def entries(self) -> tuple[dict[str, Any], ...]:
         """Return all lines, oldest first, after checking the chain.
@@ -60,27 +62,41 @@ class Ledger:
         Raises
         ------
         StorageError
-            ``ledger.damaged``, ``ledger.chain_broken``
+            ``ledger.damaged``, ``ledger.chain_broken``, ``storage.cannot_read``
         """
-        if not self._path.exists():
-            return ()
+        with storage_errors("storage.cannot_read", f"cannot read {self.path}"):
+            if not self.path.exists():
+                return ()
+            state = file_state(self.path)
+            if self._known is None or self._known[0] != state:
+                self._known = state, self._parse(self.path.read_bytes())
+        return self._known[1]
+
+    def head(self) -> tuple[int, str]:
+        """Return the number of lines and the SHA-256 of the last one."""
+        entries = self.entries()
+        return len(entries), entries[-1]["sha256"] if entries else _START
+
+    def _parse(self, data: bytes) -> tuple[dict[str, Any], ...]:
         entries: list[dict[str, Any]] = []
         previous = _START
-        # A last line without a newline was cut by a crash and never acknowledged.
-        for number, line in enumerate(self._path.read_bytes().split(b"\n")[:-1], start=1):
+        for number, line in enumerate(_complete(data), start=1):
             try:
                 entry = json.loads(line)
                 claimed = entry.pop("sha256")
+                # A key and a type, because every reader of an entry needs them.
+                holds = (entry["previous"], _sum(entry)) == (previous, claimed)
+                holds = holds and {"key", "type"} <= entry.keys()
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise StorageError(
                     "ledger.damaged",
-                    f"{self._path} line {number} is not a ledger entry; restore the file "
+                    f"{self.path} line {number} is not a ledger entry; restore the file "
                     "from a backup",
                 ) from error
-            if entry["previous"] != previous or _sum(entry) != claimed:
+            if not holds:
                 raise StorageError(
                     "ledger.chain_broken",
-                    f"{self._path} line {number} breaks the checksum chain; restore the "
+                    f"{self.path} line {number} breaks the checksum chain; restore the "
                     "file from a backup",
                 )
             previous = claimed
@@ -117,17 +133,17 @@ class Ledger:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the lock of all writers of the ledger."""
-        return locked(self._path.with_suffix(".lock"), "the ledger", wait=True)
+        return locked(self.path.with_suffix(".lock"), "the ledger", wait=True)
 
     def readable(self) -> ReadableLines:
         """Return the lines that can be read, for a repair."""
         chained: list[dict[str, Any]] = []
         later: list[dict[str, Any]] = []
         damaged: dict[int, str | None] = {}
-        with storage_errors("storage.cannot_read", f"cannot read {self._path}"):
-            data = self._path.read_bytes() if self._path.exists() else b""
+        with storage_errors("storage.cannot_read", f"cannot read {self.path}"):
+            data = self.path.read_bytes() if self.path.exists() else b""
         previous = _START
-        for number, line in enumerate(data.split(b"\n")[:-1], start=1):
+        for number, line in enumerate(_complete(data), start=1):
             entry = _intact(line)
             if entry is None:
                 key = _KEY.search(line)
@@ -157,25 +173,38 @@ class Ledger:
             entry = {n: v for n, v in line.items() if n != "sha256"} | {"previous": previous}
             previous = entry["sha256"] = _sum(entry)
             data += _line(entry) + b"\n"
-        with storage_errors("storage.cannot_write", f"cannot write {self._path}"):
+        with storage_errors("storage.cannot_write", f"cannot write {self.path}"):
             kept = None
-            if self._path.exists():
-                old = self._path.read_bytes()
-                kept = self._path.with_name(
-                    f"{self._path.name}.{hashlib.sha256(old).hexdigest()[:12]}"
+            if self.path.exists():
+                old = self.path.read_bytes()
+                kept = self.path.with_name(
+                    f"{self.path.name}.{hashlib.sha256(old).hexdigest()[:12]}"
                 )
                 _replace(kept, old)
-            _replace(self._path, data)
+            _replace(self.path, data)
         return kept
 
     def _write(self, line: bytes) -> None:
-        with storage_errors("storage.cannot_write", f"cannot write {self._path}"):
-            handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+        with storage_errors("storage.cannot_write", f"cannot write {self.path}"):
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
             with os.fdopen(handle, "rb+") as file:
-                # Text after the last newline is a line that a crash cut; it is overwritten.
-                file.truncate(file.read().rfind(b"\n") + 1)
+                data = file.read()
+                kept = b"".join(line + b"\n" for line in _complete(data))
+                # A line that a crash cut is overwritten; a complete one gets its newline.
+                file.truncate(min(len(data), len(kept)))
                 file.seek(0, os.SEEK_END)
-                write_synced(file, line + b"\n")
+                write_synced(file, kept[len(data) :] + line + b"\n")
+
+
+def _complete(data: bytes) -> list[bytes]:
+    """Return the lines without the last one if a crash cut it: it was never acknowledged."""
+    *lines, rest = data.split(b"\n")
+    try:
+        json.JSONDecoder().raw_decode(rest.decode(errors="replace"))
+    except ValueError:
+        return lines
+    # A whole entry, whose newline is missing or is another character now.
+    return [*lines, rest]
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -293,8 +293,10 @@ class Run:
                 yield draft
                 failpoint("manifest")
                 lasting = {"step": step, "rows": draft.rows, "files": draft.files}
-                manifest = _manifest_bytes({**lasting, "volatile": sorted(draft.volatile)})
-                draft.bytes(MANIFEST, manifest)
+                manifest = {**lasting, "volatile": sorted(draft.volatile)}
+                # Its own checksum: rows and steps that the ledger does not name have no other.
+                total = hashlib.sha256(_manifest_bytes(manifest)).hexdigest()
+                draft.bytes(MANIFEST, _manifest_bytes({**manifest, "sha256": total}))
                 sync(work)
                 # Still without a manifest, so it is not a commit; rename needs an empty target.
                 if final.exists():
@@ -344,7 +346,8 @@ class Run:
         Raises
         ------
         StorageError
-            ``run.step_missing``, ``run.no_file``, ``storage.cannot_read``, ``run.checksum``
+            ``run.step_missing``, ``run.manifest_damaged``, ``run.no_file``,
+            ``storage.cannot_read``, ``run.checksum``
         """
         manifest = self.manifest(step)
         if name not in manifest["files"]:
@@ -372,14 +375,15 @@ class Run:
             raise StorageError(
                 "run.step_missing", f"step {step} of run {self.run_id} is missing; run it first"
             )
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
+            data = path.read_bytes()
         try:
-            manifest = json.loads(path.read_bytes())
-            return {
-                "rows": manifest["rows"],
-                "files": dict(manifest["files"]),
-                "volatile": list(manifest.get("volatile", ())),
-            }
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = json.loads(data)
+            claimed = manifest.pop("sha256")
+            if hashlib.sha256(_manifest_bytes(manifest)).hexdigest() != claimed:
+                raise ValueError(claimed)
+            return {name: manifest[name] for name in ("rows", "files", "volatile")}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StorageError(
                 "run.manifest_damaged",
                 f"{path} is damaged: it is not a manifest; restore it from a backup",

@@ -7,6 +7,7 @@ Guarantees:
 * A wrong key raises before anything is written: a second set of pseudonyms for the same users
   cannot come about.
 * Pseudonyms are on the disk before they are returned.
+* A file that is missing or empty is created only on request; reading it raises.
 * Lookup hash, pseudonym and raw id of an entry are bound to each other: every method opens the seal
   of the entries that it returns, so entries that were exchanged raise.
 * An event id has one derived id, so that a repeated delivery gives the same one.
@@ -25,7 +26,7 @@ import sqlite3
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -69,19 +70,21 @@ class Vault:
     Parameters
     ----------
     path
-        The SQLite file; created with mode 0600 if it is missing.
+        The SQLite file.
     key
         32 bytes.
+    create
+        Create the file, with mode 0600, if it is missing or empty.
 
     Raises
     ------
     VaultKeyError
         ``vault.key_length``; ``vault.wrong_key``: the file was created with another key.
     StorageError
-        ``vault.cannot_create``, ``vault.unusable``
+        ``vault.cannot_create``, ``vault.missing``, ``vault.unusable``
     """
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: bytes, *, create: bool = False) -> None:
         if len(key) != KEY_BYTES:
             raise VaultKeyError(
                 "vault.key_length",
@@ -94,13 +97,13 @@ class Vault:
         self._seal = AESGCM(hmac.digest(key, b"nightjar/seal", "sha256"))
         self._event_key = hmac.digest(key, b"nightjar/event", "sha256")
         self._check = hmac.digest(key, b"nightjar/check", "sha256")
-        self._prepare()
+        if create:
+            self._create()
+        self._check_key()
 
     def __len__(self) -> int:
         """Return the number of users in the vault."""
-        with self._connection() as connection:
-            query = f"SELECT count(*) FROM {_USERS}"  # noqa: S608
-            return int(connection.execute(query).fetchone()[0])
+        return count_users(self.path)
 
     def pseudonyms(self, raw: Sequence[str]) -> dict[str, str]:
         """Return ``{raw id: pseudonym}`` for all of `raw`; new users get a new pseudonym.
@@ -142,15 +145,22 @@ class Vault:
         return {user: pseudonyms[key] for user, key in keys.items() if key in pseudonyms}
 
     def reveal(self, pseudonyms: Sequence[str]) -> dict[str, str]:
-        """Return ``{pseudonym: raw id}`` for the pseudonyms in the vault.
+        """Return ``{pseudonym: raw id}`` for all of `pseudonyms`.
 
         Raises
         ------
         StorageError
-            ``vault.entry_altered``
+            ``vault.entry_altered``; ``vault.pseudonym_missing``: one has no entry.
         """
         with self._connection() as connection:
             entries = list(_select(connection, "pseudonym", dict.fromkeys(pseudonyms)))
+        if missing := len(set(pseudonyms)) - len(entries):
+            raise StorageError(
+                "vault.pseudonym_missing",
+                f"the vault {self.path} has no entry for {missing:,} of {len(set(pseudonyms)):,} "
+                "users of the lake: it is older than the lake, or belongs to another workspace; "
+                "restore it from a backup that is not older than the lake",
+            )
         return {entry.pseudonym: self._open_seal(entry) for entry in entries}
 
     def _pseudonyms(
@@ -207,46 +217,101 @@ class Vault:
                 "from a backup",
             ) from None
 
-    def _prepare(self) -> None:
+    def _create(self) -> None:
         with storage_errors("vault.cannot_create", f"cannot create the vault {self.path}"):
             if not self.path.exists():
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self.path.touch(0o600)
+            # A process that was killed in the transaction below leaves an empty file.
+            if self.path.stat().st_size:
+                return
         with self._connection() as connection:
-            check = _stored_check(connection)
-            if check is None:
-                connection.execute("BEGIN IMMEDIATE")
-                for statement in _SCHEMA.split(";"):
-                    connection.execute(statement)
-                connection.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (self._check,))
-                connection.execute("COMMIT")
-                check = _stored_check(connection)
-        if check is None or not hmac.compare_digest(check, self._check):
+            connection.execute("BEGIN IMMEDIATE")
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (self._check,))
+            connection.execute("COMMIT")
+
+    def _check_key(self) -> None:
+        if not _has_content(self.path):
+            raise StorageError(
+                "vault.missing",
+                f"the vault {self.path} is missing or empty; no user has been ingested yet, and "
+                "the first ingest creates it",
+            )
+        with self._connection() as connection:
+            row = connection.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
+        if row is None or not hmac.compare_digest(bytes(row[0]), self._check):
             raise VaultKeyError(
                 "vault.wrong_key",
                 f"the key does not belong to the vault {self.path}; use the key that it was "
                 "created with (secrets/vault.key, NIGHTJAR_VAULT_KEY or NIGHTJAR_VAULT_KEY_FILE)",
             )
 
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection]:
-        """Open a connection for one operation: SQLite forbids its use across threads and forks."""
+    def _connection(self) -> AbstractContextManager[sqlite3.Connection]:
+        return _connected(self.path)
+
+
+def count_users(path: Path) -> int:
+    """Return the number of users in a vault without its key; 0 for a missing or empty file.
+
+    Raises
+    ------
+    StorageError
+        ``vault.unusable``
+    """
+    if not _has_content(path):
+        return 0
+    with _connected(path) as connection:
+        query = f"SELECT count(*) FROM {_USERS}"  # noqa: S608
+        return int(connection.execute(query).fetchone()[0])
+
+
+def verify_vault(path: Path) -> None:
+    """Check the structure of the file as a whole, without the key of the vault.
+
+    A flipped bit in a lookup hash would hide a user, who would then get a second pseudonym.
+
+    Raises
+    ------
+    StorageError
+        ``vault.unusable``, ``vault.damaged``
+    """
+    if not _has_content(path):
+        return
+    with _connected(path) as connection:
+        [problem] = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    if problem != "ok":
+        raise StorageError(
+            "vault.damaged", f"the vault {path} is damaged; restore it from a backup"
+        )
+
+
+@contextmanager
+def _connected(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a connection for one operation: SQLite forbids its use across threads and forks."""
+    try:
+        # Mode `rw` opens a file and never creates one.
+        address = f"{path.absolute().as_uri()}?mode=rw"
+        connection = sqlite3.connect(address, uri=True, timeout=60, isolation_level=None)
         try:
-            connection = sqlite3.connect(self.path, timeout=60, isolation_level=None)
-            try:
-                # A rollback journal leaves one file without old pages; EXTRA also syncs the folder.
-                connection.execute("PRAGMA journal_mode = DELETE")
-                connection.execute("PRAGMA synchronous = EXTRA")
-                connection.execute("PRAGMA secure_delete = ON")
-                yield connection
-            finally:
-                connection.close()
-        except sqlite3.Error as error:
-            raise StorageError(
-                "vault.unusable",
-                f"cannot use the vault {self.path}: {error}; correct the cause, such as a full "
-                "disk, or restore the vault from a backup",
-            ) from error
+            # A rollback journal leaves one file without old pages; EXTRA also syncs the folder.
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute("PRAGMA synchronous = EXTRA")
+            connection.execute("PRAGMA secure_delete = ON")
+            yield connection
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise StorageError(
+            "vault.unusable",
+            f"cannot use the vault {path}: {error}; correct the cause, such as a full "
+            "disk, or restore the vault from a backup",
+        ) from error
+
+
+def _has_content(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
 
 
 def make_key(path: Path) -> bytes:
@@ -316,13 +381,6 @@ def parse_key(text: str) -> bytes:
             "from a backup, or correct NIGHTJAR_VAULT_KEY",
         )
     return key
-
-
-def _stored_check(connection: sqlite3.Connection) -> bytes | None:
-    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
-        return None
-    row = connection.execute("SELECT value FROM meta WHERE name = 'check'").fetchone()
-    return None if row is None else bytes(row[0])
 
 
 def _normalized(raw: str) -> bytes:

@@ -4,6 +4,8 @@ Guarantees:
 
 * Staging twice changes nothing.
 * Lists go live only after they were read back as they were written.
+* The row of a publication holds the head of the ledger, so a ledger that lost its end is found.
+* `read_lists` returns lists as they went live.
 * The entry of a publication whose process died is appended by the next command.
 """
 
@@ -59,7 +61,54 @@ def verify_staged(ws: Workspace, name: str, expected: str) -> None:
 
 
 def _staged(ws: Workspace, name: str) -> pl.DataFrame:
-    return ws.lake.read("recommendations", where=swap.of_publication(name))
+    return ws.lake.read("recommendations", partitions=swap.of_publication(name))
+
+
+def go_live(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
+    """Commit the rows of publications, which makes their lists live.
+
+    Parameters
+    ----------
+    rows
+        Rows of `columns.PUBLICATIONS` without the head of the ledger.
+
+    Returns
+    -------
+    The committed rows.
+    """
+    lines, last_sum = ws.ledger.head()
+    rows = rows.with_columns(
+        pl.lit(lines, pl.Int64).alias(c.LEDGER_LINES), pl.lit(last_sum).alias(c.LEDGER_SUM)
+    )
+    ws.lake.append("publications", rows)
+    return rows
+
+
+def read_lists(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
+    """Read the lists of publications, and compare them with the checksums of their rows.
+
+    Parameters
+    ----------
+    rows
+        Rows of `columns.PUBLICATIONS`, such as those of a chain.
+
+    Returns
+    -------
+    Rows of `columns.RECOMMENDATIONS`.
+
+    Raises
+    ------
+    LakeError
+        `lists.altered`: the lists of a publication are not those that went live.
+    """
+    lists = ws.lake.read("recommendations", partitions=swap.of_chain(rows))
+    if (name := swap.first_altered(lists, rows)) is not None:
+        raise LakeError(
+            "lists.altered",
+            f"the lists of publication {name} are not those that went live; restore the folder "
+            "lake as a whole from one backup",
+        )
+    return lists
 
 
 def reconcile(ws: Workspace) -> None:

@@ -5,6 +5,7 @@ Guarantees:
 * A folder without `nightjar.toml` is not a workspace: it raises an error and is never filled.
 * `init` changes nothing in an existing workspace; a new one is accessible to its owner only.
 * Clients are opened at first use, so a command pays only for those that it needs.
+* A ledger or a vault that is older than the lake is not opened.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs, is_run_id
 from pipeline.stores.vault import Vault, load_key, make_key, parse_key
+from pipeline.workspace.agreement import compare_ledger, compare_stores, compare_vault
 from pipeline.workspace.config import TEMPLATE, Composed, Config, compose
 
 CONFIG_FILE = "nightjar.toml"
@@ -117,6 +119,11 @@ class Workspace:
         """Client of the Delta tables for repairs: opening it checks nothing."""
         return Lake(self.home / "lake")
 
+    @property
+    def damaged_ledger(self) -> Ledger:
+        """Ledger for repairs: opening it compares nothing."""
+        return Ledger(self.home / "ledger.jsonl")
+
     def pinning(self) -> AbstractContextManager[None]:
         """Return a lock for the look-up of a version and the write of its pin.
 
@@ -159,18 +166,37 @@ class Workspace:
 
     @cached_property
     def ledger(self) -> Ledger:
-        """Ledger of decisions, publications and experiments."""
-        return Ledger(self.home / "ledger.jsonl")
+        """Ledger of decisions and publications; opening it compares it with the lake."""
+        ledger = self.damaged_ledger
+        compare_ledger(self.lake, ledger)
+        return ledger
 
     @cached_property
     def vault(self) -> Vault:
-        """Vault of pseudonyms; its key comes from the environment, else from a key file."""
+        """Vault of pseudonyms; opening it compares it with the lake."""
+        compare_vault(self.lake, self.vault_file)
+        return Vault(self.vault_file, self.vault_key)
+
+    @property
+    def vault_file(self) -> Path:
+        """File of the vault."""
+        return self.home / "vault.db"
+
+    @property
+    def vault_key(self) -> bytes:
+        """Key of the vault, from the environment, else from a key file."""
         if given := os.environ.get(_KEY_VARIABLE):
-            key = parse_key(given)
-        else:
-            file = os.environ.get(_KEY_FILE_VARIABLE)
-            key = load_key(Path(file) if file else self.home / "secrets" / "vault.key")
-        return Vault(self.home / "vault.db", key)
+            return parse_key(given)
+        file = os.environ.get(_KEY_FILE_VARIABLE)
+        return load_key(Path(file) if file else self.home / "secrets" / "vault.key")
+
+    def create_vault(self) -> None:
+        """Create the vault unless it exists; call `compare_stores` first."""
+        Vault(self.vault_file, self.vault_key, create=True)
+
+    def compare_stores(self) -> None:
+        """Raise `StorageError` if a store is older than another one; for the start of a pass."""
+        compare_stores(self.lake, self.damaged_ledger, self.vault_file)
 
     def run(self, run_id: str) -> Run:
         """Return a run that was started; `run.unknown` for any other."""

@@ -367,7 +367,7 @@ def test_a_lake_that_is_gone_is_no_empty_one(ws):
     append_decision(ws, "a-run")
     shutil.rmtree(ws.home / "lake")
     land(ws, "orders-2.csv", orders(OTHER))
-    with raises("workspace.lake_lost"):
+    with raises("lake.lost"):
         feedback(Workspace.open(ws.home), AT)
     assert names(ws, "landing/events") == ["orders-2.csv"]
 

@@ -8,6 +8,8 @@ under a wrong name is read; settings that changed since give other rows.
 import hashlib
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from datetime import timedelta
 
 import polars as pl
@@ -19,6 +21,7 @@ from pipeline.steps.ingest import read_file
 from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.maintenance.repair_batches import repair_batches
 from pipeline.stores.lake import Lake
+from pipeline.stores.vault import Vault
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
@@ -161,9 +164,13 @@ def test_other_settings_give_other_rows_and_are_refused(ws):
     repair_batches(Workspace.open(ws.home), ())
 
 
-def test_users_that_the_vault_does_not_have_are_refused(ws, monkeypatch):
+def test_users_that_the_vault_does_not_have_are_refused(ws):
     data_files(ws)[0].unlink()
-    (ws.home / "vault.db").unlink()
+    with closing(sqlite3.connect(ws.vault_file)) as vault, vault:
+        vault.execute("DELETE FROM people")
+    with raises("vault.behind"):
+        repair_batches(ws, ())
+    Vault(ws.vault_file, ws.vault_key).pseudonyms(["dora", "emil", "fred"])
     with raises("repair.users_unknown"):
         repair_batches(ws, ())
 

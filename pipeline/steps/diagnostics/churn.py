@@ -22,12 +22,13 @@ from pipeline.errors import NightjarError
 from pipeline.evaluation.fits import QUICK_SECONDS, same
 from pipeline.models.contract import Scorer
 from pipeline.serving.churn import DATA, FIRST, RECIPE, STOCK, churn, idle, lists_of_users
-from pipeline.serving.publish import chain, of_chain, trim, unavailable, unpatched
+from pipeline.serving.publish import chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import REFIT, ChurnFile, CostFile, SeedNoise
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
+from pipeline.workspace.publications import read_lists
 from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split
 
 _SEED: Final = 1
@@ -51,7 +52,7 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     progress("churn of users without new events")
     publications = night.ws.lake.read("publications")
     chained = chain(publications, champion.publication_id)
-    shown = night.ws.lake.read("recommendations", where=of_chain(chained))
+    shown = read_lists(night.ws, chained)
     live = unpatched(shown, champion.publication_id)  # a patched user has new events
     events = night.events(c.USER_ID, c.TIMESTAMP)
     history = History.from_arrays(night.run.arrays(REFIT, "history"))

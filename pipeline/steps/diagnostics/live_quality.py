@@ -13,7 +13,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Interval, Progress
-from pipeline.data.exposure import active_publications, lists_for
+from pipeline.data.exposure import active_publications, lists_for, of_publications
 from pipeline.data.split import Split, between
 from pipeline.data.targets import is_target
 from pipeline.evaluation.evaluate import metric_name
@@ -97,12 +97,13 @@ def score_span(
     users = events[c.USER_ID].unique().to_list()
     # The table holds all lists of all publications: only the lists of these users are read.
     publications = ws.lake.read("publications")
+    active = active_publications(publications, span)
     return prequential(
         events,
         read(columns, past_of(users, span)),
         publications,
         ws.lake.read(
-            "recommendations", where=lists_for(active_publications(publications, span), users)
+            "recommendations", partitions=of_publications(active), where=lists_for(active, users)
         ),
         span=span,
         k=config.recommend.length,

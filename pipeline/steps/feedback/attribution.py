@@ -12,7 +12,7 @@ from typing import Final
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
-from pipeline.data.exposure import active_publications, lists_for
+from pipeline.data.exposure import active_publications, lists_for, of_publications
 from pipeline.data.features import WEIGHED
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
@@ -122,7 +122,9 @@ def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) 
     publications = view.publications()
     # A generator: only the lists of one publication are in memory at a time.
     parts = (
-        view.ws.lake.read("recommendations", where=lists_for([name], users))
+        view.ws.lake.read(
+            "recommendations", partitions=of_publications([name]), where=lists_for([name], users)
+        )
         for name in active_publications(publications, window)
     )
     return join(

@@ -22,11 +22,12 @@ from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as swap
 from pipeline.serving.publish import Patch, PublicationRow
+from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.steps.feedback.patch import count_users, make_patch
 from pipeline.steps.feedback.results import FoldinResult
 from pipeline.steps.ingest.landing import landed_at
 from pipeline.workspace.night import Night
-from pipeline.workspace.publications import append_ledger_entry, reconcile, stage, verify_staged
+from pipeline.workspace.publications import append_ledger_entry, go_live, stage, verify_staged
 from pipeline.workspace.step_outputs import verify_refit
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
@@ -62,7 +63,8 @@ def foldin(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FoldinRes
     with task_log("foldin", at, progress=progress) as log:
         attempt = _Pass(ws, at, began, start, log.progress)
         failpoint("before_foldin")
-        reconcile(ws)  # ledger entries that a killed process did not write
+        ws.compare_stores()
+        recover_ledger(ws)
         for attempts_left in reversed(range(TRIES)):
             try:
                 result = attempt.once()
@@ -141,7 +143,7 @@ class _Pass:
             failpoint("patch_staged")
             # The lists are complete before this commit, which makes them live; a crash after it is
             # repaired by `reconcile`.
-            self.ws.lake.append("publications", frame)
+            go_live(self.ws, frame)
             failpoint("patch_swapped")
             append_ledger_entry(self.ws, row)
         return row

@@ -114,6 +114,7 @@ def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             duplicates=duplicates,
             tombstoned=0,
             skipped=file.text.skipped,
+            vault_users=len(ws.vault),
             ingested_at=at,
         )
         reasons = Counter(sorted(quarantine[c.REASONS].explode(empty_as_null=False)))
@@ -141,11 +142,11 @@ def _events(
         parts.append(with_origin(events, source=file.discovered.name, batch_id=file.digest))
     identified = pl.concat(parts, how="diagonal")  # each file has its own order of columns
     # Identity is (event_id, event_day): only the partitions of these days can hold duplicates.
-    known = ws.lake.read("events", columns=IDENTITY, where=on_days(identified))
+    known = ws.lake.read("events", columns=IDENTITY, partitions=on_days(identified))
     fresh, repeats = split_duplicates(identified, known)
     conflicts = repeats.clear()  # the content of stored events is read only if ids are repeated
     if repeats.height:
-        stored = ws.lake.read("events", columns=CONTENT, where=on_days(repeats))
+        stored = ws.lake.read("events", columns=CONTENT, partitions=on_days(repeats))
         conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
     accepted, repeated = Counter(fresh[c.BATCH_ID]), Counter(repeats[c.BATCH_ID])
     conflicts_of, ends = by_file(conflicts), []
@@ -170,5 +171,7 @@ def _catalogue(
             good = with_pseudonyms(good, pseudonyms)
         now, duplicates = upsert(table, now, good, replace=replace)
         ends.append((good.height - duplicates, duplicates, file.judged.bad))
-    # The lake returns rows in any order; an equal table is not written again.
-    return (None if now.equals(before.sort(now.columns[0])) else now), ends
+    # The lake returns rows in any order; an equal table is not written again, unless a later file
+    # has undone an earlier one: a table without the number of accepted rows counts as damaged.
+    same = now.equals(before.sort(now.columns[0])) and not any(accepted for accepted, *_ in ends)
+    return (None if same else now), ends

@@ -42,7 +42,6 @@ from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
 from pipeline.stores.batches import MERGED, Batches
 from pipeline.stores.disk import storage_errors
 from pipeline.workspace.child_process import Child
-from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -89,8 +88,10 @@ def ingest(
     Raises
     ------
     ConfigError
-        `ingest.replace_only_items`, `ingest.unknown_table`, `ingest.unknown_source`;
-        `workspace.lake_lost`, `workspace.vault_lost`, `privacy.changed`.
+        `ingest.replace_only_items`, `ingest.unknown_table`, `ingest.unknown_source`,
+        `privacy.changed`.
+    StorageError
+        As `Workspace.compare_stores`.
     DataError
         `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
     ConcurrencyError
@@ -208,21 +209,10 @@ def _open_pass(
         shutil.rmtree(scratch, ignore_errors=True)
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {ws.home}"):
             scratch.mkdir(mode=0o700, exist_ok=True)
-        # Runs without batches mean that the lake was lost: ingesting into it would hide the loss.
-        if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:
-            raise ConfigError(
-                "workspace.lake_lost",
-                f"the ledger has entries, but the lake {ws.lake.root} has no batches; restore the "
-                "lake from a backup",
-            )
         batches = Batches(ws.lake)
         batches.recover()  # commits that a killed ingest left open
-        if ws.lake.version("events") is not None and not len(ws.vault):
-            raise ConfigError(
-                "workspace.vault_lost",
-                f"the lake has events, but the vault {ws.vault.path} is empty; restore it from a "
-                "backup, because a new vault would assign new pseudonyms to all users",
-            )
+        ws.compare_stores()
+        ws.create_vault()
         _check_event_ids(ws)
         try:
             yield _Pass(ws, at, child, batches, scratch, replace, landed)

@@ -180,6 +180,8 @@ class _Maintenance:
         """Remove landed files past their retention time, after recovering an open ingest."""
         home, before = self._ws.home, self._before(self._ws.config.gc.files_days)
         Batches(self._ws.lake).recover()
+        # Archived files can restore a store that is behind.
+        self._ws.compare_stores()
         # The caller holds the ingest lock, so no process uses the scratch folder.
         shutil.rmtree(home / "scratch", ignore_errors=True)
         for name in ("archive", "rejected"):

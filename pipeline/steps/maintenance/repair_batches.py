@@ -44,6 +44,8 @@ from pipeline.steps.ingest.read_file import read_text, sum_of
 from pipeline.stores.batches import Batches
 from pipeline.stores.disk import storage_errors
 from pipeline.stores.lake import Lake, Restoration
+from pipeline.stores.vault import Vault
+from pipeline.workspace.agreement import compare_vault
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 
@@ -126,10 +128,11 @@ def repair_batches(
         paths = _archived(ws, chosen)
         known = restoration.rows(sound, IDENTITY)
         restored: list[pl.DataFrame] = []
+        vault = _vault(ws, lake)
         with _reader(ws) as read:
             for number, batch in enumerate(chosen, start=1):
                 progress(f"read batch {number} of {len(chosen)}")
-                rows = _lost_rows(ws, batch, read(paths[batch[c.BATCH_ID]], batch), known)
+                rows = _lost_rows(ws, vault, batch, read(paths[batch[c.BATCH_ID]], batch), known)
                 known = pl.concat([known, rows.select(IDENTITY)])
                 restored.append(rows)
         new = pl.concat([lake.empty(_TABLE), *restored])
@@ -229,21 +232,27 @@ def _reader(ws: Workspace) -> Iterator[Callable[[Path, Batch], ValidatedRows]]:
         yield read
 
 
+def _vault(ws: Workspace, lake: Lake) -> Vault:
+    """Open the vault after comparing it with the lake, which is damaged."""
+    compare_vault(lake, ws.vault_file)
+    return Vault(ws.vault_file, ws.vault_key)
+
+
 def _lost_rows(
-    ws: Workspace, batch: Batch, judged: ValidatedRows, known: pl.DataFrame
+    ws: Workspace, vault: Vault, batch: Batch, judged: ValidatedRows, known: pl.DataFrame
 ) -> pl.DataFrame:
     """Return the events of a batch that the lake has lost."""
     name, users = batch[c.BATCH_ID], judged.good[c.USER_ID].unique().to_list()
-    pseudonyms = ws.vault.lookup(users)
+    pseudonyms = vault.lookup(users)
     if len(pseudonyms) < len(users):
         raise StorageError(
             "repair.users_unknown",
             f"{len(users) - len(pseudonyms):,} users of batch {name} are not in the vault "
-            f"{ws.vault.path}; restore the vault from a backup of the same time as the lake",
+            f"{vault.path}; restore the vault from a backup of the same time as the lake",
         )
     events = with_pseudonyms(judged.good, pseudonyms)
     if ws.config.privacy.derive_event_ids:
-        events = with_event_ids(events, ws.vault.event_id)
+        events = with_event_ids(events, vault.event_id)
     events = with_origin(derive_ids(events), source=batch[c.SOURCE], batch_id=name)
     fresh, _ = split_duplicates(events, known)
     lost = batch[c.ACCEPTED] - batch[_COUNT]

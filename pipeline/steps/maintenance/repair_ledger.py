@@ -18,18 +18,21 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import Final, TypeAlias
 
+import polars as pl
+
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, silent
-from pipeline.errors import NightjarError, StorageError
+from pipeline.errors import LakeError, NightjarError, StorageError
 from pipeline.steps.experiments.calibration.calibrate import FOLDER as CALIBRATIONS
 from pipeline.steps.experiments.calibration.calibrate import calibration_entry
 from pipeline.steps.experiments.tuning.report import FOLDER as STUDIES
 from pipeline.steps.experiments.tuning.report import read_study
 from pipeline.steps.experiments.tuning.study import candidate_entry
-from pipeline.steps.nightly.accept import override_entry, refuse_empty
-from pipeline.steps.nightly.gate import decision_entry
+from pipeline.steps.feedback.decisions import decision_entry, override_entry
+from pipeline.steps.nightly.accept import refuse_empty
 from pipeline.stores.ledger import ReadableLines
 from pipeline.stores.runs import Run, Runs
+from pipeline.workspace.agreement import compare_ledger
 from pipeline.workspace.experiment_artifacts import CalibrationFile, CalibrationPlanFile
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.ledger import (
@@ -116,14 +119,14 @@ def repair_ledger(
     with (
         ws.lake.lock("night"),
         ws.lake.lock("publish", wait=True),
-        ws.ledger.lock(),
+        ws.damaged_ledger.lock(),
     ):
-        old = ws.ledger.readable()
-        restored = _Restored(ws, old, progress)
+        ledger, publications = ws.damaged_ledger, ws.lake.read("publications").sort(c.GENERATION)
+        old = ledger.readable()
+        restored = _Restored(ws, old, publications, progress)
         entries, new, missing = restored.entries, restored.new, restored.missing
-        if not old.later and not old.damaged and not new:
+        if not new and _is_sound(ws):
             return LedgerRepaired((), (), None, len(old.chained))
-        rows = ws.lake.read("publications", columns=[c.GENERATION])[c.GENERATION]
         sentence = f"ledger written again by {by}: {reason}; {len(new)} entries restored"
         if missing:
             sentence += f", {len(missing)} could not be restored"
@@ -134,13 +137,24 @@ def repair_ledger(
             by=by,
             reason=reason,
             sentence=sentence,
-            generation=max(rows, default=0),
+            generation=max(publications[c.GENERATION], default=0),
             missing=missing,
         )
         progress("write the ledger")
-        kept = ws.ledger.rewrite([*map(line_of, entries), line_of(repair)])
+        kept = ledger.rewrite([*map(line_of, entries), line_of(repair)])
     name = None if kept is None else kept.name
     return LedgerRepaired(tuple(new), missing, name, len(entries) + 1)
+
+
+def _is_sound(ws: Workspace) -> bool:
+    """Return whether the ledger is whole; an older lake is an error of the lake."""
+    try:
+        compare_ledger(ws.lake, ws.damaged_ledger)
+    except LakeError:
+        raise
+    except StorageError:
+        return False
+    return True
 
 
 @dataclass
@@ -157,6 +171,7 @@ class _Restored:
 
     ws: Workspace
     old: ReadableLines
+    publications: pl.DataFrame
     progress: Progress
     entries: list[Entry] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
@@ -185,8 +200,21 @@ class _Restored:
         restored = len(self.new) - sum(key in self.new for key in self.old.damaged.values())
         for number in unnamed[: max(restored, 0)]:
             del lines[number]
-        damaged = [f"line {n}" if key is None else f"line {n}, {key}" for n, key in lines.items()]
-        return (*damaged, *(f"{key}: {fault}" for key, fault in self._faults.items()))
+        missing = [f"line {n}" if key is None else f"line {n}, {key}" for n, key in lines.items()]
+        missing += [f"{key}: {fault}" for key, fault in self._faults.items()]
+        if (cut := self._lines_cut() - len(missing)) > 0:
+            missing.append(f"{cut} lines that were cut off")
+        return tuple(missing)
+
+    def _lines_cut(self) -> int:
+        """Return the number of lines that are missing before the last publication."""
+        if self.publications.is_empty():
+            return 0
+        last = self.publications.row(-1, named=True)
+        keys = [entry.key for entry in self.entries]
+        key = entry_key(last)
+        before = keys.index(key) if key in keys else len(keys)
+        return int(last[c.LEDGER_LINES]) - before
 
     def _add(self, known: dict[str, Entry], entries: _Makers) -> None:
         """Add the entries that are not known; an unreadable store is a fault of its entry."""
@@ -202,8 +230,7 @@ class _Restored:
                 self.new.append(key)
 
     def _published(self) -> _Makers:
-        rows = self.ws.lake.read("publications").sort(c.GENERATION)
-        for row in rows.iter_rows(named=True):
+        for row in self.publications.iter_rows(named=True):
             yield entry_key(row), partial(ledger_entry, self.ws, row)
 
     def _decided(self) -> _Makers:

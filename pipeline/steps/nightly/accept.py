@@ -10,6 +10,7 @@ from pipeline.base import format_instant
 from pipeline.errors import ConfigError, GateError
 from pipeline.evaluation.gate import accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
+from pipeline.steps.feedback.decisions import override_entry
 from pipeline.steps.nightly.gate import gate_history_of
 from pipeline.workspace.artifacts import DecisionFile, OverrideFile
 from pipeline.workspace.history import LedgerHistory
@@ -61,26 +62,8 @@ def accept_run(
             draft.write(OverrideFile(by=by, reason=reason))
             draft.rows = len(changed.rules)
     _refuse_other(run.read(OverrideFile), by, reason)
-    return append_entry(ws.ledger, override_entry(night))
-
-
-def override_entry(night: Night) -> OverrideEntry:
-    """Return the ledger entry of a decision that a user changed, from the folder of the run."""
-    run = night.run
-    override, decision = run.read(OverrideFile), run.read(DecisionFile, ACCEPT).root
     # The entry takes user and reason from the folder: an earlier call may have written it.
-    return OverrideEntry(
-        key=f"override:{run.run_id}",
-        as_of=night.as_of,
-        run_id=run.run_id,
-        kind=decision.kind,
-        recipe=decision.recipe,
-        sentence=decision.sentence,
-        output_sha256=run.ref(ACCEPT).sha256,
-        decision=decision,
-        by=override.by,
-        reason=override.reason,
-    )
+    return append_entry(ws.ledger, override_entry(night))
 
 
 def offered_recipes(night: Night) -> tuple[str, ...]:

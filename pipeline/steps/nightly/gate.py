@@ -21,10 +21,7 @@ from pipeline.evaluation.gate import (
     decide,
 )
 from pipeline.failpoints import failpoint
-from pipeline.steps.diagnostics.live_quality import live_summary
-from pipeline.steps.feedback.attribution import attribution_summary
-from pipeline.steps.feedback.drift import drift_summary
-from pipeline.steps.feedback.policy import read_policy
+from pipeline.steps.feedback.decisions import comparison_key, decision_entry
 from pipeline.steps.reporting.night_page import build_page
 from pipeline.steps.reporting.page_files import draft_page, draw_page
 from pipeline.stores.runs import Ref
@@ -38,7 +35,7 @@ from pipeline.workspace.artifacts import (
     ValidationFile,
     train_step,
 )
-from pipeline.workspace.ledger import ComparisonKey, DecisionEntry, SelectedWeights, append_entry
+from pipeline.workspace.ledger import append_entry
 from pipeline.workspace.night import Night, open_night
 from pipeline.workspace.run_files import absences, judged, trained
 from pipeline.workspace.task_log import task_step
@@ -90,33 +87,6 @@ def _record(night: Night) -> None:
     if night.replay:  # a replay changes nothing, so its decision stays in its folder
         return
     append_entry(night.ws.ledger, decision_entry(night))
-
-
-def decision_entry(night: Night) -> DecisionEntry:
-    """Return the ledger entry of a run's decision, from the committed files of the run."""
-    decision, split = night.run.read(DecisionFile).root, night.run.read(SplitFile)
-    return DecisionEntry(
-        key=f"decision:{night.run_id}",
-        as_of=night.as_of,
-        run_id=night.run_id,
-        kind=decision.kind,
-        recipe=decision.recipe,
-        sentence=decision.sentence,
-        output_sha256=night.run.ref("gate").sha256,
-        holdout_days=split.holdout_days,
-        selected_recipes={
-            night.snapshot.recipes[name].hash: recipe for name, recipe in night.selected.items()
-        },
-        weights=SelectedWeights(
-            configured=night.snapshot.config.features, chosen=night.config.features
-        ),
-        comparison_key=_comparison_key(night),
-        live=live_summary(night),
-        attribution=attribution_summary(night.run),
-        drift=drift_summary(night.run),
-        trigger=read_policy(night.run),
-        decision=decision,
-    )
 
 
 @task_step("gate", check=_record)
@@ -175,7 +145,7 @@ def gate_history_of(night: Night) -> GateHistory:
     Only runs of the same task, target kinds and list length count: other figures are not
     comparable.
     """
-    history, key = night.history, _comparison_key(night)
+    history, key = night.history, comparison_key(night)
     entries = history.comparable(night.as_of, key)
     published = {entry.run_id for entry in history.publications}
     # A decision that a user changed counts as changed.
@@ -193,10 +163,6 @@ def gate_history_of(night: Night) -> GateHistory:
         if all(anchor.recipe_hash != recipe_hash for anchor in later):
             anchors[recipe_hash] = by_hand.anchor
     return replace(past, anchors=tuple(anchors.values()))
-
-
-def _comparison_key(night: Night) -> ComparisonKey:
-    return night.run.read(SplitFile).comparison_key(night.config.recommend.length)
 
 
 def _metrics(night: Night, decision: Decision) -> MetricsFile:

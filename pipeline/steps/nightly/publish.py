@@ -29,7 +29,7 @@ from pipeline.serving import publish as swap
 from pipeline.steps.feedback.patch import make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder
-from pipeline.workspace.publications import append_ledger_entry, stage, verify_staged
+from pipeline.workspace.publications import append_ledger_entry, go_live, stage, verify_staged
 from pipeline.workspace.registry import point_aliases
 from pipeline.workspace.run_files import promoted
 from pipeline.workspace.step_outputs import verify_outputs
@@ -111,7 +111,7 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
             for staged in rows.iter_rows(named=True):
                 verify_staged(ws, staged[c.PUBLICATION_ID], staged[c.SUMS])
             failpoint("before_swap")
-            ws.lake.append("publications", rows)
+            rows = go_live(ws, rows)
             failpoint("swapped")
             publications = pl.concat([publications, rows])
         chain = swap.chain(publications, name)

@@ -19,14 +19,15 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.serving.publish import live
+from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.stores.runs import Run
+from pipeline.stores.vault import verify_vault
 from pipeline.workspace import provenance
 from pipeline.workspace.artifacts import SnapshotFile, Trigger
 from pipeline.workspace.config import Config, dump
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import concluded, open_night
-from pipeline.workspace.publications import reconcile
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -96,8 +97,10 @@ def snapshot(
         `recipe.unknown`: a named recipe is not configured.
     """
     with task_log("snapshot", as_of, progress=progress) as log:
+        ws.compare_stores()
+        verify_vault(ws.vault_file)  # takes seconds, too long for a pass
         # A process that died between a publication and its ledger entry would hide the champion.
-        reconcile(ws)
+        recover_ledger(ws)
         # `gc` must not remove a version between its look-up and the commit of the snapshot.
         with ws.pinning():
             started = _started(ws, as_of, recipes, publish, trigger)

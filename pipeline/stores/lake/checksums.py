@@ -1,19 +1,20 @@
 """Checksums of one table: one JSON line per commit, in the order of versions.
 
-Guarantees: a line that a crash cut does not count; a rewrite replaces all lines at once.
+Guarantees: a last line that a crash cut does not count; any other damaged line raises `LakeError`;
+a rewrite replaces all lines at once.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Final
 
 from pipeline.errors import LakeError
-from pipeline.stores.disk import sync, write_synced
+from pipeline.stores.disk import FileState, file_state, sync, write_synced
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,35 @@ class Line:
         return json.dumps(vars(self)).encode() + b"\n"
 
 
+@dataclass(frozen=True)
+class SummedFiles:
+    """All lines of a table, read at one moment.
+
+    Attributes
+    ----------
+    lines
+        Complete lines, oldest version first.
+    sums
+        SHA-256 in hex by file, over all lines.
+    size
+        Length of the complete lines in bytes; later bytes are a line that a crash cut.
+    """
+
+    lines: tuple[Line, ...]
+    sums: Mapping[str, str]
+    size: int
+
+    @property
+    def acknowledged(self) -> int:
+        """The last acknowledged version; -1 if there is none."""
+        return self.lines[-1].version if self.lines else -1
+
+
+_NONE: Final = SummedFiles((), {}, 0)
+# Each read of a table needs its lines, and a process reads a table many times between two commits.
+_PARSED: Final[dict[Path, tuple[FileState, SummedFiles]]] = {}
+
+
 class Checksums:
     """The checksum file at `path`; the first line creates it and its folder."""
 
@@ -36,57 +66,36 @@ class Checksums:
 
     def append(self, line: Line) -> None:
         """Append a line and force it to the disk."""
+        end = self.read().size
         self._path.parent.mkdir(exist_ok=True)
         is_new = not self._path.exists()
-        with self._path.open("ab+") as stream:
-            if stream.tell() > 0:
-                # Without a newline the rest of a cut line would make this one unreadable, too.
-                stream.seek(-1, os.SEEK_END)
-                if stream.read(1) != b"\n":
-                    stream.write(b"\n")
+        with self._path.open("ab") as stream:
+            # The rest of a cut line would make this one unreadable, too.
+            stream.truncate(end)
             write_synced(stream, line.bytes())
         if is_new:
             sync(self._path.parent, self._path.parent.parent)
 
-    def last(self) -> Line | None:
-        """Return the last complete line."""
-        return next(reversed(self.since(None)), None)
-
-    def since(self, version: int | None) -> list[Line]:
-        """Return the complete lines of a version and of all later ones, oldest first.
-
-        The file grows with every commit, so it is read from its end, only as far as needed. For
-        None that is the last line; earlier lines of the same read are returned as well.
+    def read(self) -> SummedFiles:
+        """Return all lines.
 
         Raises
         ------
         LakeError
-            ``lake.checksums_not_a_file``
+            ``lake.checksums_not_a_file``, ``lake.checksums_damaged``
         """
         if not self._path.exists():
-            return []
+            return _NONE
         if not self._path.is_file():
             raise LakeError(
                 "lake.checksums_not_a_file",
                 f"{self._path} is not a file; restore the lake from a backup",
             )
-        size = self._path.stat().st_size
-        reach = 1 << 16
-        with self._path.open("rb") as stream:
-            while True:
-                start = max(0, size - reach)
-                stream.seek(start)
-                lines = stream.read().split(b"\n")
-                # The first line of a window may be cut, except at the start of the file.
-                entries = list(filter(None, map(_parsed, lines if start == 0 else lines[1:])))
-                enough = entries and (version is None or entries[0].version <= version)
-                if enough or start == 0:
-                    return [line for line in entries if line.version >= (version or 0)]
-                reach *= 8
-
-    def files(self) -> dict[str, str]:
-        """Return ``{file: SHA-256 in hex}`` over all lines."""
-        return {file: total for line in self.since(0) for file, total in line.files.items()}
+        state = file_state(self._path)
+        known = _PARSED.get(self._path)
+        if known is None or known[0] != state:
+            known = _PARSED[self._path] = state, self._parse(self._path.read_bytes())
+        return known[1]
 
     def readable(self) -> list[Line]:
         """Return the lines that can be read, oldest version first, for a repair."""
@@ -96,7 +105,7 @@ class Checksums:
         return sorted(lines, key=attrgetter("version"))
 
     def rewrite(self, *, without: Iterable[str] = (), extra: Iterable[Line] = ()) -> None:
-        """Replace all lines at once; those that cannot be read are left out.
+        """Replace all lines at once.
 
         Parameters
         ----------
@@ -106,22 +115,45 @@ class Checksums:
             Further files of versions.
         """
         dropped = set(without)
+        lines = [*self.read().lines, *extra]
+        kept = ({f: s for f, s in line.files.items() if f not in dropped} for line in lines)
+        self.replace(Line(line.version, files) for line, files in zip(lines, kept, strict=True))
+
+    def replace(self, lines: Iterable[Line]) -> None:
+        """Write these lines in place of all others; of equal files of a version the last counts."""
         kept: dict[int, dict[str, str]] = {}
-        for line in [*self.readable(), *extra]:
-            files = {file: total for file, total in line.files.items() if file not in dropped}
-            kept.setdefault(line.version, {}).update(files)
+        for line in lines:
+            kept.setdefault(line.version, {}).update(line.files)
         # A rename in one step: a crash leaves all old lines or all new ones.
         self._path.parent.mkdir(exist_ok=True)
         new = self._path.with_suffix(".new")
         with new.open("wb") as stream:
-            lines = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
-            write_synced(stream, b"".join(lines))
+            texts = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
+            write_synced(stream, b"".join(texts))
         new.replace(self._path)
         sync(self._path.parent)
 
+    def _parse(self, data: bytes) -> SummedFiles:
+        # Text after the last newline is a line that a crash cut: it was never acknowledged.
+        texts = data.split(b"\n")[:-1]
+        lines = list(map(_parsed, texts))
+        # Of a line that was being written, a power cut may leave the end without the beginning.
+        if lines and lines[-1] is None:
+            lines.pop()
+        complete: list[Line] = []
+        for number, line in enumerate(lines, start=1):
+            if line is None or (complete and complete[-1].version >= line.version):
+                raise LakeError(
+                    "lake.checksums_damaged",
+                    f"{self._path} line {number} is damaged; restore the lake from a backup",
+                )
+            complete.append(line)
+        sums = {file: total for line in complete for file, total in line.files.items()}
+        return SummedFiles(tuple(complete), sums, sum(len(t) + 1 for t in texts[: len(complete)]))
+
 
 def _parsed(text: bytes) -> Line | None:
-    """Return a line; None for one that a crash cut: its commit was never acknowledged."""
+    """Return a line; None for one that is damaged."""
     try:
         line = json.loads(text)
         return Line(int(line["version"]), dict(line["files"]))

@@ -14,6 +14,7 @@ import os
 import re
 import urllib.parse
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -22,7 +23,7 @@ from deltalake import DeltaTable
 
 from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import sha256, sync
+from pipeline.stores.disk import remembered_sha256, sync
 from pipeline.stores.lake.checksums import Checksums, Line
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
@@ -60,8 +61,7 @@ class CommitIntegrity:
 
     def acknowledged(self) -> int:
         """Return the last acknowledged version; -1 if there is none."""
-        line = self.sums.last()
-        return -1 if line is None else line.version
+        return self.sums.read().acknowledged
 
     def end_commit(self, version: int) -> None:
         """Acknowledge a commit that this process has just made."""
@@ -83,7 +83,7 @@ class CommitIntegrity:
         pointer = self._log / "_last_checkpoint"
         sync(*paths, *([pointer] if pointer.exists() else []))
         sync(*sorted({path.parent for path in paths} | {self._path, self._root}))
-        sums = {file: sha256(self._path / file) for file in files}
+        sums = {file: remembered_sha256(self._path / file) for file in files}
         self.sums.append(Line(version, sums))
 
     def acknowledge_last_commit(self, version: int) -> None:
@@ -118,7 +118,7 @@ class CommitIntegrity:
             A file is lost, cut or altered; the message names table and version.
         """
         # Before the log: another process may commit between the two reads.
-        line = self.sums.last()
+        line = next(reversed(self.sums.read().lines), None)
         last = max(self._versions(), default=-1)
         if line is not None and line.version > last:
             self._fail("lake.log_lost", f"the log of version {line.version} is lost")
@@ -135,20 +135,20 @@ class CommitIntegrity:
     def check_log(self, version: int) -> None:
         """Check the log that a reader of a version needs; raises `LakeError` for damage."""
         checkpoint = max((v for v in self._versions(CHECKPOINT) if v <= version), default=-1)
-        for summed in self.sums.since(checkpoint):
-            if summed.version <= version:
+        for summed in self.sums.read().lines:
+            if checkpoint <= summed.version <= version:
                 log = {f: s for f, s in summed.files.items() if f.startswith(f"{LOG}/")}
                 self.compare(summed.version, log)
 
     def verify(self, version: int, files: Collection[str]) -> None:
-        """Check all data files of a version against their checksums.
+        """Compare data files of a version with their checksums.
 
         Parameters
         ----------
         version
-            Version that the messages name.
+            Version that was opened before this call.
         files
-            Its data files, relative to the table.
+            Some of its data files, relative to the table.
 
         Raises
         ------
@@ -157,11 +157,12 @@ class CommitIntegrity:
             for a file without a checksum, unless it belongs to the last commit and its writer
             crashed before the acknowledgement.
         """
-        wanted, sums = set(files), self.sums.files()
-        last = max(self._versions(), default=-1)
-        # For a file without a checksum the log still has its size, which shows that a file is cut.
-        new = {} if self.acknowledged() >= last else self._added(last)
-        self._check_sizes(last, {file: new[file] for file in new.keys() & wanted - sums.keys()})
+        summed = self.sums.read()
+        wanted, sums = set(files), summed.sums
+        # The log has the size of a file that has no checksum yet, which shows that a file is cut. A
+        # writer acknowledges the version before its own, so at most the newest one lacks checksums.
+        new = self._added(version) if summed.acknowledged == version - 1 else {}
+        self._check_sizes(version, {f: new[f] for f in new.keys() & wanted - sums.keys()})
         for file in sorted(wanted - sums.keys() - new.keys()):
             if (self._path / file).exists():
                 self._fail(
@@ -194,7 +195,7 @@ class CommitIntegrity:
         """
         for file, expected in sums.items():
             try:
-                actual = sha256(self._path / file)
+                actual = remembered_sha256(self._path / file)
             except OSError:
                 self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
             if actual != expected:
@@ -206,14 +207,29 @@ class CommitIntegrity:
         self.check_log(version)
         name = checkpoint_name(version)
         # A checkpoint without a checksum is that of a killed process, and may be cut.
-        if not (self._path / name).exists() or name not in self.sums.files():
+        if not (self._path / name).exists() or name not in self.sums.read().sums:
             DeltaTable(self._path, version=version).create_checkpoint()
             sync(self._path / name, self._log)
-            self.sums.rewrite(extra=[Line(version, {name: sha256(self._path / name)})])
+            self.sums.rewrite(extra=[Line(version, {name: remembered_sha256(self._path / name)})])
+
+    def remove_wrong_hint(self) -> None:
+        """Remove `_last_checkpoint` if it does not name the newest checkpoint.
+
+        The file only saves the listing of the log, but with a wrong one the library opens nothing.
+        """
+        hint = self._log / "_last_checkpoint"
+        try:
+            named = int(json.loads(hint.read_bytes())["version"])
+        except (OSError, ValueError, TypeError, LookupError):
+            named = -1
+        if named != max(self._versions(CHECKPOINT), default=-1):
+            # On a disk that cannot be written the library reports the file itself.
+            with suppress(OSError):
+                hint.unlink()
 
     def base(self, before: datetime) -> int:
         """Return the newest acknowledged checkpoint older than an instant (UTC); -1 for none."""
-        sums = self.sums.files()
+        sums = self.sums.read().sums
         # Ages are those of files: a history that is replayed today is new today.
         versions = (
             version

@@ -166,7 +166,7 @@ class Compaction:
 
     def _verify(self, files: Iterable[str]) -> None:
         """Compare files with their checksums: a rewritten damaged file would get a valid one."""
-        sums = self._tail.sums.files()
+        sums = self._tail.sums.read().sums
         self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
 
     def _acknowledge(self, handle: DeltaTable) -> None:

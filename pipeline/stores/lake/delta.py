@@ -4,7 +4,8 @@ Guarantees:
 
 * An acknowledged commit is on the disk (data, log and folders are fsynced) with its checksums.
 * A repeated transaction writes nothing.
-* A damaged last commit raises `LakeError`; it never reads as a shorter table.
+* A read returns rows of files whose checksums it has compared, log included; a damaged one raises
+  `LakeError`. A damaged last commit never reads as a shorter table.
 * The log contains no statistics of id columns.
 * A panic of the library is raised as a `LakeError`.
 """
@@ -15,7 +16,7 @@ import urllib.parse
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import polars as pl
 from deltalake import DeltaTable
@@ -30,6 +31,7 @@ from pipeline.stores.lake.tables import (
     SCHEMAS,
     check_partition,
     conform,
+    partition_values,
     properties,
     schema_of,
 )
@@ -81,6 +83,7 @@ class Lake:
         version: int | None = None,
         columns: Sequence[str] | None = None,
         where: pl.Expr | None = None,
+        partitions: pl.Expr | None = None,
     ) -> pl.DataFrame:
         """Read a table. The order of rows is undefined: sort where it matters.
 
@@ -93,7 +96,10 @@ class Lake:
         columns
             Columns to read, in this order; by default all.
         where
-            Rows to keep; a condition on the partition column skips whole files.
+            Rows to keep.
+        partitions
+            Condition on the partition column alone: other files are neither read nor compared with
+            their checksums.
 
         Returns
         -------
@@ -104,10 +110,12 @@ class Lake:
         ------
         LakeError
             ``lake.no_version``, ``lake.version_vacuumed``, ``lake.unavailable``,
-            ``lake.file_broken``
+            ``lake.file_broken``, and as `verify`.
         """
         handle = self._open(table, version)
-        frame = self.empty(table).lazy() if handle is None else self._scan(table, handle)
+        frame = self.empty(table).lazy()
+        if handle is not None:
+            frame = self._scan(table, handle, partitions)
         # The filter comes first, because it may use a column that is not selected.
         if where is not None:
             frame = frame.filter(where)
@@ -135,6 +143,7 @@ class Lake:
         frame: pl.DataFrame,
         *,
         txn: tuple[str, int] | None = None,
+        is_new: bool = False,
         after: int | None = None,
     ) -> int:
         """Append rows.
@@ -148,6 +157,8 @@ class Lake:
         txn
             (application, number). A number up to the application's last one was committed before,
             so nothing is written.
+        is_new
+            The number was given out for this call, so that it cannot be committed yet.
         after
             Version that the table must still have; -1 if it was never written.
 
@@ -161,14 +172,22 @@ class Lake:
         ConcurrencyError
             ``lake.conflict``: another process has written since.
         LakeError
-            ``lake.schema``, ``lake.null_partition``, ``lake.partition_name``
+            ``lake.schema``, ``lake.null_partition``, ``lake.partition_name``;
+            ``lake.number_taken``: `is_new`, but the table has the number or a later one.
         """
         # A file of items or users may bring a new column; `conform` refuses one in other tables.
         schema = "merge" if table in OPEN_ENDED else None
-        return self._write(table, frame, txn, mode="append", schema_mode=schema, after=after)
+        return self._write(
+            table, frame, txn, is_new=is_new, after=after, mode="append", schema_mode=schema
+        )
 
     def replace(
-        self, table: str, frame: pl.DataFrame, *, txn: tuple[str, int] | None = None
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        *,
+        txn: tuple[str, int] | None = None,
+        is_new: bool = False,
     ) -> int:
         """Replace all rows of a table.
 
@@ -176,7 +195,7 @@ class Lake:
         ----------
         table
             Name of the table.
-        frame, txn
+        frame, txn, is_new
             As in `append`.
 
         Returns
@@ -184,7 +203,9 @@ class Lake:
         int
             Version with the rows.
         """
-        return self._write(table, frame, txn, mode="overwrite", schema_mode="overwrite")
+        return self._write(
+            table, frame, txn, is_new=is_new, mode="overwrite", schema_mode="overwrite"
+        )
 
     def replace_where(self, table: str, frame: pl.DataFrame, value: str) -> int:
         """Replace the rows of one partition. A repetition leaves the same rows.
@@ -360,12 +381,13 @@ class Lake:
             return self._open_once(table, version)
         except LakeError:
             # `gc` may have replaced the log by a checkpoint while this process was reading it.
+            CommitIntegrity(self.root, table).remove_wrong_hint()
             return self._open_once(table, version)
 
     def _open_once(self, table: str, version: int | None) -> DeltaTable:
         try:
             with lake_errors(table):
-                return DeltaTable(self.root / table, version=version)
+                handle = DeltaTable(self.root / table, version=version)
         except LakeError:
             if version is None:
                 raise
@@ -374,6 +396,16 @@ class Lake:
                 f"lake table {table}: version {version} cannot be read: `nightjar gc` has removed "
                 "it, or its log is lost; use a newer run, or restore the lake from a backup",
             ) from None
+        CommitIntegrity(self.root, table).check_log(handle.version())
+        return handle
+
+    def _refuse_taken(self, table: str, number: int) -> NoReturn:
+        raise LakeError(
+            "lake.number_taken",
+            f"lake table {table}: an earlier ingest has committed number {number} already, which "
+            "the table batches does not have: the folders of the lake are of different instants; "
+            "restore the folder lake as a whole from one backup",
+        )
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
         """List the data files of a version, relative to the table."""
@@ -382,14 +414,19 @@ class Lake:
         # Delta's log stores paths as URIs, with special characters percent-encoded.
         return sorted(urllib.parse.unquote(path) for path in paths)
 
-    def _scan(self, table: str, handle: DeltaTable) -> pl.LazyFrame:
+    def _scan(self, table: str, handle: DeltaTable, partitions: pl.Expr | None) -> pl.LazyFrame:
+        """Scan the files of the selected partitions, after comparing them with their checksums."""
         # `pl.scan_delta` loses a root with a space or an accent in its name.
         with lake_errors(table):
             schema = pl.Schema(handle.schema().to_arrow())
         files = self._files_of(table, handle)
+        partition = PARTITIONS.get(table)
+        if partitions is not None and partition is not None:
+            wanted = partition_values(table, files).to_frame().select(partitions).to_series()
+            files = pl.Series(files, dtype=pl.String).filter(wanted).to_list()
         if not files:
             return pl.DataFrame(schema=schema).lazy()
-        partition = PARTITIONS.get(table)
+        CommitIntegrity(self.root, table).verify(handle.version(), files)
         return pl.scan_parquet(
             [self.root / table / file for file in files],
             # A bracket or an asterisk in the path of the workspace must not act as a pattern.
@@ -408,6 +445,7 @@ class Lake:
         frame: pl.DataFrame,
         txn: tuple[str, int] | None,
         *,
+        is_new: bool = False,
         after: int | None = None,
         **how: Any,
     ) -> int:
@@ -430,6 +468,8 @@ class Lake:
             last = None if txn is None else handle.transaction_version(txn[0])
             # delta-rs does not reject a number that was committed before.
             if txn is not None and last is not None and txn[1] <= last:
+                if is_new:
+                    self._refuse_taken(table, txn[1])
                 return now
         partition = PARTITIONS.get(table)
         if partition is not None:

@@ -9,7 +9,6 @@ Guarantees:
 
 from __future__ import annotations
 
-import json
 import urllib.parse
 from collections import defaultdict
 from collections.abc import Collection, Mapping
@@ -67,8 +66,9 @@ class Restoration(CommitIntegrity):
             sync(self._path / name, self._log)
             # Last: without its checksum a checkpoint counts as damaged, so it is made again.
             self._accept({version: {name: sha256(self._path / name)}})
-        if self._points_wrong():
-            (self._log / _POINTER).unlink()  # readers list the log without it
+        pointed = (self._log / _POINTER).exists()
+        self.remove_wrong_hint()
+        if pointed and not (self._log / _POINTER).exists():
             damaged.append(f"{LOG}/{_POINTER}")
         return tuple(damaged)
 
@@ -194,19 +194,9 @@ class Restoration(CommitIntegrity):
                     "backup",
                 )
 
-    def _points_wrong(self) -> bool:
-        """Return whether there is a pointer that does not name the newest checkpoint."""
-        pointer = self._log / _POINTER
-        if not pointer.exists():
-            return False
-        try:
-            named = int(json.loads(pointer.read_bytes())["version"])
-        except (ValueError, TypeError, LookupError):
-            return True
-        return named != max(self._versions(CHECKPOINT), default=-1)
-
     def _readable_sums(self) -> dict[str, str]:
         return {file: total for line in self.sums.readable() for file, total in line.files.items()}
 
     def _accept(self, lost: Mapping[int, Mapping[str, str]]) -> None:
-        self.sums.rewrite(extra=[Line(version, files) for version, files in lost.items()])
+        lines = (Line(version, files) for version, files in lost.items())
+        self.sums.replace([*self.sums.readable(), *lines])

@@ -6,7 +6,7 @@ except in `OPEN_ENDED` tables; the log holds no minimum or maximum of an id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import polars as pl
@@ -104,6 +104,26 @@ def check_partition(table: str, column: str, values: pl.Series) -> None:
             f"lake table {table}: {column} {wrong[0]!r} has other characters than letters, digits, "
             ". _ -; this is a defect of Nightjar: report it",
         )
+
+
+def partition_values(table: str, files: Sequence[str]) -> pl.Series:
+    """Return the value of the partition column of data files.
+
+    Parameters
+    ----------
+    table
+        A partitioned table.
+    files
+        Paths relative to the table, such as ``event_day=2026-03-01/part-0.parquet``.
+
+    Returns
+    -------
+    One value per file, named and typed as the column.
+    """
+    column = PARTITIONS[table]
+    values = [file.partition("/")[0].removeprefix(f"{column}=") for file in files]
+    texts = pl.Series(column, values, pl.String)
+    return texts.str.to_date() if SCHEMAS[table][column] == pl.Date else texts
 
 
 def properties(table: str) -> dict[str, str]:

@@ -16,7 +16,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.errors import NightjarError
-from pipeline.serving.publish import chain, lists_sum, live, of_chain, of_publication
+from pipeline.serving.publish import chain, first_altered, live, of_chain
 from pipeline.steps.lists import history, lists
 from pipeline.stores.lake import Lake
 from pipeline.testing.chaos.synthetic_shop import Entry
@@ -78,12 +78,8 @@ def _look(home: Path) -> tuple[int, bool]:
     if base is None:
         return 0, True
     rows = chain(publications, base[c.PUBLICATION_ID])
-    shown = lake.read("recommendations", where=of_chain(rows))
-    whole = all(
-        lists_sum(shown.filter(of_publication(row[c.PUBLICATION_ID]))) == row[c.SUMS]
-        for row in rows.iter_rows(named=True)
-    )
-    return int(rows[c.GENERATION][-1]), whole
+    shown = lake.read("recommendations", partitions=of_chain(rows))
+    return int(rows[c.GENERATION][-1]), first_altered(shown, rows) is None
 
 
 def taken(home: Path) -> Counter[Entry]:

@@ -2,6 +2,7 @@
 
 * a retry appends its line again        -> the first one is returned, nothing is added
 * killed while a line is written        -> the half line was never acknowledged; the next removes it
+* the last newline is missing, changed  -> the line counts; an error
 * a line changed, taken out or swapped  -> the chain of sums breaks, and the line is named
 * two writers at once                   -> both lines stand, one behind the other
 """
@@ -81,10 +82,58 @@ def test_tampering_is_detected(ledger, tmp_path, tamper):
         ledger.entries()
 
 
-def test_a_line_that_is_no_line(ledger, tmp_path):
-    (tmp_path / "ledger.jsonl").write_text("[]\n")
+def test_a_whole_line_without_its_newline_counts(ledger):
+    ledger.append("a", "decision", {"n": 1})
+    whole = ledger.path.read_bytes()
+    ledger.path.write_bytes(whole[:-1])
+    assert [e["key"] for e in ledger.entries()] == ["a"]
+    ledger.append("b", "decision", {"n": 2})
+    assert ledger.path.read_bytes().startswith(whole)
+    assert [e["key"] for e in ledger.entries()] == ["a", "b"]
+
+
+def test_every_flipped_bit_is_an_error(ledger):
+    for key in "ab":
+        ledger.append(key, "decision", {"n": 1, "sentence": "é"})
+    whole = ledger.path.read_bytes()
+    for place in range(len(whole)):
+        for bit in (1, 128):
+            damaged = bytearray(whole)
+            damaged[place] ^= bit
+            ledger.path.write_bytes(damaged)
+            with raises("ledger.damaged", "ledger.chain_broken"):
+                Ledger(ledger.path).entries()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b"5",
+        b"\xff",
+        b'{"sha256": "x"}',
+        b'{"key": "a", "type": "decision", "sha256": "x"}',
+        b'{"key": "\\ud800", "previous": "", "sha256": "x"}',
+    ],
+)
+def test_a_line_that_is_no_line(ledger, line):
+    ledger.path.write_bytes(line + b"\n")
     with raises("ledger.damaged"):
         ledger.entries()
+    with raises("ledger.damaged"):
+        ledger.append("a", "decision", {})
+
+
+def test_a_folder_is_no_ledger(ledger):
+    ledger.path.mkdir()
+    with raises("storage.cannot_read"):
+        ledger.entries()
+
+
+def test_the_head_is_the_number_of_lines_and_the_last_sum(ledger):
+    assert ledger.head() == (0, "0" * 64)
+    last = [ledger.append(key, "decision", {}) for key in "ab"][-1]
+    assert ledger.head() == Ledger(ledger.path).head() == (2, last["sha256"])
 
 
 def test_two_writers(ledger, tmp_path):

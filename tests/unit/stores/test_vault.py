@@ -6,7 +6,15 @@ import unicodedata
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.stores.vault import Vault, VaultKeyError, load_key, make_key, parse_key
+from pipeline.stores.vault import (
+    Vault,
+    VaultKeyError,
+    count_users,
+    load_key,
+    make_key,
+    parse_key,
+    verify_vault,
+)
 from tests.raising import raises
 
 KEY = bytes(range(32))
@@ -14,7 +22,7 @@ KEY = bytes(range(32))
 
 @pytest.fixture
 def vault(tmp_path):
-    return Vault(tmp_path / "vault.db", KEY)
+    return Vault(tmp_path / "vault.db", KEY, create=True)
 
 
 def test_a_person_has_one_pseudonym(vault, tmp_path):
@@ -27,8 +35,8 @@ def test_a_person_has_one_pseudonym(vault, tmp_path):
 
 
 def test_pseudonyms_reveal_nothing(tmp_path):
-    one = Vault(tmp_path / "one.db", KEY).pseudonyms(["anna"])["anna"]
-    two = Vault(tmp_path / "two.db", KEY).pseudonyms(["anna"])["anna"]
+    one = Vault(tmp_path / "one.db", KEY, create=True).pseudonyms(["anna"])["anna"]
+    two = Vault(tmp_path / "two.db", KEY, create=True).pseudonyms(["anna"])["anna"]
     assert one != two  # random, not derived: the key alone does not lead to it
     assert one.isascii()
     assert one.isalnum()
@@ -54,7 +62,43 @@ def test_reveal_is_the_way_back(vault):
     names = [f"person-{n}" for n in range(1201)] + ["", "名前", "a'b\"; DROP TABLE people"]
     given = vault.pseudonyms(names)
     assert vault.reveal(list(given.values())) == {p: name for name, p in given.items()}
-    assert vault.reveal(["unobody"]) == {}
+
+
+def test_a_pseudonym_without_an_entry_is_an_error(vault):
+    [anna] = vault.pseudonyms(["anna"]).values()
+    with raises("vault.pseudonym_missing"):
+        vault.reveal([anna, "unobody"])
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_reading_creates_no_vault(tmp_path, left):
+    path = tmp_path / "vault.db"
+    if left is not None:
+        path.write_bytes(left)
+    with raises("vault.missing"):
+        Vault(path, KEY)
+    assert count_users(path) == 0
+    verify_vault(path)
+    assert (path.read_bytes() if path.exists() else None) == left
+    # A process that was killed before its first commit leaves an empty file.
+    assert len(Vault(path, KEY, create=True)) == 0
+
+
+def test_users_are_counted_without_the_key(vault):
+    vault.pseudonyms(["anna", "bert"])
+    assert count_users(vault.path) == len(vault) == 2
+
+
+def test_a_flipped_bit_of_a_lookup_hash_is_found(vault):
+    """The user would be a new one, and would get a second pseudonym."""
+    vault.pseudonyms([f"user-{n}" for n in range(20)])
+    [key] = vault._keys(["user-7"]).values()
+    data = bytearray(vault.path.read_bytes())
+    data[data.index(key) + 20] ^= 1
+    verify_vault(vault.path)
+    vault.path.write_bytes(data)
+    with raises("vault.damaged"):
+        verify_vault(vault.path)
 
 
 def test_no_raw_id_lies_in_the_file(vault):
@@ -111,7 +155,7 @@ def test_a_file_that_is_no_vault_is_an_error(tmp_path):
 def test_a_vault_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with raises("vault.cannot_create"):
-        Vault(tmp_path / "file" / "vault.db", KEY)
+        Vault(tmp_path / "file" / "vault.db", KEY, create=True)
 
 
 def test_a_crash_while_handing_out_leaves_the_vault_whole(vault, monkeypatch):

@@ -16,7 +16,7 @@ from pipeline import number_text
 from pipeline.data.matrix import History
 from pipeline.report.pair import Entry, Sample
 from pipeline.serving.churn import churn
-from pipeline.serving.publish import first_entries, unavailable
+from pipeline.serving.publish import first_entries, of_publication, unavailable
 from pipeline.serving.recommend import model_lists
 from pipeline.workspace.run_files import read_scorer, read_split
 from pipeline.workspace.versions import Version
@@ -66,8 +66,10 @@ def samples(ws: Workspace, left: Version, right: Version) -> tuple[str, tuple[Sa
 def _lists(ws: Workspace, version: Version) -> pl.DataFrame:
     """Return `user_id`, `position`, `item_id` of a version's lists, the first entries."""
     if version.publication is not None:
-        where = first_entries(version.publication.publication_id, FIRST)
-        rows = ws.lake.read("recommendations", where=where)
+        name = version.publication.publication_id
+        rows = ws.lake.read(
+            "recommendations", partitions=of_publication(name), where=first_entries(name, FIRST)
+        )
         # Entries of other slots do not come from the version's model.
         rows = rows.filter(rows[c.SLOT] == c.Slot.MODEL.value)
         return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)

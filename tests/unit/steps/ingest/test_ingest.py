@@ -273,7 +273,7 @@ def test_a_lake_without_its_vault_takes_no_new_users(ws):
     land(ws, "orders.csv", orders(ROW))
     feedback(ws, AT)
     (ws.home / "vault.db").unlink()
-    with raises("workspace.vault_lost"):
+    with raises("vault.behind"):
         feedback(Workspace.open(ws.home), AT)
 
 

@@ -132,7 +132,7 @@ SUMS_DAMAGES = {
 @pytest.mark.parametrize("damage", SUMS_DAMAGES)
 def test_lost_checksums_are_accepted(lake, damage):
     before = content(lake)
-    named = Restoration(lake.root, "events").sums.files()
+    named = Restoration(lake.root, "events").sums.read().sums
     SUMS_DAMAGES[damage](sums(lake))
     restoration = Restoration(lake.root, "events")
     lost = restoration.lost_sums()
@@ -140,7 +140,7 @@ def test_lost_checksums_are_accepted(lake, damage):
     restoration.accept_sums(lost)
     assert content(lake) == before
     assert restoration.lost_sums() == {}
-    after = restoration.sums.files()
+    after = restoration.sums.read().sums
     assert {name: after[name] for name in named if name in after} == {
         name: total for name, total in named.items() if name in after
     }

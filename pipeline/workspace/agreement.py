@@ -1,0 +1,184 @@
+"""Comparison of the stores of a workspace: a store that is older than another one is an error.
+
+A copy that was not taken in one instant, or a backup of one store, leaves such a workspace. Without
+these checks rows would be lost, users would get a second pseudonym, and decisions would be taken
+without the earlier ones.
+
+Guarantees: nothing here writes; work of another process between two reads is not an error.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.columns import BatchStatus
+from pipeline.errors import LakeError, StorageError
+from pipeline.stores.batches import APP
+from pipeline.stores.lake import Lake
+from pipeline.stores.ledger import Ledger
+from pipeline.stores.vault import count_users
+
+_COUNTS = {
+    "events": c.ACCEPTED,
+    "items": c.ACCEPTED,
+    "users": c.ACCEPTED,
+    "quarantine": c.QUARANTINED,
+}
+"""Column of `batches` with the number of rows that a file adds to a table."""
+_PUBLISHED = ("publication", "patch")
+
+
+def compare_stores(lake: Lake, ledger: Ledger, vault: Path) -> None:
+    """Compare lake, ledger and vault with each other.
+
+    Parameters
+    ----------
+    lake
+        Open intents are carried out first (`Batches.recover`), or belong to a running ingest.
+    ledger
+        Ledger of the workspace.
+    vault
+        File of the vault.
+
+    Raises
+    ------
+    StorageError
+        As the functions below.
+    """
+    compare_batches(lake)
+    compare_vault(lake, vault)
+    compare_ledger(lake, ledger)
+
+
+def compare_batches(lake: Lake) -> None:
+    """Compare the number of the last ingest of each table with `batches`.
+
+    Raises
+    ------
+    LakeError
+        ``lake.batches_behind``: a table has a number that `batches` does not have, so that the next
+        files would get numbers that are taken; ``lake.table_behind``: a table lacks the rows of a
+        file that is done.
+    """
+    # In this order: an ingest writes its number to `batches`, then to the tables, then `done`.
+    done = lake.read("batches", where=pl.col(c.STATUS) == BatchStatus.DONE)
+    numbers = {table: lake.last_txn(table, APP) or 0 for table in _COUNTS}
+    last = _newest(lake.read("batches", columns=[c.SEQ]), c.SEQ)
+    for table, number in numbers.items():
+        if number > last:
+            raise LakeError(
+                "lake.batches_behind",
+                f"lake table batches ends at file {last}, but table {table} has rows up to file "
+                f"{number}: batches is older, and {number - last} files are missing in it; restore "
+                "the folder lake as a whole from one backup",
+            )
+        of_table = pl.lit(True) if table == "quarantine" else pl.col(c.TABLE) == table
+        needed = _newest(done.filter(of_table & (pl.col(_COUNTS[table]) > 0)), c.SEQ)
+        if number < needed:
+            raise LakeError(
+                "lake.table_behind",
+                f"lake table {table} has rows up to file {number}, but batches has file {needed} "
+                f"as done: {table} is older, and rows are missing in it; restore the folder lake "
+                "as a whole from one backup",
+            )
+
+
+def compare_vault(lake: Lake, vault: Path) -> None:
+    """Compare the number of users in the vault with the number at the last ingest.
+
+    Parameters
+    ----------
+    lake
+        Its table `batches` has that number.
+    vault
+        File of the vault; its key is not needed.
+
+    Raises
+    ------
+    StorageError
+        ``vault.behind``: users of the lake are missing.
+    """
+    # The vault after the lake: pseudonyms are committed before the rows that use them.
+    batches = lake.read("batches", columns=[c.SEQ, c.VAULT_USERS])
+    noted = _newest(batches.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max()), c.VAULT_USERS)
+    count = count_users(vault) if noted else 0
+    if count < noted:
+        raise StorageError(
+            "vault.behind",
+            f"the vault {vault} has {count:,} users, but it had {noted:,} at the last ingest: "
+            f"{noted - count:,} users of the lake are missing in it; restore it from a backup that "
+            "is not older than the lake. A new vault would give these users other pseudonyms",
+        )
+
+
+def compare_ledger(lake: Lake, ledger: Ledger) -> None:
+    """Compare the ledger with the last publication.
+
+    Parameters
+    ----------
+    lake
+        Each row of its table `publications` has the head of the ledger just before it.
+    ledger
+        May have more lines.
+
+    Raises
+    ------
+    StorageError
+        ``ledger.behind``: lines are missing at its end; ``ledger.other``: it has other lines;
+        as `Ledger.entries`.
+    LakeError
+        ``lake.lost``, ``lake.publications_behind``: the lake is older than the ledger.
+    """
+    # Before the lake: the entry of a publication is appended after its row.
+    entries = ledger.entries()
+    generation = max((e["generation"] for e in entries if e["type"] in _PUBLISHED), default=0)
+    if entries and lake.version("batches") is None:
+        raise LakeError(
+            "lake.lost",
+            f"the ledger has entries, but the lake {lake.root} has no batches; restore the lake "
+            "from a backup",
+        )
+    last = _last_publication(lake)
+    if generation > last[c.GENERATION]:
+        raise LakeError(
+            "lake.publications_behind",
+            f"lake table publications ends at generation {last[c.GENERATION]}, but the ledger "
+            f"{ledger.path} has generation {generation}: the lake is older; restore the folder "
+            "lake as a whole from a backup that is not older than the ledger",
+        )
+    # A ledger that was written again may lack lines that no other store has.
+    repaired = max((e["generation"] for e in entries if e["type"] == "repair"), default=0)
+    if repaired and last[c.GENERATION] <= repaired:
+        return
+    # Again: lines may have been appended before that publication.
+    entries, lines = ledger.entries(), last[c.LEDGER_LINES]
+    if len(entries) < lines:
+        raise StorageError(
+            "ledger.behind",
+            f"the ledger {ledger.path} has {len(entries):,} lines, but it had {lines:,} when "
+            f"publication {last[c.PUBLICATION_ID]} went live: {lines - len(entries):,} lines are "
+            "missing at its end; restore it from a backup that is not older than the lake",
+        )
+    if lines and entries[lines - 1]["sha256"] != last[c.LEDGER_SUM]:
+        raise StorageError(
+            "ledger.other",
+            f"the ledger {ledger.path} has another line {lines:,} than when publication "
+            f"{last[c.PUBLICATION_ID]} went live; restore it from a backup of this workspace",
+        )
+
+
+def _last_publication(lake: Lake) -> dict[str, Any]:
+    rows = lake.read("publications").sort(c.GENERATION)
+    if rows.height:
+        return rows.row(-1, named=True)
+    return {c.GENERATION: 0, c.LEDGER_LINES: 0}
+
+
+def _newest(rows: pl.DataFrame, column: str) -> int:
+    """Return the maximum of a column; 0 without rows."""
+    highest = rows[column].max()
+    return highest if isinstance(highest, int) else 0
