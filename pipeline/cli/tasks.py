@@ -13,9 +13,11 @@ from pipeline.cli.terminal import (
     Publish,
     Recipes,
     RunId,
+    RunIdIfAny,
     command,
     parse_past_instant,
 )
+from pipeline.errors import ConfigError
 
 app = typer.Typer()
 
@@ -53,14 +55,38 @@ def train(
         console.show(result, f"{result.step}: {result.rows:,} users")
 
 
+@command(app)
+def register(
+    console: Console,
+    run: RunIdIfAny = None,
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="Copy all registered runs and all studies again.")
+    ] = False,
+) -> None:
+    """Mirror the run into MLflow, or fill an MLflow that has lost data again."""
+    if (run is None) != all_runs:
+        raise ConfigError("usage.run_or_all", "give either --run ID or --all")
+    if run is not None:
+        _run_step(console, "register", run)
+        return
+    from pipeline.steps.maintenance.register_all import register_all
+
+    result = register_all(console.workspace, progress=console.progress)
+    console.show(result, result.text())
+
+
+def _run_step(console: Console, name: str, run: str) -> None:
+    step = getattr(import_module(f"pipeline.steps.nightly.{name}"), name)
+    ref = step(console.workspace, run, progress=console.progress)
+    console.show(ref, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
+
+
 def _add(name: str, help_text: str) -> None:
     """Add the command of a step whose only argument is a run."""
 
     @command(app, name.replace("_", "-"), help=help_text)
     def run_step(console: Console, run: RunId) -> None:
-        step = getattr(import_module(f"pipeline.steps.nightly.{name}"), name)
-        ref = step(console.workspace, run, progress=console.progress)
-        console.show(ref, f"{ref.step}: {ref.rows:,} rows, sha256 {ref.sha256[:12]}")
+        _run_step(console, name, run)
 
 
 for _name, _help in (
@@ -69,7 +95,6 @@ for _name, _help in (
     ("evaluate", "Evaluate every recipe of the run on its holdout."),
     ("refit", "Train the promoted recipe on all events up to the as-of."),
     ("cold_check", "Load the refit in a new process and compare its lists."),
-    ("register", "Mirror the run into MLflow."),
     ("recommend", "Compute the lists of all users."),
     ("publish", "Make all lists live at once."),
 ):

@@ -1,7 +1,8 @@
 """Writes that are forced to the disk (fsync), checksums, and errors of the file system.
 
-Guarantees: when `write_synced` or `sync` returns, the data are on the disk; `remembered_sha256`
-reads a file again once its inode, its modification time or its size has changed.
+Guarantees: when `write_synced`, `sync` or `sync_tree` returns, the data are on the disk;
+`remembered_sha256` reads a file again once its inode, its modification time or its size has
+changed.
 """
 
 from __future__ import annotations
@@ -108,6 +109,22 @@ def remembered_sha256(path: Path) -> str:
     if known is None or known[0] != state:
         known = _SUMS[path] = state, sha256(path)
     return known[1]
+
+
+def sync_tree(folder: Path, top: Path) -> None:
+    """Force a folder with all that it contains to the disk.
+
+    Parameters
+    ----------
+    folder
+        May be missing; nothing happens then.
+    top
+        A folder above it. The folders between both are synced too, because they may be new.
+    """
+    if folder.is_dir():
+        sync(*folder.rglob("*"), folder)
+        above = folder.parents
+        sync(*above[: above.index(top) + 1] if top in above else ())
 
 
 def sha256(path: Path) -> str:

@@ -1,16 +1,19 @@
 """Client of the workspace's MLflow, and the aliases that follow the ledger.
 
 Guarantees: without a publication no alias moves; `champion` is the version of the newest
-publication of the ledger, `previous` that of the one before.
+publication of the ledger, `previous` that of the one before. An alias of a version that MLflow does
+not have is removed, because it would name another model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import PublicationEntry
 from pipeline.workspace.workspace import Workspace
 
 STUDIES: Final = "-tuning"
@@ -34,6 +37,18 @@ def registry(ws: Workspace, suffix: str = "") -> Registry:
 
 def point_aliases(ws: Workspace) -> None:
     """Point the aliases ``champion`` and ``previous`` at the newest two publications."""
-    versions = [int(e.model_version) for e in LedgerHistory.of(ws.ledger).publications[-2:]]
-    if versions:
-        registry(ws).move_aliases(versions[-1], versions[0] if len(versions) > 1 else None)
+    publications = LedgerHistory.of(ws.ledger).publications
+    if publications:
+        mlflow = registry(ws)
+        shown = mlflow.versions()
+        newest = [_number(shown, entry) for entry in reversed(publications[-2:])]
+        mlflow.move_aliases(*newest, *[None] * (2 - len(newest)))
+
+
+def _number(shown: Mapping[int, str], entry: PublicationEntry) -> int | None:
+    """Return the number of a published version in MLflow, or None."""
+    number = int(entry.model_version)
+    if shown.get(number) == entry.run_id:
+        return number
+    # A version that a user deleted in MLflow cannot be made again under its own number.
+    return next((other for other, run in shown.items() if run == entry.run_id), None)

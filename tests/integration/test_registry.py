@@ -3,8 +3,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -29,7 +31,7 @@ from pipeline.models.als import Als
 from pipeline.models.contract import Scorer
 from pipeline.models.topk import top_k
 from pipeline.stores.registry.client import Registry
-from pipeline.stores.registry.connection import registry_errors
+from pipeline.stores.registry.connection import registry_errors, relocate_artifact_uris
 from pipeline.stores.registry.records import (
     ChildRecord,
     DatasetRecord,
@@ -354,6 +356,197 @@ def test_verify_compares_the_stored_files(
         registry.verify(version, trained.sums)
     stored.write_bytes(whole)
     registry.verify(version, trained.sums)
+    for name in trained.sums:  # as a power cut leaves files that were not forced to the disk
+        (stored.parent / name).write_bytes(b"")
+    with raises("registry.checksum"):
+        registry.verify(version, trained.sums)
+    registry.write_files(night_of(home, trained, "two"))
+    registry.verify(version, trained.sums)
+    assert_whole(uri_of(home), night_of(home, trained, "two"))
+
+
+def test_files_are_forced_to_the_disk_before_the_version_and_the_end_of_the_run(
+    registry: Registry, home: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    synced: set[Path] = set()
+    fsync, states = os.fsync, {}
+
+    def watched(handle: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    def noted(name: str) -> Any:
+        original = getattr(MlflowClient, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            states[name] = set(synced)
+            return original(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", watched)
+    for name in ("create_model_version", "set_terminated"):
+        monkeypatch.setattr(MlflowClient, name, noted(name))
+    mirrored = registry.mirror_night(night_of(home, trained, "synced"))
+    monkeypatch.undo()
+
+    model = folder_of(home, mirrored.version)
+    files = [*model.rglob("*"), model]
+    assert len(files) > 8
+    above = model.parents[: model.parents.index(home / "mlflow") + 1]
+    assert {*files, *above} <= states["create_model_version"]
+    parent = client_of(uri_of(home)).get_run(mirrored.parent_run_id).info
+    folder = Path(urllib.request.url2pathname(parent.artifact_uri.removeprefix("file://")))
+    assert {*folder.rglob("*"), folder} <= states["set_terminated"]
+
+
+def numbered(home: Path, trained: Trained, run_id: str, **fields: Any) -> NightRecord:
+    return replace(night_of(home, trained, run_id), **fields)
+
+
+def test_a_version_gets_the_number_of_the_ledger(home: Path, trained: Trained) -> None:
+    """Numbers below it belong to versions whose runs are gone."""
+    registry = Registry(uri_of(home), "numbers", "numbers")
+    third = numbered(home, trained, "third", version=3, taken=frozenset({1}))
+    assert registry.mirror_night(third).version == 3
+    assert registry.versions() == {3: "third"}
+    assert registry.mirror_night(third).version == 3
+    # A new version never takes a number of the ledger, whatever MLflow has lost.
+    new = numbered(home, trained, "new", taken=frozenset({3, 4, 6}))
+    assert registry.mirror_night(new).version == 5
+    next_one = numbered(home, trained, "next", taken=frozenset({3, 4, 5, 6}))
+    assert registry.mirror_night(next_one).version == 7
+    # MLflow never gives the number of a deleted version again.
+    client_of(uri_of(home)).delete_model_version("numbers", "7")
+    again = numbered(home, trained, "next", version=7, taken=frozenset({3, 5, 8}))
+    assert registry.mirror_night(again).version == 9
+    assert registry.versions() == {3: "third", 5: "new", 9: "next"}
+    client_of(uri_of(home)).delete_registered_model("numbers")
+    for night, number in ((third, 3), (new, 5), (again, 7)):
+        known = replace(night, version=number)
+        assert registry.mirror_night(known).version == number
+    assert registry.versions() == {3: "third", 5: "new", 7: "next"}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_killed_while_the_number_is_not_yet_right(
+    home: Path, trained: Trained, after: bool
+) -> None:
+    name = f"killed-{after}"
+    registry = Registry(uri_of(home), name, name)
+    night = numbered(home, trained, "second", version=2, taken=frozenset({1}))
+    with killed_at(0, after=False) as made:
+        Registry(uri_of(home), f"calm-{name}", f"calm-{name}").mirror_night(night)
+    call = made.index("delete_model_version") + 1
+    with killed_at(call, after=after), pytest.raises(Killed):
+        registry.mirror_night(night)
+    assert registry.mirror_night(night).version == 2
+    assert registry.versions() == {2: "second"}
+
+
+def test_a_registry_that_gives_a_number_again_is_an_error(
+    home: Path, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    monkeypatch.setattr(MlflowClient, "delete_model_version", lambda *_: None)
+    version = client_of(uri_of(home)).get_model_version("nightjar", "1")
+    monkeypatch.setattr(MlflowClient, "create_model_version", lambda *_, **__: version)
+    registry = Registry(uri_of(home), "stuck", "stuck")
+    with raises("registry.number_taken"):
+        registry.mirror_night(numbered(home, trained, "stuck", taken=frozenset({1})))
+
+
+def test_a_version_whose_files_were_removed_has_none(home: Path, trained: Trained) -> None:
+    registry = Registry(uri_of(home), "removed", "removed")
+    night = night_of(home, trained, "removed")
+    assert night.model is not None
+    model = replace(night.model, files=(), tags={"nightjar.files_removed": "true"})
+    assert registry.mirror_night(replace(night, model=model)).version == 1
+    client = client_of(uri_of(home))
+    assert client.get_model_version("removed", "1").tags["nightjar.files_removed"] == "true"
+    source = client.get_model_version_download_uri("removed", "1")
+    assert not list(Path(urllib.request.url2pathname(source[7:])).glob("**/*.npz"))
+
+
+def test_an_experiment_that_a_user_deleted_is_there_again(home: Path, trained: Trained) -> None:
+    registry = Registry(uri_of(home), "deleted", "deleted")
+    night, client = night_of(home, trained, "one-more"), client_of(uri_of(home))
+    mirrored = registry.mirror_night(night)
+    client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
+    registry.prepare()
+    assert registry.mirror_night(night).version == mirrored.version
+    assert client.get_experiment_by_name("deleted").lifecycle_stage == "active"
+
+
+def test_runs_with_missing_or_empty_files_are_not_mirrored(home: Path, trained: Trained) -> None:
+    registry = Registry(uri_of(home), "files", "files")
+    night, names = night_of(home, trained, "files"), {"decision.json", "report/night.json"}
+    mirrored = registry.mirror_night(night)
+    assert registry.mirrored({"files": names}) == {"files"}
+    info = client_of(uri_of(home)).get_run(mirrored.parent_run_id).info
+    file = Path(urllib.request.url2pathname(info.artifact_uri[7:])) / "decision.json"
+    for damage in (file.unlink, lambda: file.write_bytes(b"")):
+        damage()
+        assert registry.mirrored({"files": names}) == set()
+        assert registry.mirror_night(night) == mirrored
+        assert file.read_bytes() == (home / "decision.json").read_bytes()
+    client_of(uri_of(home)).delete_run(mirrored.parent_run_id)
+    assert registry.mirrored({"files": names}) == {"files"}  # a user wanted that
+
+
+def database_of(home: Path, folder: Path) -> tuple[Path, str]:
+    """Copy the database of a registry, to damage it."""
+    file = folder / "mlflow" / "mlflow.db"
+    file.parent.mkdir()
+    file.write_bytes((home / "mlflow" / "mlflow.db").read_bytes())
+    return file, f"sqlite:///{file}"
+
+
+def test_a_damaged_database_is_named_with_the_way_back(home: Path, tmp_path: Path) -> None:
+    file, uri = database_of(home, tmp_path)
+    with file.open("r+b") as database:
+        database.truncate(file.stat().st_size // 2)
+    actions = (
+        Registry(uri, "nights", "nightjar").prepare,
+        Registry(uri, "nights", "nightjar").aliases,
+        lambda: relocate_artifact_uris(file),
+    )
+    for action in actions:
+        with raises("registry.database_damaged") as caught:
+            action()
+        assert str(file) in caught.value.sentence
+        assert "nightjar register --all" in caught.value.sentence
+    # Pages that SQLite reads later than the first ones.
+    from sqlalchemy.exc import DatabaseError
+
+    fault = DatabaseError("SELECT 1", None, sqlite3.DatabaseError("malformed"))
+    with raises("registry.database_damaged"), registry_errors(uri):
+        raise fault from fault.orig
+
+
+def test_a_database_of_a_newer_mlflow_is_named_as_that(home: Path, tmp_path: Path) -> None:
+    file, uri = database_of(home, tmp_path)
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
+    for action in ("prepare", "aliases"):
+        with raises("registry.database_newer") as caught:
+            getattr(Registry(uri, "nights", "nightjar"), action)()
+        assert "feedfacecafe" in caught.value.sentence
+
+
+def test_the_name_of_each_migration_begins_with_its_schema() -> None:
+    import mlflow
+
+    folder = Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions"
+    scripts = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+    assert len(scripts) > 30
+    for script in scripts:
+        assert re.search(
+            rf'^revision = "{script.name.partition("_")[0]}"', script.read_text(), re.M
+        )
 
 
 def test_aliases_follow_the_caller(registry: Registry, shown: tuple[Mirrored, Mirrored]) -> None:
@@ -427,9 +620,9 @@ def test_a_registry_that_is_away_is_an_error_within_seconds(tmp_path: Path) -> N
         port = taken.getsockname()[1]
         started = time.monotonic()
         for uri, words in (
-            (f"sqlite:///{missing}", r"cannot use .*no\.db: unable to open"),
-            (f"sqlite:///{text}", r"cannot use .*text\.db: file is not a database"),
-            (f"sqlite:///{empty}", r"empty\.db is empty"),
+            (f"sqlite:///{missing}", r"no\.db is missing or empty"),
+            (f"sqlite:///{text}", r"text\.db is damaged: file is not a database"),
+            (f"sqlite:///{empty}", r"empty\.db is missing or empty"),
             (f"http://user:secret@127.0.0.1:{port}", rf"MLflow at http://127\.0\.0\.1:{port} does"),
         ):
             with pytest.raises(RegistryError, match=words) as caught:

@@ -30,6 +30,7 @@ from pipeline.steps.nightly.register import register
 from pipeline.steps.nightly.snapshot import Started, snapshot
 from pipeline.steps.nightly.train import Failure, train
 from pipeline.steps.nightly.validate import validate
+from pipeline.steps.reporting.page_files import draw_lost_page
 from pipeline.workspace.artifacts import MetricsFile, RoleMetrics
 from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.workspace import Workspace
@@ -75,6 +76,8 @@ def nightly(
         started = snapshot(ws, as_of, recipes=recipes, publish=publish, progress=progress)
         if started.status == "nothing_to_do":
             return NightResult("", as_of, started.status, None, started.sentence)
+        if started.status == "already_done":
+            draw_lost_page(ws.run(started.run_id))
         failures = _run_tasks(ws, started, progress) if started.status == "new" else {}
     return result(ws, started.run_id, status=started.status, failures=failures)
 

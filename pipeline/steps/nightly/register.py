@@ -1,188 +1,185 @@
-"""Copies the committed results of a run to MLflow, as plain records.
+"""Copies the committed results of runs to MLflow, as plain records.
 
-A run that kept or blocked is copied like a promoted one; only a promotion becomes a version.
+A run that kept or blocked is copied like a promoted one; only a promotion becomes a version. MLflow
+is a mirror: runs and versions that it has lost are copied again before a new run.
 
-Guarantees: one process at a time copies a run of a workspace; the files of a version are compared
-with their checksums before an alias points to it.
+Guarantees: one process at a time copies runs of a workspace; the files of a version are compared
+with their checksums before an alias points to it; versions are copied in the order of their
+numbers, and no version gets the number of another one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 
-from pipeline.base import Progress, compact_instant, format_instant
-from pipeline.steps.diagnostics.churn import churn_metrics
-from pipeline.steps.diagnostics.foldin_parity import parity_metrics
-from pipeline.steps.diagnostics.live_quality import live_metrics
+from pipeline.base import Progress
+from pipeline.errors import RegistryError
 from pipeline.steps.feedback.attribution import show_attribution
-from pipeline.steps.feedback.drift import drift_metrics
-from pipeline.steps.feedback.policy import read_policy
-from pipeline.steps.reporting.page_files import page_files
-from pipeline.stores.registry.records import ChildRecord, DatasetRecord, ModelRecord, NightRecord
+from pipeline.steps.nightly.night_record import night_record, record_names
+from pipeline.steps.reporting.page_files import draw_lost_page
+from pipeline.stores.registry.client import Registry
+from pipeline.stores.registry.records import Mirrored, NightRecord
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import (
-    REFIT,
-    CleanFile,
-    CostFile,
-    DecisionFile,
-    EvaluationFile,
-    MlflowFile,
-    RecipeFile,
-    SplitFile,
-    TablesFile,
-    train_step,
-)
-from pipeline.workspace.night import Night, decision_of, register_folder
+from pipeline.workspace.artifacts import REFIT, MlflowFile
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.night import Night, register_folder
 from pipeline.workspace.registry import point_aliases, registry
-from pipeline.workspace.run_files import absences, trained
 from pipeline.workspace.task_log import task_step
-from pipeline.workspace.versions import hyper_parameters
-
-_CONTEXTS = {"events": "training", "items": "catalogue", "users": "segments"}
-"""Tables that MLflow shows as datasets -> their contexts."""
+from pipeline.workspace.versions import runs_by_version
+from pipeline.workspace.workspace import Workspace
 
 
 @task_step("register", folder=lambda night: register_folder(night.run))
-def register(night: Night, _: Progress) -> str:
+def register(night: Night, progress: Progress) -> str:
     """Copy the run to MLflow, whatever it decided; a promotion becomes a version.
 
     Parameters
     ----------
-    night
-        The run; `task_step` passes it.
+    night, progress
+        The run, and a receiver of short texts; `task_step` passes both.
 
     Returns
     -------
     The result in one sentence.
     """
-    record = _night_record(night)
     # Runs and versions are found again by tags, which MLflow does not keep unique: two processes
     # at once would create them twice.
     with night.ws.lake.lock("register"):
-        mlflow = registry(night.ws)
-        mlflow.prepare()
-        mirrored = mlflow.mirror_night(record)
-        if record.model is not None and mirrored.version is not None:
-            files = night.run.manifest(REFIT)["files"]
-            sums = {path.name: files[path.name]["sha256"] for path in record.model.files}
-            # Before the aliases point to the version: its upload may have been cut off.
-            mlflow.verify(mirrored.version, sums)
+        mirror = Mirror.of(night.ws)
+        # First, because MLflow numbers versions in the order in which they are created.
+        mirror.copy(mirror.lost(), progress)
+        mirrored = mirror.copy_night(night)
         point_aliases(night.ws)
         if not night.replay:  # its events were counted by the run that it repeats
-            show_attribution(night, mlflow)
+            show_attribution(night, mirror.client)
     with night.run.draft(register_folder(night.run)) as draft:
         draft.write(MlflowFile(run=mirrored.parent_run_id, version=mirrored.version))
-        draft.rows = len(record.children)
+        draft.rows = mirrored.children
     return "no version" if mirrored.version is None else f"version {mirrored.version}"
 
 
-def _night_record(night: Night) -> NightRecord:
-    run, decision, policy = night.run, decision_of(night.run), read_policy(night.run)
-    winner = decision.recipe if decision.promotes else None
-    tags = {
-        "nightjar.as_of": format_instant(night.as_of),
-        "nightjar.decision": decision.kind,
-        "nightjar.snapshot": json.dumps(dict(night.snapshot.versions), sort_keys=True),
-        "nightjar.git_commit": night.snapshot.commit,
-        "nightjar.replay": str(night.replay).lower(),
-    }
-    if policy is not None:
-        tags["nightjar.policy"] = policy.reason
-    split = run.read(SplitFile)
-    return NightRecord(
-        run_id=run.run_id,
-        as_of=night.as_of,
-        sentence=decision.sentence,
-        why="" if policy is None else policy.reason,
-        children=tuple(_children(night, winner)),
-        datasets=_datasets(night),
-        params={
-            "holdout_days": split.holdout_days,
-            "task": split.task,
-            "target_kinds": ",".join(split.target_kinds),
-            # That of the gate: MLflow rejects a changed parameter after an override.
-            "champion": run.read(DecisionFile).root.recipe,
-        },
-        metrics={
-            **_cleaning(run),
-            **live_metrics(run),
-            **churn_metrics(run),
-            **parity_metrics(run),
-            **drift_metrics(run),
-        },
-        tags=tags,
-        artifacts={
-            "decision.json": run.path("gate", "decision.json"),
-            "validation.json": run.path("validate", "validation.json"),
-            "cleaning.json": run.path("features", "clean.json"),
-            **page_files(run),
-        },
-        winner=winner,
-        model=None if winner is None else _model(night, winner, decision.sentence, tags),
-    )
+@dataclass(frozen=True)
+class Mirror:
+    """The registered runs of a workspace, and their copies in MLflow.
 
+    The caller holds the lock `register`.
 
-def _children(night: Night, winner: str | None) -> Iterator[ChildRecord]:
-    """Yield the recipes of the run: those that were trained, then those that failed."""
-    run, evaluations = night.run, night.run.read(EvaluationFile).recipes
-    for name in trained(night):
-        step = train_step(name)
-        file, cost = run.read(RecipeFile, step), run.read(CostFile, step).metrics()
-        if name == winner:
-            cost |= run.read(CostFile, REFIT).metrics("refit.")
-        yield ChildRecord(
-            recipe=name,
-            params={"recipe": name, **hyper_parameters(file.recipe)},
-            metrics={**evaluations[name].metrics, **cost},
-            tags={"nightjar.trained_on": file.trained_on},
+    Attributes
+    ----------
+    client
+        Client of the experiment of nightly runs.
+    known
+        Runs by the number of their version, as ledger and runs have them.
+    shown
+        The same as MLflow had them at first.
+    """
+
+    ws: Workspace
+    client: Registry
+    known: dict[int, str]
+    shown: dict[int, str]
+
+    @classmethod
+    def of(cls, ws: Workspace) -> Mirror:
+        """Connect to MLflow; a missing database, experiment or model is created."""
+        client = registry(ws)
+        client.prepare()
+        known = runs_by_version(ws, LedgerHistory.of(ws.ledger))
+        return cls(ws, client, known, client.versions())
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Numbers of versions by run."""
+        return {run_id: number for number, run_id in self.known.items()}
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Registered runs by as-of; those with a version by its number."""
+        runs = self.ws.runs.starting_with("")
+        runs = tuple(run for run in runs if run.committed(register_folder(run)) is not None)
+        others = [run for run in runs if run.run_id not in self.numbers]
+        versions = [run for run in runs if run.run_id in self.numbers]
+        versions.sort(key=lambda run: self.numbers[run.run_id])
+        return tuple(heapq.merge(others, versions, key=lambda run: run.run_id))
+
+    def deleted(self, run: Run) -> bool:
+        """Return whether a user has deleted the version of a run in MLflow.
+
+        MLflow does not tell a deleted version from a lost one, but only a deleted one has later
+        versions behind it.
+        """
+        number = self.numbers.get(run.run_id)
+        absent = run.run_id not in self.shown.values()
+        return number is not None and absent and number < max(self.shown, default=0)
+
+    def lost(self) -> tuple[Run, ...]:
+        """Return the runs that MLflow does not have, or whose version or files are missing."""
+        whole = self.client.mirrored({run.run_id: record_names(run) for run in self.runs})
+        return tuple(
+            run
+            for run in self.runs
+            if run.run_id not in whole
+            or (
+                run.run_id in self.numbers
+                and run.run_id not in self.shown.values()
+                and not self.deleted(run)
+            )
         )
-    for name, reason in absences(night).items():
-        if run.committed(train_step(name)) is None:
-            parameters = {"recipe": name, **hyper_parameters(night.recipes[name])}
-            yield ChildRecord(recipe=name, params=parameters, failure=reason)
 
+    def copy(self, runs: Iterable[Run], progress: Progress) -> tuple[Mirrored, ...]:
+        """Copy registered runs, in this order, and store the figures of their versions again.
 
-def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
-    rows = night.run.read(TablesFile).rows
-    return tuple(
-        DatasetRecord(
-            name=table,
-            lake_version=version,
-            # With the as-of: two runs may read different rows of one version.
-            digest=f"{table}@{version}-{compact_instant(night.as_of)}",
-            rows=rows[table],
-            context=context,
-        )
-        for table, context in _CONTEXTS.items()
-        if (version := night.snapshot.versions[table]) is not None
-    )
+        Parameters
+        ----------
+        runs
+            Some of `runs`; what MLflow has of them stays as it is.
+        progress
+            Receives the id of each run.
 
+        Returns
+        -------
+        The copies.
+        """
+        copies = []
+        for run in runs:
+            progress(f"register {run.run_id}")
+            copies.append(self.copy_night(Night.read(self.ws, run)))
+        # A night stores figures at versions of earlier nights, so all nights are needed again.
+        for run in self.runs if copies else ():
+            night = Night.read(self.ws, run)
+            if not night.replay:
+                show_attribution(night, self.client)
+        return tuple(copies)
 
-def _cleaning(run: Run) -> dict[str, float]:
-    """Return the counts of cleaning, by table and column."""
-    counts: dict[str, float] = {}
-    for table, report in run.read(CleanFile).tables.items():
-        for name in ("rows_in", "rows_out", "quarantined"):
-            counts[f"clean.{table}.{name}"] = float(getattr(report, name))
-        for column in report.columns:
-            for name in ("missing", "filled", "below", "above"):
-                counts[f"clean.{table}.{column.column}.{name}"] = float(getattr(column, name))
-    return counts
+    def copy_night(self, night: Night) -> Mirrored:
+        """Copy a run, and compare the files of its version; files that differ are written again.
 
+        Raises
+        ------
+        RegistryError
+            `registry.checksum`, `registry.file_missing`: also the files written again differ.
+        """
+        draw_lost_page(night.run)
+        number = self.numbers.get(night.run_id)
+        taken = frozenset(self.known) - {number}
+        deleted = self.deleted(night.run)
+        record = night_record(night, version=number, taken=taken, deleted=deleted)
+        mirrored = self.client.mirror_night(record)
+        if mirrored.version is not None:
+            self._check_files(night, record, mirrored.version)
+        return mirrored
 
-def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) -> ModelRecord:
-    # Arrays and JSON only: a version is code that reads them, and nothing is pickled (ADR 4).
-    files = ("scorer.npz", "history.npz", "meta.json")
-    cost = night.run.read(CostFile, REFIT)
-    recipe = night.recipes[winner].model_dump(mode="json")
-    return ModelRecord(
-        files=tuple(night.run.path(REFIT, name) for name in files),
-        description=sentence,
-        tags={
-            **tags,
-            "nightjar.recipe_json": json.dumps(recipe, sort_keys=True),
-            "nightjar.parameters": str(cost.parameters),
-            "nightjar.trained_on": cost.trained_on,
-        },
-    )
+    def _check_files(self, night: Night, record: NightRecord, version: int) -> None:
+        if record.model is None or not record.model.files:
+            return
+        files = night.run.manifest(REFIT)["files"]
+        sums = {path.name: files[path.name]["sha256"] for path in record.model.files}
+        try:
+            self.client.verify(version, sums)
+        except RegistryError:
+            # The upload was cut off, or a power cut took what MLflow had not forced to the disk.
+            self.client.write_files(record)
+            self.client.verify(version, sums)

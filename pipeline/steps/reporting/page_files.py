@@ -5,6 +5,7 @@ Guarantees:
 * `runs/<run id>/page.html` is the only page of a run; it exists once the gate has committed.
 * Content (JSON) and figures lie in the steps and never change; drawing a page again gives the same
   bytes.
+* A page survives a power cut once `draw_page` has returned.
 
 The gate commits the content of a page. For a promotion the cold check commits it once more, with
 the churn of the new lists.
@@ -18,7 +19,7 @@ from typing import Final
 
 from pipeline.report.night import NightPage
 from pipeline.report.page import night_figures, night_page
-from pipeline.stores.disk import storage_errors
+from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.runs import Draft, Run
 
 PAGE: Final = "page.html"
@@ -45,10 +46,29 @@ def draw_page(run: Run) -> Path:
     return page_files(run)[PAGE]
 
 
+def draw_lost_page(run: Run) -> bool:
+    """Draw the page of a run again if a file of it is missing or empty; return whether it was."""
+    files = [run.folder / name for name in (PAGE, DATA)]
+    lost = not all(path.is_file() and path.stat().st_size for path in files)
+    if lost:
+        draw_page(run)
+    return lost
+
+
+def page_names(run: Run) -> tuple[str, ...]:
+    """Return the names of `page_files` without drawing the page."""
+    return (PAGE, DATA, *_figures(run)[1])
+
+
+def _figures(run: Run) -> tuple[str, list[str]]:
+    """Return the step that committed the page, and the names of its figures."""
+    step = next((step for step in _STEPS if run.has(NightPage, step)), "gate")
+    return step, [name for name in run.manifest(step)["files"] if name.endswith(".svg")]
+
+
 def page_files(run: Run) -> dict[str, Path]:
     """Draw the page of a run, and return the paths of page, content and figures by name."""
-    step = next((step for step in _STEPS if run.has(NightPage, step)), "gate")
-    figures = [name for name in run.manifest(step)["files"] if name.endswith(".svg")]
+    step, figures = _figures(run)
     html = night_page(run.read(NightPage, step), {name: run.bytes(step, name) for name in figures})
     contents = {DATA: run.bytes(step, DATA), PAGE: html.encode()}
     for name, content in contents.items():
@@ -77,8 +97,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     with storage_errors("storage.cannot_write", f"cannot write {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            work.write_bytes(data)
+            with work.open("wb") as file:
+                write_synced(file, data)
             work.replace(path)
+            sync(path.parent)
         except OSError:
             work.unlink(missing_ok=True)
             raise

@@ -5,6 +5,9 @@ Guarantees:
 * All content is copied from written files, so an unavailable registry loses nothing.
 * Runs, the logged model and the version are found again by their tags, so a retry after a crash
   completes the mirror without duplicates.
+* A version never gets the number of another one that the caller knows, even if MLflow has lost it.
+* Files that MLflow copies to a local folder survive a power cut: they are synced before the version
+  is created or the run is finished.
 * The version belongs to the winner's child run, so MLflow's comparison of two versions shows their
   metrics.
 
@@ -15,7 +18,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -23,11 +26,12 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import RegistryError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import sha256
+from pipeline.stores.disk import sha256, sync_tree
 from pipeline.stores.registry.connection import (
     artifacts_beside,
     connect,
     create,
+    local_folder,
     registry_errors,
     sqlite_path,
     without_password,
@@ -101,6 +105,7 @@ class Registry:
             if done is not None:
                 return done
             runs.fill_parent(parent)
+            self._sync(parent.info.artifact_uri)
             version = None
             for child in night.children:
                 run = runs.child(child, parent.info.run_id)
@@ -109,7 +114,7 @@ class Registry:
                 runs.finish(run, child.status)
             # The parent last: `_done` trusts its status, so a crash before this line is continued.
             runs.finish(parent, "FINISHED")
-        return Mirrored(parent.info.run_id, version)
+        return Mirrored(parent.info.run_id, version, len(night.children))
 
     def mirror_study(self, study: StudyRecord) -> str:
         """Mirror a study, and return MLflow's id of its run. Call it again once it has grown.
@@ -123,6 +128,7 @@ class Registry:
             runs = NightRuns(self._client, self._ensure_experiment(), study)
             parent = runs.parent()
             runs.fill_parent(parent)
+            self._sync(parent.info.artifact_uri)
             for child in study.children:
                 shown = runs.find(child.recipe)
                 # A crash leaves the run of a trial in status RUNNING; mirrored ones stay.
@@ -130,6 +136,64 @@ class Registry:
                     runs.finish(runs.child(child, parent.info.run_id), child.status)
             runs.finish(parent, "FINISHED")
         return str(parent.info.run_id)
+
+    def mirrored(self, files: Mapping[str, Collection[str]]) -> set[str]:
+        """Return the nightly runs that are mirrored, or that a user has deleted.
+
+        Parameters
+        ----------
+        files
+            Names of the files of each run, by its id. In a local folder none may be missing or
+            empty; a server is not asked.
+        """
+        from mlflow.entities import ViewType
+
+        complete, token = set[str](), None
+        with registry_errors(self._uri):
+            place = [self._ensure_experiment()]
+            while token != "":
+                page = self._client.search_runs(
+                    place,
+                    f"tags.`{RECIPE_TAG}` = '{NightRecord.MARK}'",
+                    run_view_type=ViewType.ALL,
+                    page_token=token,
+                )
+                for run in page:
+                    run_id = run.data.tags[RUN_TAG]
+                    deleted = run.info.lifecycle_stage == "deleted"
+                    whole = run_id in files and self._has_files(run, files[run_id])
+                    if deleted or (whole and run.info.status == "FINISHED"):
+                        complete.add(run_id)
+                token = page.token or ""
+        return complete
+
+    def versions(self) -> dict[int, str]:
+        """Return the run of each registered version by number; deleted versions are absent."""
+        shown, token = {}, None
+        with registry_errors(self._uri):
+            while token != "":
+                page = self._client.search_model_versions(
+                    f"name = '{self._model_name}'", page_token=token
+                )
+                shown.update({int(v.version): str(v.tags.get(RUN_TAG)) for v in page})
+                token = page.token or ""
+        return shown
+
+    def write_files(self, night: NightRecord) -> None:
+        """Write the files of a mirrored version again.
+
+        Parameters
+        ----------
+        night
+            A record with a model whose files are there.
+        """
+        with registry_errors(self._uri):
+            runs = NightRuns(self._client, self._ensure_experiment(), night)
+            [child] = [child for child in night.children if child.recipe == night.winner]
+            run = runs.find(child.recipe)
+            if run is not None and night.model is not None:
+                logged = self._logged_model(night, child, run)
+                self._upload(child, night.model, run, logged, night.as_of)
 
     def verify(self, version: int, sums: Mapping[str, str]) -> None:
         """Download files of a version and compare their checksums.
@@ -162,32 +226,32 @@ class Registry:
                 except (MlflowException, OSError) as fault:
                     raise RegistryError(
                         "registry.file_missing",
-                        f"{subject}: cannot download {name}; restore MLflow's artifacts from a "
-                        "backup, then repeat this step",
+                        f"{subject}: cannot download {name}; run `nightjar register --all`, which "
+                        "writes it again",
                     ) from fault
                 if (actual := sha256(Path(file))) != expected:
                     raise RegistryError(
                         "registry.checksum",
                         f"{subject}: {name} has sha256 {actual[:12]}, not {expected[:12]}; "
-                        "restore MLflow's artifacts from a backup, then repeat this step",
+                        "run `nightjar register --all`, which writes it again",
                     )
 
-    def move_aliases(self, champion: int, previous: int | None) -> None:
+    def move_aliases(self, champion: int | None, previous: int | None) -> None:
         """Set the aliases. MLflow keeps the last write, so the versions must be current.
 
         Parameters
         ----------
         champion
-            The live version.
+            The live version; None removes the alias.
         previous
             The version before it; None removes the alias.
         """
         with registry_errors(self._uri):
-            self._client.set_registered_model_alias(self._model_name, CHAMPION, str(champion))
-            if previous is None:
-                self._client.delete_registered_model_alias(self._model_name, PREVIOUS)
-            else:
-                self._client.set_registered_model_alias(self._model_name, PREVIOUS, str(previous))
+            for alias, version in ((CHAMPION, champion), (PREVIOUS, previous)):
+                if version is None:
+                    self._client.delete_registered_model_alias(self._model_name, alias)
+                else:
+                    self._client.set_registered_model_alias(self._model_name, alias, str(version))
 
     def aliases(self) -> dict[str, int]:
         """Return the current version of each alias."""
@@ -260,6 +324,9 @@ class Registry:
     def _ensure_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is not None:
+            # MLflow creates no runs in an experiment that a user has deleted.
+            if experiment.lifecycle_stage == "deleted":
+                self._client.restore_experiment(experiment.experiment_id)
             return str(experiment.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
         # MLflow's pages show either training runs or chats; this tag selects training runs.
@@ -280,34 +347,42 @@ class Registry:
         complete = all(runs.find(child.recipe) is not None for child in night.children)
         if not complete or (version is None) != (night.model is None):
             return None
-        return Mirrored(parent.info.run_id, version)
+        if not self._has_files(parent, night.artifacts):
+            return None
+        return Mirrored(parent.info.run_id, version, len(night.children))
 
     def _find_version(self, night: NightRecord) -> int | None:
+        return min(filter(night.accepts, self._numbers(night)), default=None)
+
+    def _numbers(self, night: NightRecord) -> list[int]:
         versions = self._client.search_model_versions(
             f"name = '{self._model_name}' and tags.`{RUN_TAG}` = '{night.run_id}'"
         )
-        return int(versions[0].version) if versions else None
+        return [int(version.version) for version in versions]
+
+    @staticmethod
+    def _has_files(run: Run, names: Collection[str]) -> bool:
+        """Return whether no file of a run in a local folder is missing or empty."""
+        folder = local_folder(run.info.artifact_uri)
+        paths = [] if folder is None else [folder / name for name in names]
+        return all(path.is_file() and path.stat().st_size for path in paths)
+
+    def _sync(self, uri: str) -> None:
+        """Force the files of a local folder to the disk; MLflow copies them without."""
+        folder = local_folder(uri)
+        if self._file is not None and folder is not None:
+            sync_tree(folder, self._file.parent.absolute())
 
     def _version(self, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run) -> int:
         logged = self._logged_model(night, child, run)
         # READY is set after the upload, so any other status means that files may be missing.
         if str(logged.status) != "READY":
-            self._upload(child, model, run, logged.model_id, night.as_of)
+            self._upload(child, model, run, logged, night.as_of)
             failpoint("artifact_logged")
         # An earlier attempt may have created the version, and MLflow would create a second one.
         version = self._find_version(night)
         if version is None:
-            self._ensure_registered()
-            created = self._client.create_model_version(
-                self._model_name,
-                # The location, not `models:/ID`, which MLflow resolves by a process-wide setting.
-                source=logged.artifact_location,
-                run_id=run.info.run_id,
-                tags={**model.tags, RUN_TAG: night.run_id, RECIPE_TAG: child.recipe},
-                description=model.description,
-                model_id=logged.model_id,
-            )
-            version = int(created.version)
+            version = self._create_version(night, model, run, logged)
             failpoint("version_created")
         if self._file is not None:
             # The run's page links to the version by this tag, which only a server sets itself.
@@ -315,6 +390,37 @@ class Registry:
             self._client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": links})
         failpoint("tagged")
         return version
+
+    def _create_version(
+        self, night: NightRecord, model: ModelRecord, run: Run, logged: LoggedModel
+    ) -> int:
+        """Create the version, and return its number."""
+        self._ensure_registered()
+        refused = self._numbers(night)  # of an attempt that died before it deleted them
+        while True:
+            for number in refused:
+                # MLflow never gives the number of a deleted version again.
+                self._client.delete_model_version(self._model_name, str(number))
+            created = self._client.create_model_version(
+                self._model_name,
+                # The location, not `models:/ID`, which MLflow resolves by a process-wide setting.
+                source=logged.artifact_location,
+                run_id=run.info.run_id,
+                tags={**model.tags, RUN_TAG: night.run_id, RECIPE_TAG: str(night.winner)},
+                description=model.description,
+                model_id=logged.model_id,
+            )
+            number = int(created.version)
+            if night.accepts(number):
+                return number
+            if number in refused:
+                raise RegistryError(
+                    "registry.number_taken",
+                    f"MLflow at {without_password(self._uri)} gives the number {number} of "
+                    f"{self._model_name} again and again, but the ledger has another version "
+                    f"{number}; delete the registered model, then run `nightjar register --all`",
+                )
+            refused = [number]
 
     def _logged_model(self, night: NightRecord, child: ChildRecord, run: Run) -> LoggedModel:
         """Return MLflow's entry of the winner's files; a new one has no files yet."""
@@ -332,18 +438,20 @@ class Registry:
         )
 
     def _upload(
-        self, child: ChildRecord, model: ModelRecord, run: Run, model_id: str, at: datetime
+        self, child: ChildRecord, model: ModelRecord, run: Run, logged: LoggedModel, at: datetime
     ) -> None:
         from mlflow.entities import LoggedModelOutput
 
-        run_id = run.info.run_id
+        run_id, model_id = run.info.run_id, logged.model_id
         outputs = self._client.get_run(run_id).outputs
         # MLflow would list the model twice if an earlier attempt has logged it.
         if not (outputs and outputs.model_outputs):
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
         log_metrics(self._client, run_id, child.metrics, at, model_id=model_id)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch, _MODEL)
-            save(folder, model, model_id=model_id, run_id=run_id)
-            self._client.log_model_artifacts(model_id, str(folder))
+        if model.files:
+            with tempfile.TemporaryDirectory() as scratch:
+                folder = Path(scratch, _MODEL)
+                save(folder, model, model_id=model_id, run_id=run_id)
+                self._client.log_model_artifacts(model_id, str(folder))
+            self._sync(logged.artifact_location)
         self._client.finalize_logged_model(model_id, "READY")

@@ -12,11 +12,15 @@ import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from importlib import util
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.request import url2pathname
 
 from pipeline.errors import ConfigError, RegistryError
+from pipeline.stores.disk import sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -77,6 +81,12 @@ def artifacts_beside(database: Path) -> str:
     return (database.parent / "artifacts").absolute().as_uri()
 
 
+def local_folder(uri: str) -> Path | None:
+    """Return the folder of a ``file:`` URI; None for files that a server keeps."""
+    parts = urlsplit(uri)
+    return Path(url2pathname(parts.path)) if parts.scheme == "file" else None
+
+
 def relocate_artifact_uris(database: Path) -> None:
     """Correct the artifact places of a database that was copied or moved with its artifacts.
 
@@ -87,14 +97,16 @@ def relocate_artifact_uris(database: Path) -> None:
     Raises
     ------
     RegistryError
-        ``registry.database_unusable``
+        ``registry.database_unusable``, ``registry.database_damaged``
     """
     here = artifacts_beside(database)
     folders = here.rsplit("/", 2)[1:]
-    try:
+    with _database_errors(database):
         if not database.is_file():
             return
         with closing(_open(database)) as tables, tables:
+            if not _has_table(tables, "experiments"):
+                return
             rows = tables.execute("SELECT DISTINCT artifact_location FROM experiments").fetchall()
             for (old,) in rows:
                 if old != here and old.startswith("file:") and old.rsplit("/", 2)[1:] == folders:
@@ -104,13 +116,6 @@ def relocate_artifact_uris(database: Path) -> None:
                             f" WHERE {column} = ? OR substr({column}, 1, ?) = ?",
                             (here, len(old) + 1, old, len(old) + 1, f"{old}/"),
                         )
-    except (sqlite3.Error, OSError) as fault:
-        if "no such table" not in str(fault):  # a database without tables has no places
-            raise RegistryError(
-                "registry.database_unusable",
-                f"cannot use MLflow's database {database}: {fault}; correct the cause, "
-                "or restore it from a backup",
-            ) from None
 
 
 def without_password(uri: str) -> str:
@@ -127,11 +132,16 @@ def connect(uri: str) -> MlflowClient:
     Raises
     ------
     RegistryError
-        ``registry.unavailable``, ``registry.database_unusable``, ``registry.database_empty``
+        ``registry.unavailable``, ``registry.database_missing``, ``registry.database_unusable``,
+        ``registry.database_damaged``, ``registry.database_newer``
     """
     file = sqlite_path(uri)
-    if file is not None:
-        _probe_file(file)
+    # MLflow would create a missing file, without a word.
+    if file is not None and not _probe_file(file):
+        raise RegistryError(
+            "registry.database_missing",
+            f"MLflow's database {file} is missing or empty; run `nightjar register --all`",
+        )
     with registry_errors(uri):
         if file is None:
             _probe_server(uri)
@@ -153,8 +163,10 @@ def create(uri: str, file: Path) -> MlflowClient:
     Raises
     ------
     RegistryError
-        ``registry.failed``
+        ``registry.failed``, ``registry.database_unusable``, ``registry.database_damaged``,
+        ``registry.database_newer``
     """
+    _probe_file(file)
     with registry_errors(uri):
         file.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(file if file.exists() else file.parent, os.W_OK):
@@ -164,6 +176,7 @@ def create(uri: str, file: Path) -> MlflowClient:
 
         # The client alone would place MLflow's default experiment below the current folder.
         SqlAlchemyStore(uri, artifacts_beside(file))  # type: ignore[no-untyped-call]
+        sync(file.parent, file.parent.parent)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -174,7 +187,7 @@ def registry_errors(uri: str) -> Iterator[None]:
     Raises
     ------
     RegistryError
-        ``registry.failed``
+        ``registry.failed``; ``registry.database_damaged`` if SQLite says so
     """
     os.environ.update(_ALWAYS)
     for name, value in _UNLESS_SET.items():
@@ -191,6 +204,8 @@ def registry_errors(uri: str) -> Iterator[None]:
         try:
             yield
         except (MlflowException, SQLAlchemyError, OSError) as fault:
+            if (damage := _sqlite_damage(fault)) is not None:
+                raise _damaged(uri.removeprefix(_SQLITE), damage) from fault
             address, reason = without_password(uri), _first_line(fault, uri)
             raise RegistryError(
                 "registry.failed",
@@ -198,24 +213,72 @@ def registry_errors(uri: str) -> Iterator[None]:
             ) from fault
 
 
-def _probe_file(file: Path) -> None:
-    # MLflow creates a missing file, and retries an unusable one for an hour.
-    try:
+def _probe_file(file: Path) -> bool:
+    """Return whether a database has tables, and raise if MLflow cannot use it."""
+    with _database_errors(file):
+        if not file.exists() or (file.is_file() and not file.stat().st_size):
+            return False
+        # MLflow itself retries an unusable file for an hour.
         with closing(_open(file)) as database:
             database.execute("BEGIN IMMEDIATE")
             tables = database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            schemas = []
+            if _has_table(database, "alembic_version"):
+                schemas = database.execute("SELECT version_num FROM alembic_version").fetchall()
             database.execute("ROLLBACK")
-    except sqlite3.Error as fault:
+    for (schema,) in schemas:
+        _refuse_newer(file, schema)
+    return bool(tables)
+
+
+def _has_table(database: sqlite3.Connection, name: str) -> bool:
+    query = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return bool(database.execute(query, (name,)).fetchone()[0])
+
+
+def _refuse_newer(file: Path, schema: str) -> None:
+    """Raise `registry.database_newer` for a schema that the installed MLflow does not know."""
+    # Not asked from alembic, which loads all migrations in a second.
+    package = Path(str(util.find_spec("mlflow").origin)).parent  # type: ignore[union-attr]
+    known = (package / "store" / "db_migrations" / "versions").iterdir()
+    if not any(migration.name.startswith(f"{schema}_") for migration in known):
+        # MLflow itself would call this database out of date, and ask for an upgrade.
+        raise RegistryError(
+            "registry.database_newer",
+            f"MLflow's database {file} was written by a newer MLflow than the installed "
+            f"{version('mlflow')}: its schema {schema} is unknown; install that MLflow, or move "
+            "the database away and run `nightjar register --all`",
+        )
+
+
+@contextmanager
+def _database_errors(file: Path) -> Iterator[None]:
+    """Turn a failure of SQLite into a `RegistryError` that names the file."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as fault:
+        if _sqlite_damage(fault) is not None:
+            raise _damaged(file, fault) from None
         raise RegistryError(
             "registry.database_unusable",
-            f"cannot use MLflow's database {file}: {fault}; correct the cause, or "
-            "restore it from a backup",
+            f"cannot use MLflow's database {file}: {fault}; correct the cause and repeat this step",
         ) from None
-    if not tables:
-        raise RegistryError(
-            "registry.database_empty",
-            f"MLflow's database {file} is empty; run `nightjar init`",
-        )
+
+
+def _sqlite_damage(fault: BaseException | None) -> BaseException | None:
+    """Return SQLite's error about a damaged file among the causes of an error, or None."""
+    # Of this class itself are `malformed` and `not a database`; a lock or permissions are not.
+    while fault is not None and type(fault) is not sqlite3.DatabaseError:
+        fault = fault.__cause__ or fault.__context__
+    return fault
+
+
+def _damaged(file: Path | str, fault: BaseException) -> RegistryError:
+    return RegistryError(
+        "registry.database_damaged",
+        f"MLflow's database {file} is damaged: {fault}; move it away, then run `nightjar register "
+        "--all`",
+    )
 
 
 def _open(file: Path) -> sqlite3.Connection:

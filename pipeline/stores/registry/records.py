@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 DECISION_TAG = "nightjar.decision"
+FILES_REMOVED_TAG = "nightjar.files_removed"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,8 @@ class ModelRecord:
     Attributes
     ----------
     files
-        Local files ``scorer.npz``, ``history.npz`` and ``meta.json`` (see `pyfunc_model`).
+        Local files ``scorer.npz``, ``history.npz`` and ``meta.json`` (see `pyfunc_model`); empty if
+        they were removed.
     description
         The decision in one sentence.
     tags
@@ -148,12 +150,18 @@ class NightRecord(ParentRecord):
         The policy's reason for the run, in a sentence; shown below `sentence`.
     winner
         Recipe of `model`; None if the run creates no version.
+    version
+        Number of the version in the ledger; None for a version that is new.
+    taken
+        Numbers of the versions of other runs; MLflow must not give one of them to `model`.
     """
 
     MARK = "(night)"
     why: str = ""
     winner: str | None = None
     model: ModelRecord | None = None
+    version: int | None = None
+    taken: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         names = [child.recipe for child in self.children]
@@ -165,6 +173,14 @@ class NightRecord(ParentRecord):
             raise ValueError("winner and model must be given together")
         if self.winner is not None and self.winner not in names:
             raise ValueError(f"winner {self.winner!r} is not one of {names}")
+
+    def accepts(self, number: int) -> bool:
+        """Return whether MLflow may call the version by this number.
+
+        It must be that of the ledger, or a later one that no other run has.
+        """
+        later = number > (self.version or 0) and number not in self.taken
+        return number == self.version or later
 
     @property
     def title(self) -> str:
@@ -201,7 +217,10 @@ class Mirrored:
         MLflow's id of the parent run.
     version
         Number of the registered version; None if the run created none.
+    children
+        Number of child runs.
     """
 
     parent_run_id: str
     version: int | None
+    children: int

@@ -131,6 +131,15 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
         return client.mirror_study(record)
 
 
+def mirror_all(ws: Workspace, *, progress: Progress = silent) -> int:
+    """Write all studies that have files to MLflow, and return their number."""
+    # In the order of their names, which begin with the as-of.
+    studies = sorted(path.parent.name for path in (ws.home / FOLDER).glob(f"*/{_FILE}"))
+    for study_id in studies:
+        mirror(ws, study_id, progress=progress)
+    return len(studies)
+
+
 def _child(trial: TrialRow, metric: str) -> ChildRecord:
     return ChildRecord(
         recipe=f"trial {trial.number:04d}",
