@@ -90,14 +90,14 @@ class Ledger:
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise StorageError(
                     "ledger.damaged",
-                    f"{self.path} line {number} is not a ledger entry; restore the file "
-                    "from a backup",
+                    f"{self.path} line {number} is not a ledger entry; run `nightjar "
+                    "repair ledger`, or restore the file from a backup",
                 ) from error
             if not holds:
                 raise StorageError(
                     "ledger.chain_broken",
-                    f"{self.path} line {number} breaks the checksum chain; restore the "
-                    "file from a backup",
+                    f"{self.path} line {number} breaks the checksum chain; run `nightjar "
+                    "repair ledger`, or restore the file from a backup",
                 )
             previous = claimed
             entries.append({**entry, "sha256": claimed})

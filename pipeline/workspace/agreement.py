@@ -161,13 +161,15 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
             "ledger.behind",
             f"the ledger {ledger.path} has {len(entries):,} lines, but it had {lines:,} when "
             f"publication {last[c.PUBLICATION_ID]} went live: {lines - len(entries):,} lines are "
-            "missing at its end; restore it from a backup that is not older than the lake",
+            "missing at its end; run `nightjar repair ledger`, or restore it from a backup that is "
+            "not older than the lake",
         )
     if lines and entries[lines - 1]["sha256"] != last[c.LEDGER_SUM]:
         raise StorageError(
             "ledger.other",
             f"the ledger {ledger.path} has another line {lines:,} than when publication "
-            f"{last[c.PUBLICATION_ID]} went live; restore it from a backup of this workspace",
+            f"{last[c.PUBLICATION_ID]} went live; run `nightjar repair ledger`, "
+            "or restore it from a backup of this workspace",
         )
 
 

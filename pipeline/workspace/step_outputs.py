@@ -111,7 +111,8 @@ def _compare(night: Night, step: str, entry: StepOutput | None) -> None:
     if entry is None:
         raise StorageError(
             "ledger.step_missing",
-            f"the ledger has no entry for step {step} of run {night.run_id}; restore ledger.jsonl",
+            f"the ledger has no entry for step {step} of run {night.run_id}; run "
+            "`nightjar repair ledger`",
         )
     if entry.output_sha256 != night.run.ref(step).sha256:
         raise StorageError(

@@ -41,7 +41,7 @@ from pipeline.data.sources.config import Source
 from pipeline.errors import ConfigError, StorageError
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.read_file import read_text, sum_of
-from pipeline.stores.batches import Batches
+from pipeline.stores.batches import APP, Batches
 from pipeline.stores.disk import storage_errors
 from pipeline.stores.lake import Lake, Restoration
 from pipeline.stores.vault import Vault
@@ -139,9 +139,17 @@ def repair_batches(
         days = {_day(file) for file in damaged} | set(new[c.EVENT_DAY].cast(pl.String))
         kept = restoration.rows([file for file in sound if _day(file) in days])
         progress(f"write {len(days):,} days")
-        lake.replace_partitions(_TABLE, pl.concat([kept, new]), days)
+        txn = _missing_number(lake)
+        lake.replace_partitions(_TABLE, pl.concat([kept, new]), days, txn=txn)
     counts = {batch[c.BATCH_ID]: r.height for batch, r in zip(chosen, restored, strict=True)}
     return BatchesRepaired(counts, tuple(sorted(days)), damaged)
+
+
+def _missing_number(lake: Lake) -> tuple[str, int] | None:
+    """Return the number of the last file if the table does not have it, being an older copy."""
+    done = (pl.col(c.STATUS) == c.BatchStatus.DONE) & (pl.col(c.TABLE) == _TABLE)
+    last = max(lake.read("batches", where=done, columns=[c.SEQ])[c.SEQ], default=0)
+    return None if last <= (lake.last_txn(_TABLE, APP) or 0) else (APP, last)
 
 
 def _day(file: str) -> str:

@@ -31,7 +31,7 @@ from pipeline.steps.experiments.tuning.study import candidate_entry
 from pipeline.steps.feedback.decisions import decision_entry, override_entry
 from pipeline.steps.nightly.accept import refuse_empty
 from pipeline.stores.ledger import ReadableLines
-from pipeline.stores.runs import Run, Runs
+from pipeline.stores.runs import Runs
 from pipeline.workspace.agreement import compare_ledger
 from pipeline.workspace.experiment_artifacts import CalibrationFile, CalibrationPlanFile
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
@@ -253,8 +253,13 @@ class _Restored:
 
     def _experiments(self, history: LedgerHistory) -> _Makers:
         for run in Runs(self.ws.home / CALIBRATIONS).starting_with(""):
-            if run.committed(CalibrationFile.STEP) is not None:
-                yield f"calibration:{run.run_id}", partial(_calibration, run, history)
+            if run.committed(CalibrationFile.STEP) is None:
+                continue
+            champion = history.champion(run.read(CalibrationPlanFile).as_of + JUST_AFTER)
+            if champion is None:
+                self._faults[f"calibration:{run.run_id}"] = "its champion could not be restored"
+            else:
+                yield f"calibration:{run.run_id}", partial(calibration_entry, run, champion)
         for folder in sorted((self.ws.home / STUDIES).glob("*/")):
             study = read_study(self.ws, folder.name)
             if study.candidate:
@@ -269,17 +274,6 @@ class _Restored:
             later = (n for n in range(first, len(entries)) if place(entries[n]) > place(entry))
             entries.insert(next(later, len(entries)), entry)
         return entries
-
-
-def _calibration(run: Run, history: LedgerHistory) -> Entry:
-    champion = history.champion(run.read(CalibrationPlanFile).as_of + JUST_AFTER)
-    if champion is None:
-        raise StorageError(
-            "repair.no_champion",
-            "the publication of the champion that it measured is missing; restore ledger.jsonl "
-            "from a backup",
-        )
-    return calibration_entry(run, champion)
 
 
 def _places(entries: Collection[Entry]) -> Callable[[Entry], _Place]:

@@ -89,7 +89,7 @@ class Checksums:
         if not self._path.is_file():
             raise LakeError(
                 "lake.checksums_not_a_file",
-                f"{self._path} is not a file; restore the lake from a backup",
+                f"{self._path} is not a file; move it away, then run `nightjar repair sums`",
             )
         state = file_state(self._path)
         known = _PARSED.get(self._path)
@@ -145,7 +145,8 @@ class Checksums:
             if line is None or (complete and complete[-1].version >= line.version):
                 raise LakeError(
                     "lake.checksums_damaged",
-                    f"{self._path} line {number} is damaged; restore the lake from a backup",
+                    f"{self._path} line {number} is damaged; run `nightjar repair sums`, or "
+                    "restore the lake from a backup",
                 )
             complete.append(line)
         sums = {file: total for line in complete for file, total in line.files.items()}

@@ -4,7 +4,8 @@ deltalake does none of this. It does not fsync a commit, and if a crash leaves a
 (the last one or any since the last checkpoint), it reads a shorter table without an error.
 
 Guarantees: a commit is acknowledged only once its files are on the disk and their checksums are
-written; lost, cut or altered files of an acknowledged commit raise `LakeError`.
+written; lost, cut or altered files of an acknowledged commit raise `LakeError`. A commit that was
+never acknowledged, and of which a power cut left only a part, is withdrawn: its writer repeats it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from deltalake import DeltaTable
 
 from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import remembered_sha256, sync
+from pipeline.stores.disk import remembered_sha256, storage_errors, sync
 from pipeline.stores.lake.checksums import Checksums, Line
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
 CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
 LOG: Final = "_delta_log"
+
+_BACKUP: Final = "restore the lake from a backup"
+REPAIR_SUMS: Final = "run `nightjar repair sums`, or restore the lake from a backup"
 
 
 class CommitIntegrity:
@@ -104,7 +108,9 @@ class CommitIntegrity:
         missing = list(range(self.acknowledged() + 1, version + 1))
         if len(missing) > 1:
             versions = f"{missing[0]} to {missing[-1]}"
-            self._fail("lake.sums_lost", f"the checksums of versions {versions} are lost")
+            self._fail(
+                "lake.sums_lost", f"the checksums of versions {versions} are lost", REPAIR_SUMS
+            )
         return missing
 
     def check(self) -> None:
@@ -124,13 +130,33 @@ class CommitIntegrity:
             self._fail("lake.log_lost", f"the log of version {line.version} is lost")
         if last < 0:
             return
-        added = self._added(last)
+        if last == (-1 if line is None else line.version) + 1 and not self._is_complete(last):
+            self._withdraw(last)
+            self.check()
+            return
+        self._added(last)
         self._unacknowledged(last)
         self.check_log(last)
         if line is not None and line.version == last:
             self.compare(last, line.files)
-        else:
-            self._check_sizes(last, added)
+
+    def _is_complete(self, version: int) -> bool:
+        """Return whether the log of a commit can be read and its files have their sizes."""
+        try:
+            self._check_sizes(version, self._added(version))
+        except LakeError:
+            return False
+        return True
+
+    def _withdraw(self, version: int) -> None:
+        """Remove the log entry of a commit that a power cut left in part.
+
+        A writer at work is never affected: until the power is cut, its files are whole for others.
+        """
+        path = self._path / commit_name(version)
+        with storage_errors("storage.cannot_remove", f"cannot remove {path}"):
+            path.unlink(missing_ok=True)  # another process may have removed it
+            sync(self._log)
 
     def check_log(self, version: int) -> None:
         """Check the log that a reader of a version needs; raises `LakeError` for damage."""
@@ -166,9 +192,15 @@ class CommitIntegrity:
         for file in sorted(wanted - sums.keys() - new.keys()):
             if (self._path / file).exists():
                 self._fail(
-                    "lake.file_unsummed", f"a file of version {version} has no checksum ({file})"
+                    "lake.file_unsummed",
+                    f"a file of version {version} has no checksum ({file})",
+                    REPAIR_SUMS,
                 )
-            self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
+            self._fail(
+                "lake.file_lost",
+                f"a file of version {version} is lost ({file})",
+                self._way_back(file),
+            )
         self.compare(version, {file: sums[file] for file in sorted(wanted & sums.keys())})
 
     def _check_sizes(self, version: int, files: Mapping[str, int]) -> None:
@@ -197,9 +229,17 @@ class CommitIntegrity:
             try:
                 actual = remembered_sha256(self._path / file)
             except OSError:
-                self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
+                self._fail(
+                    "lake.file_lost",
+                    f"a file of version {version} is lost ({file})",
+                    self._way_back(file),
+                )
             if actual != expected:
-                self._fail("lake.file_altered", f"a file of version {version} was altered ({file})")
+                self._fail(
+                    "lake.file_altered",
+                    f"a file of version {version} was altered ({file})",
+                    self._way_back(file),
+                )
 
     def checkpoint(self, version: int) -> None:
         """Make a version readable without the log before it, after checking that log."""
@@ -317,8 +357,16 @@ class CommitIntegrity:
         added = [action["add"] for action in self._actions(version) if "add" in action]
         return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
 
-    def _fail(self, id: str, problem: str) -> NoReturn:
-        raise LakeError(id, f"lake table {self._table}: {problem}; restore the lake from a backup")
+    def _way_back(self, file: str) -> str:
+        """Return the next step for a lost or altered file."""
+        if CHECKPOINT.fullmatch(file.rpartition("/")[2]):
+            return "run `nightjar repair checkpoints`"
+        if self._table == "events" and not file.startswith(f"{LOG}/"):
+            return "run `nightjar repair batch`, or restore the lake from a backup"
+        return _BACKUP
+
+    def _fail(self, id: str, problem: str, next_step: str = _BACKUP) -> NoReturn:
+        raise LakeError(id, f"lake table {self._table}: {problem}; {next_step}")
 
 
 def commit_name(version: int) -> str:

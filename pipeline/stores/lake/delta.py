@@ -231,7 +231,14 @@ class Lake:
         """
         return self.replace_partitions(table, frame, [value])
 
-    def replace_partitions(self, table: str, frame: pl.DataFrame, values: Collection[str]) -> int:
+    def replace_partitions(
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        values: Collection[str],
+        *,
+        txn: tuple[str, int] | None = None,
+    ) -> int:
         """Replace the rows of some partitions, whose old files are not read.
 
         Parameters
@@ -242,6 +249,8 @@ class Lake:
             Rows of these partitions only.
         values
             Values of the partition column, as text; at least one.
+        txn
+            As in `append`.
 
         Returns
         -------
@@ -265,7 +274,7 @@ class Lake:
         # The values become part of SQL text below: the check allows no quote.
         check_partition(table, column, pl.Series(wanted))
         named = ", ".join(f"'{value}'" for value in wanted)
-        return self._write(table, frame, None, mode="overwrite", predicate=f"{column} IN ({named})")
+        return self._write(table, frame, txn, mode="overwrite", predicate=f"{column} IN ({named})")
 
     def lock(
         self, name: str, *, wait: bool = False, shared: bool = False

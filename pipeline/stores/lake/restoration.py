@@ -23,6 +23,7 @@ from pipeline.stores.lake.checksums import Line
 from pipeline.stores.lake.commit_integrity import (
     CHECKPOINT,
     LOG,
+    REPAIR_SUMS,
     CommitIntegrity,
     checkpoint_name,
     commit_name,
@@ -149,7 +150,7 @@ class Restoration(CommitIntegrity):
         sums = self._readable_sums()
         for file in sorted(files):
             if file not in sums and (self._path / file).exists():
-                self._fail("lake.file_unsummed", f"a file has no checksum ({file})")
+                self._fail("lake.file_unsummed", f"a file has no checksum ({file})", REPAIR_SUMS)
         return tuple(sorted(file for file in files if not self._is_sound(file, sums)))
 
     def rows(self, files: Collection[str], columns: Collection[str] = ()) -> pl.DataFrame:
@@ -185,7 +186,11 @@ class Restoration(CommitIntegrity):
         base = max((v for v in earlier if self._is_sound(checkpoint_name(v), sums)), default=-1)
         for number in range(base + 1, version + 1):
             if commit_name(number) not in sums and (self._path / commit_name(number)).exists():
-                self._fail("lake.file_unsummed", f"the log of version {number} has no checksum")
+                self._fail(
+                    "lake.file_unsummed",
+                    f"the log of version {number} has no checksum",
+                    REPAIR_SUMS,
+                )
             if not self._is_sound(commit_name(number), sums):
                 raise LakeError(
                     "lake.log_incomplete",
