@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.columns import BatchStatus
-from pipeline.errors import ConcurrencyError, StorageError
+from pipeline.errors import ConcurrencyError, LakeError, StorageError
 from pipeline.failpoints import failpoint
 from pipeline.stores.disk import sha256, storage_errors, sync
 from pipeline.stores.lake import Lake
@@ -140,7 +140,9 @@ class Batches:
         first = (last if isinstance(last, int) else 0) + 1
         frames = {"quarantine": quarantine if quarantine.height else None, files[0].table: rows}
         number = first + len(files) - 1
-        self._spool_frames(number, {name: f for name, f in frames.items() if f is not None})
+        written = {name: frame for name, frame in frames.items() if frame is not None}
+        self._refuse_taken(first, written)
+        self._spool_frames(number, written)
         intents = pl.DataFrame(
             [{c.SEQ: seq, **vars(batch)} for seq, batch in enumerate(files, start=first)],
             schema=c.BATCHES,
@@ -152,7 +154,7 @@ class Batches:
                 "ingest.overtaken",
                 f"another ingest has emptied {self._spool}; start this one again",
             )
-        self._carry_out(intents, is_new=True)
+        self._carry_out(intents)
         # Only its own folder: an overtaken process must not remove the spool of another one.
         self._remove_orphans(str(number))
 
@@ -166,18 +168,31 @@ class Batches:
         arrived = self._lake.read("batches", columns=[c.BATCH_ID, c.SEQ], where=later)
         return dict(arrived.sort(c.SEQ).iter_rows())
 
-    def _carry_out(self, intents: pl.DataFrame, *, is_new: bool = False) -> None:
+    def _refuse_taken(self, first: int, tables: Iterable[str]) -> None:
+        """Raise if a table has a number that is given out: its rows would count as written."""
+        for table in tables:
+            taken = self._lake.last_txn(table, APP) or 0
+            # If another ingest has overtaken this one, `_note` raises.
+            if taken >= first and self._lake.version("batches") == self._at:
+                raise LakeError(
+                    "lake.number_taken",
+                    f"lake table {table} has rows up to file {taken}, but batches ends at file "
+                    f"{first - 1}: batches is older; restore the folder lake as a whole from one "
+                    "backup",
+                )
+
+    def _carry_out(self, intents: pl.DataFrame) -> None:
         seq, table = _number(intents), intents[c.TABLE][0]
         spool = self._spool / str(seq)
         status = BatchStatus.DONE if spool.is_dir() else BatchStatus.VOID
         if status is BatchStatus.DONE:
-            self._unspool(spool, "quarantine", seq, is_new=is_new)
+            self._unspool(spool, "quarantine", seq)
             failpoint("quarantine_written")
             failpoint("before_commit")
-            self._unspool(spool, table, seq, is_new=is_new)
+            self._unspool(spool, table, seq)
         self._note(intents, status)
 
-    def _unspool(self, spool: Path, table: str, seq: int, *, is_new: bool) -> None:
+    def _unspool(self, spool: Path, table: str, seq: int) -> None:
         """Write the spooled rows of a table; `seq` lets the lake write them once."""
         for path in spool.glob(f"{table}.*.parquet"):
             try:
@@ -191,7 +206,7 @@ class Batches:
                     f"or remove the folder {spool} and ingest the same files again",
                 ) from error
             write = self._lake.replace if table in MERGED else self._lake.append
-            write(table, frame, txn=(APP, seq), is_new=is_new)
+            write(table, frame, txn=(APP, seq))
 
     def _note(self, rows: pl.DataFrame, status: BatchStatus) -> None:
         """Append rows with a status to the version of `batches` that this process has read."""
@@ -199,9 +214,7 @@ class Batches:
         # With a transaction number two writers that start from one version conflict. It is even
         # for an intent and odd for its end, so that each is written once.
         number = 2 * _number(rows) + (status is not BatchStatus.INTENT)
-        self._at = self._lake.append(
-            "batches", frame, txn=(APP, number), is_new=True, after=self._at
-        )
+        self._at = self._lake.append("batches", frame, txn=(APP, number), after=self._at)
 
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
         target = self._spool / str(seq)

@@ -16,7 +16,7 @@ import urllib.parse
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import polars as pl
 from deltalake import DeltaTable
@@ -143,7 +143,6 @@ class Lake:
         frame: pl.DataFrame,
         *,
         txn: tuple[str, int] | None = None,
-        is_new: bool = False,
         after: int | None = None,
     ) -> int:
         """Append rows.
@@ -157,8 +156,6 @@ class Lake:
         txn
             (application, number). A number up to the application's last one was committed before,
             so nothing is written.
-        is_new
-            The number was given out for this call, so that it cannot be committed yet.
         after
             Version that the table must still have; -1 if it was never written.
 
@@ -172,14 +169,11 @@ class Lake:
         ConcurrencyError
             ``lake.conflict``: another process has written since.
         LakeError
-            ``lake.schema``, ``lake.null_partition``, ``lake.partition_name``;
-            ``lake.number_taken``: `is_new`, but the table has the number or a later one.
+            ``lake.schema``, ``lake.null_partition``, ``lake.partition_name``
         """
         # A file of items or users may bring a new column; `conform` refuses one in other tables.
         schema = "merge" if table in OPEN_ENDED else None
-        return self._write(
-            table, frame, txn, is_new=is_new, after=after, mode="append", schema_mode=schema
-        )
+        return self._write(table, frame, txn, after=after, mode="append", schema_mode=schema)
 
     def replace(
         self,
@@ -187,7 +181,6 @@ class Lake:
         frame: pl.DataFrame,
         *,
         txn: tuple[str, int] | None = None,
-        is_new: bool = False,
     ) -> int:
         """Replace all rows of a table.
 
@@ -195,7 +188,7 @@ class Lake:
         ----------
         table
             Name of the table.
-        frame, txn, is_new
+        frame, txn
             As in `append`.
 
         Returns
@@ -203,9 +196,7 @@ class Lake:
         int
             Version with the rows.
         """
-        return self._write(
-            table, frame, txn, is_new=is_new, mode="overwrite", schema_mode="overwrite"
-        )
+        return self._write(table, frame, txn, mode="overwrite", schema_mode="overwrite")
 
     def replace_where(self, table: str, frame: pl.DataFrame, value: str) -> int:
         """Replace the rows of one partition. A repetition leaves the same rows.
@@ -408,14 +399,6 @@ class Lake:
         CommitIntegrity(self.root, table).check_log(handle.version())
         return handle
 
-    def _refuse_taken(self, table: str, number: int) -> NoReturn:
-        raise LakeError(
-            "lake.number_taken",
-            f"lake table {table}: an earlier ingest has committed number {number} already, which "
-            "the table batches does not have: the folders of the lake are of different instants; "
-            "restore the folder lake as a whole from one backup",
-        )
-
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
         """List the data files of a version, relative to the table."""
         with lake_errors(table):
@@ -454,7 +437,6 @@ class Lake:
         frame: pl.DataFrame,
         txn: tuple[str, int] | None,
         *,
-        is_new: bool = False,
         after: int | None = None,
         **how: Any,
     ) -> int:
@@ -477,8 +459,6 @@ class Lake:
             last = None if txn is None else handle.transaction_version(txn[0])
             # delta-rs does not reject a number that was committed before.
             if txn is not None and last is not None and txn[1] <= last:
-                if is_new:
-                    self._refuse_taken(table, txn[1])
                 return now
         partition = PARTITIONS.get(table)
         if partition is not None:

@@ -201,3 +201,26 @@ def test_measurements_are_kept_and_checked_but_name_no_output(tmp_path):
     (slow.folder / "train/als/cost.json").write_text('{"seconds": 0.1}')
     with raises("run.checksum"):
         slow.read(Cost, "train/als")
+
+
+def test_every_flipped_byte_of_a_manifest_is_an_error(tmp_path):
+    """Rows, sizes and names of files have no other checksum."""
+    run = Runs(tmp_path).open("r1")
+    with run.draft("train/als") as draft:
+        draft.bytes("a", b"1")
+        draft.bytes("seconds", b"2", volatile=True)
+        draft.rows = 7
+    path = run.folder / "train" / "als" / "manifest.json"
+    whole, manifest = path.read_bytes(), run.manifest("train/als")
+    assert manifest["rows"] == 7
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        try:
+            assert run.manifest("train/als") == manifest  # a space became another blank
+        except StorageError as error:
+            assert error.id == "run.manifest_damaged"
+    path.write_bytes(b"[]")
+    with raises("run.manifest_damaged"):
+        run.ref("train/als")

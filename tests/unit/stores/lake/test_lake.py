@@ -1,4 +1,5 @@
 import fcntl
+import os
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.errors import ConcurrencyError
+from pipeline.stores import disk
+from pipeline.stores.disk import sha256
 from pipeline.stores.lake import SCHEMAS, Lake
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from tests.raising import raises
@@ -480,3 +483,81 @@ def test_a_killed_process_leaves_no_lock(lake):
         process.wait()
     with lake.lock("ingest"):
         pass
+
+
+def flip(path: Path, place: int | None = None) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 if place is None else place] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_read_compares_the_files_of_its_partitions_and_no_others(lake):
+    for day in range(3):
+        lake.append("events", events(f"e{day}", day=day))
+    [damaged] = [path for path in data_of(lake, "events") if "2024-03-02" in str(path)]
+    flip(damaged)
+    with raises("lake.file_altered"):
+        lake.read("events")
+    with raises("lake.file_altered"):
+        lake.read("events", columns=[c.EVENT_ID], where=pl.col(c.EVENT_ID) == "e0")
+    days = pl.col(c.EVENT_DAY)
+    with raises("lake.file_altered"):
+        lake.read("events", partitions=days <= START.date() + timedelta(days=1))
+    others = lake.read("events", partitions=days != START.date() + timedelta(days=1))
+    assert ids(others) == ["e0", "e2"]
+    assert lake.read("events", partitions=days > START.date() + timedelta(days=9)).is_empty()
+
+
+def test_partitions_by_name_are_selected(lake):
+    lake.append("recommendations", pl.concat([lists("p1", "a"), lists("p2", "b", "c")]))
+    wanted = pl.col(c.PUBLICATION_ID).is_in(["p2", "p9"])
+    assert lake.read("recommendations", partitions=wanted)[c.ITEM_ID].to_list() == ["b", "c"]
+
+
+def test_a_file_is_read_for_its_checksum_once_until_it_changes(lake, monkeypatch):
+    for day in range(3):
+        lake.append("events", events(f"e{day}", day=day))
+    copy = Lake(lake.root.with_name("a copy"))
+    shutil.copytree(lake.root, copy.root)
+    hashed: list[Path] = []
+    monkeypatch.setattr(disk, "sha256", lambda path: hashed.append(path) or sha256(path))
+    copy.check_tail()
+    copy.read("events")
+    assert len(hashed) == len(set(hashed)) == 3 + 3  # data and log
+    Lake(copy.root).read("events")
+    assert len(hashed) == 6
+    os.utime(hashed[-1])
+    copy.read("events")
+    assert hashed[6:] == [hashed[5]]
+
+
+def test_a_damaged_line_of_checksums_is_named(lake):
+    for day in range(4):
+        lake.append("events", events(f"e{day}", day=day))
+    sums = lake.root / "_sums" / "events.jsonl"
+    whole = sums.read_bytes()
+    second = whole.index(b"\n") + 1
+    for place in (0, second, second - 1, whole.index(b'"version": 1') + 11):
+        flip(sums, place)
+        for read in (lake.check_tail, lambda: lake.read("events")):
+            with raises("lake.checksums_damaged"):
+                read()
+        with raises("lake.checksums_damaged"):
+            lake.append("events", events("e9"))
+        sums.write_bytes(whole)
+    assert lake.read("events").height == 4
+
+
+def test_a_cut_line_of_checksums_is_replaced(lake):
+    for day in range(2):
+        lake.append("events", events(f"e{day}", day=day))
+    sums = lake.root / "_sums" / "events.jsonl"
+    whole = sums.read_bytes()
+    last = whole.index(b"\n") + 1
+    # Of a line that spans two blocks of the disk, a power cut may leave the second one only.
+    for left in (whole[:-30], whole[:last] + bytes(40) + whole[last + 40 :]):
+        sums.write_bytes(left)
+        lake.check_tail()
+        assert lake.read("events").height == 2
+        lake.open_for_writing("events")
+        assert sums.read_bytes() == whole

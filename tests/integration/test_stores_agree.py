@@ -1,0 +1,265 @@
+"""A store that is older than another one is named before anything is written, with exit code 6.
+
+Each test replaces a store of a workspace (two nights, then a pass with a patch) by an older copy,
+an empty one or none, as a restored backup, a torn copy or a mistake would.
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import format_instant
+from pipeline.steps.doctor import examine
+from pipeline.steps.feedback.decisions import recover_ledger
+from pipeline.stores.batches import Batch, Batches
+from pipeline.stores.ledger import Ledger
+from pipeline.workspace.workspace import Workspace
+from tests.commands import outcome
+from tests.raising import raises
+from tests.worlds import NIGHTS, START
+
+AT = format_instant(NIGHTS[2])
+FEEDBACK = ("feedback", "--at", AT)
+NIGHTLY = ("nightly", "--as-of", AT)
+ONE, ALL = ("lists", "u1"), ("lists", "--all")
+
+
+@pytest.fixture
+def home(third_landed, tmp_path):
+    return Path(shutil.copytree(third_landed, tmp_path / "home"))
+
+
+def older(two_nights, home: Path, *names: str) -> None:
+    """Replace folders and files of the workspace by those before its last pass."""
+    for name in names:
+        source, target = two_nights[0] / name, home / name
+        if source.is_dir():
+            shutil.rmtree(target)
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+
+
+def land(home: Path, name: str, *users: str) -> Path:
+    """Land one new event for each user, of the last day."""
+    rows = [f"{name}-{user},{user},i1,1,2024-04-08T08:00:00Z" for user in users]
+    path = home / "landing" / "events" / f"{name}.csv"
+    path.write_text("\n".join(["event_id,user_id,item_id,value,timestamp", *rows, ""]))
+    os.utime(path, (START.timestamp(),) * 2)
+    return path
+
+
+def failed_checks(home: Path) -> dict[str, str]:
+    names = {"lake", "vault", "ledger", "agreement"}
+    return {x.name: x.sentence for x in examine(home) if not x.ok and x.name in names}
+
+
+def rows(home: Path, table: str) -> pl.DataFrame:
+    return Workspace.open(home).lake.read(table)
+
+
+def test_the_stores_of_a_sound_workspace_agree(home):
+    assert failed_checks(home) == {}
+    land(home, "new", "u1", "nobody-yet")
+    assert outcome(home, *FEEDBACK).code == 0
+    assert failed_checks(home) == {}
+
+
+# --- tables of the lake --------------------------------------------------------------------------
+
+
+def test_batches_that_are_behind_a_table_stop_a_pass(home, two_nights):
+    """Their numbers would be given out again, and the lake would take new rows for written ones."""
+    older(two_nights, home, "lake/batches", "lake/_sums")
+    events, landed = rows(home, "events").height, land(home, "new", "u1", "u2")
+    assert outcome(home, *FEEDBACK)[:2] == (6, "lake.batches_behind")
+    assert outcome(home, *NIGHTLY)[:2] == (6, "lake.batches_behind")
+    assert outcome(home, "gc")[:2] == (6, "lake.batches_behind")
+    assert "batches" in failed_checks(home)["agreement"]
+    assert landed.exists()
+    assert rows(home, "events").height == events
+
+
+def test_a_table_that_is_behind_batches_stops_a_pass(home, two_nights):
+    older(two_nights, home, "lake/events", "lake/_sums/events.jsonl")
+    assert outcome(home, *FEEDBACK)[:2] == (6, "lake.table_behind")
+    assert outcome(home, *NIGHTLY)[:2] == (6, "lake.table_behind")
+    assert "events" in failed_checks(home)["agreement"]
+
+
+def test_a_number_that_a_table_has_already_is_not_given_out(home, two_nights):
+    """The check at the start of a pass would find it, too."""
+    older(two_nights, home, "lake/batches", "lake/_sums")
+    lake = Workspace.open(home).lake
+    batch = Batch("b" * 64, "events", "shop", "f", 1, 1, 0, 0, 0, 0, 0, NIGHTS[2])
+    events = lake.read("events")
+    with raises("lake.number_taken"):
+        Batches(lake).commit([batch], events.head(1), lake.empty("quarantine"))
+    assert lake.read("events").height == events.height
+    assert "b" * 64 not in lake.read("batches")[c.BATCH_ID]
+
+
+def test_a_catalogue_that_a_second_file_sets_back_has_its_number(home):
+    """Otherwise the table would look older than `batches`."""
+    for name, title in (("items-1", "another title"), ("items-2", "Item 1")):
+        path = home / "landing" / "items" / f"{name}.csv"
+        path.write_text(f"item_id,title\ni1,{title}\n")
+        os.utime(path, (START.timestamp(),) * 2)
+    assert outcome(home, *FEEDBACK).code == 0
+    assert failed_checks(home) == {}
+
+
+def test_a_lake_that_is_gone_is_not_an_empty_one(home):
+    shutil.rmtree(home / "lake")
+    land(home, "new", "u1")
+    for command in (FEEDBACK, NIGHTLY, ("history",), ("policy", "--at", AT)):
+        assert outcome(home, *command)[:2] == (6, "lake.lost")
+
+
+def test_publications_that_are_behind_the_ledger_stop_a_pass(home, two_nights):
+    older(two_nights, home, "lake/publications", "lake/_sums/publications.jsonl")
+    for command in (FEEDBACK, NIGHTLY, ("history",)):
+        assert outcome(home, *command)[:2] == (6, "lake.publications_behind")
+    assert "publications" in failed_checks(home)["ledger"]
+
+
+# --- the vault -----------------------------------------------------------------------------------
+
+
+def test_a_vault_of_an_older_backup_gives_no_user_a_second_pseudonym(home):
+    users = [f"new-{n}" for n in range(5)]
+    vault = (home / "vault.db").read_bytes()
+    land(home, "first", *users)
+    assert outcome(home, *FEEDBACK).code == 0
+    before = rows(home, "events")[c.USER_ID].n_unique()
+    (home / "vault.db").write_bytes(vault)
+    landed = land(home, "second", *users)
+    for command in (FEEDBACK, NIGHTLY, ONE, ALL):
+        assert outcome(home, *command)[:2] == (6, "vault.behind")
+    assert "5 users of the lake are missing" in failed_checks(home)["vault"]
+    assert landed.exists()
+    assert rows(home, "events")[c.USER_ID].n_unique() == before
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_lost_vault_is_named_and_no_command_makes_another_one(home, left):
+    (home / "vault.db").unlink()
+    if left is not None:
+        (home / "vault.db").write_bytes(left)
+    land(home, "new", "u1")
+    for command in (ONE, ALL, FEEDBACK, ("fold-in", "--at", AT), NIGHTLY):
+        assert outcome(home, *command)[:2] == (6, "vault.behind")
+        assert ((home / "vault.db").read_bytes() if (home / "vault.db").exists() else None) == left
+    assert set(failed_checks(home)) == {"vault", "agreement"}
+
+
+def test_a_pseudonym_without_a_row_in_the_vault_is_not_shown(home):
+    """Another vault may have as many users."""
+    users = rows(home, "events")[c.USER_ID].unique().to_list()
+    other = Workspace.init(home.parent / "other")
+    shutil.copy(home / "secrets" / "vault.key", other.home / "secrets" / "vault.key")
+    other.create_vault()
+    other.vault.pseudonyms([f"u{n}" for n in range(len(users))])
+    shutil.copy(other.home / "vault.db", home / "vault.db")
+    assert outcome(home, *ALL)[:2] == (6, "vault.pseudonym_missing")
+
+
+def test_a_flipped_bit_of_a_lookup_hash_ends_the_night(home):
+    """The user would count as a new one."""
+    ws = Workspace.open(home)
+    [key] = ws.vault._keys(["u1"]).values()
+    data = bytearray((home / "vault.db").read_bytes())
+    data[data.index(key) + 30] ^= 1
+    (home / "vault.db").write_bytes(data)
+    assert outcome(home, *NIGHTLY)[:2] == (6, "vault.damaged")
+    assert "damaged" in failed_checks(home)["vault"]
+
+
+# --- the ledger ----------------------------------------------------------------------------------
+
+
+def test_a_publication_holds_the_head_of_the_ledger_before_it(home):
+    entries = Ledger(home / "ledger.jsonl").entries()
+    for row in rows(home, "publications").iter_rows(named=True):
+        before = entries[row[c.LEDGER_LINES] - 1]
+        assert before["sha256"] == row[c.LEDGER_SUM]
+        after = entries[row[c.LEDGER_LINES] :]
+        assert any(entry.get("publication_id") == row[c.PUBLICATION_ID] for entry in after)
+
+
+@pytest.mark.parametrize("left", ["three lines", "no line", "no file"])
+def test_a_ledger_that_lost_lines_before_the_last_publication_is_named(home, left):
+    path = home / "ledger.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3]) if left == "three lines" else b"")
+    if left == "no file":
+        path.unlink()
+    before = path.read_bytes() if path.exists() else None
+    land(home, "new", "u1")
+    commands = (FEEDBACK, ("fold-in", "--at", AT), ("policy", "--at", AT), NIGHTLY, ("history",))
+    for command in (*commands, ("history", "--quality"), ("compare", "1", "2")):
+        assert outcome(home, *command)[:2] == (6, "ledger.behind")
+    assert set(failed_checks(home)) == {"ledger", "agreement"}
+    assert outcome(home, *ONE).code == 0
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+@pytest.mark.parametrize("cut", ["whole line", "half a line"])
+def test_a_publication_that_is_missing_at_the_end_is_appended_again(home, cut):
+    path = home / "ledger.jsonl"
+    whole = path.read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    assert json.loads(last)["type"] == "patch"
+    path.write_bytes(whole[: len(whole) - (len(last) if cut == "whole line" else len(last) // 2)])
+    assert outcome(home, "fold-in", "--at", AT).code == 0
+    assert path.read_bytes() == whole
+
+
+def test_a_decision_that_a_crash_kept_from_the_ledger_is_appended(third_decided, tmp_path):
+    original, run_id, _ = third_decided
+    home = Path(shutil.copytree(original, tmp_path / "home"))
+    whole = (home / "ledger.jsonl").read_bytes()
+    last = whole.splitlines(keepends=True)[-1]
+    assert json.loads(last)["key"] == f"decision:{run_id}"
+    (home / "ledger.jsonl").write_bytes(whole.removesuffix(last))
+    for _ in range(2):
+        recover_ledger(Workspace.open(home))
+        assert (home / "ledger.jsonl").read_bytes() == whole
+
+
+def test_the_ledger_of_another_workspace_is_named(home):
+    lines = len(Ledger(home / "ledger.jsonl").entries())
+    (home / "ledger.jsonl").unlink()
+    other = Ledger(home / "ledger.jsonl")
+    for number in range(lines):
+        other.append(f"key-{number}", "anchor", {})
+    for command in (FEEDBACK, NIGHTLY, ("history",)):
+        assert outcome(home, *command)[:2] == (6, "ledger.other")
+
+
+@pytest.mark.parametrize("damage", ["a flipped byte", "no UTF-8", "no previous", "a folder"])
+def test_a_damaged_ledger_is_one_sentence(home, damage):
+    path = home / "ledger.jsonl"
+    data = bytearray(path.read_bytes())
+    if damage == "a flipped byte":
+        data[50] ^= 1
+    elif damage == "no UTF-8":
+        data[50] = 0xFF
+    elif damage == "no previous":
+        entry = json.loads(data.splitlines()[0])
+        del entry["previous"]
+        data = bytearray(json.dumps(entry).encode() + b"\n")
+    path.write_bytes(data)
+    if damage == "a folder":
+        path.unlink()
+        path.mkdir()
+    for command in (FEEDBACK, NIGHTLY, ("history",)):
+        code, error, _ = outcome(home, *command)
+        assert code == 6
+        assert error in ("ledger.chain_broken", "ledger.damaged", "storage.cannot_read")
+    assert outcome(home, *ALL).code == 0
