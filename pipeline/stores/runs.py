@@ -294,9 +294,7 @@ class Run:
                 failpoint("manifest")
                 lasting = {"step": step, "rows": draft.rows, "files": draft.files}
                 manifest = {**lasting, "volatile": sorted(draft.volatile)}
-                # Its own checksum: rows and steps that the ledger does not name have no other.
-                total = hashlib.sha256(_manifest_bytes(manifest)).hexdigest()
-                draft.bytes(MANIFEST, _manifest_bytes({**manifest, "sha256": total}))
+                draft.bytes(MANIFEST, summed_manifest(manifest))
                 sync(work)
                 # Still without a manifest, so it is not a commit; rename needs an empty target.
                 if final.exists():
@@ -486,6 +484,13 @@ class Runs:
         """Return the runs whose id starts with `prefix`, sorted by id."""
         names = sorted(path.name for path in self.root.glob(f"{prefix}*"))
         return tuple(Run(self.root, name) for name in names if not name.startswith("."))
+
+
+def summed_manifest(manifest: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a manifest with its own checksum, as its last check on reading."""
+    # Rows, and the files of steps that the ledger does not name, have no other checksum.
+    total = hashlib.sha256(_manifest_bytes(manifest)).hexdigest()
+    return _manifest_bytes({**manifest, "sha256": total})
 
 
 def _manifest_bytes(manifest: Mapping[str, Any]) -> bytes:

@@ -36,6 +36,7 @@ from pipeline.workspace.run_files import read_history, read_scorer, read_split
 from pipeline.workspace.versions import find, runs_by_version
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
+from tests.tampered import replace_file
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
 ALS = CONFIG[: CONFIG.index("[recipes.mad]")]
@@ -75,15 +76,6 @@ def nightjar(*arguments, home, **environment):
     return CompletedProcess(command, ended.value.code, out.getvalue(), err.getvalue())
 
 
-def rewrite(run, step, name, data):
-    """Put other bytes in the place of a committed file, its sum included."""
-    folder = run.folder / step
-    (folder / name).write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][name] |= {"sha256": sha256(data).hexdigest(), "bytes": len(data)}
-    (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, indent=1))
-
-
 def tamper(run, array):
     """Change one number of the refit's scorer by the smallest possible step."""
     arrays = run.arrays("refit", "scorer")
@@ -91,13 +83,13 @@ def tamper(run, array):
     arrays[array].flat[0] = np.nextafter(arrays[array].flat[0], np.float32(9))
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    rewrite(run, "refit", "scorer.npz", buffer.getvalue())
+    replace_file(run, "refit", "scorer.npz", buffer.getvalue())
 
 
 def forget(run, **facts):
     """Change the provenance that a run recorded."""
     snapshot = run.read(SnapshotFile).model_copy(update=facts)
-    rewrite(run, "snapshot", "snapshot.json", snapshot.to_bytes())
+    replace_file(run, "snapshot", "snapshot.json", snapshot.to_bytes())
 
 
 def files(home):
@@ -296,7 +288,7 @@ def test_versions_that_cannot_be_paired_have_a_reason(copy):
     split = run.read(SplitFile)
     holdout = Interval(datetime(2024, 1, 15, 9, tzinfo=UTC), split.holdout.end)
     earlier = split.model_copy(update={"holdout": holdout})
-    rewrite(run, "features", "split.json", earlier.to_bytes())
+    replace_file(run, "features", "split.json", earlier.to_bytes())
     page = compare(copy, 1, 2).page
     (comparison,) = page.paired_comparisons
     assert comparison.rows == () and comparison.about.startswith("No paired comparison: ")

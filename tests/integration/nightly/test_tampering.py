@@ -1,6 +1,5 @@
 """Files of a run that were changed between its steps, with a new manifest."""
 
-import hashlib
 import io
 import json
 
@@ -19,6 +18,7 @@ from pipeline.stores.ledger import Ledger
 from pipeline.workspace.artifacts import ColdCheckFile
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
+from tests.tampered import replace_file
 from tests.worlds import NIGHTS, copy_of
 
 
@@ -37,23 +37,13 @@ def unpublished(third_lists, tmp_path):
     return Workspace.open(copy_of(third_lists[0], tmp_path / "home")), third_lists[1]
 
 
-def redo(run, step, name, data):
-    """Replace a file of a step, and its size and checksum in the manifest."""
-    folder = run.folder / step
-    manifest = json.loads((folder / "manifest.json").read_bytes())
-    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (folder / name).write_bytes(data)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    run.bytes(step, name)  # the run itself sees no change
-
-
 def reversed_factors(run):
     with np.load(run.folder / "refit" / "scorer.npz") as file:
         arrays = dict(file)
     arrays["item_factors"] = arrays["item_factors"][::-1].copy()
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    redo(run, "refit", "scorer.npz", buffer.getvalue())
+    replace_file(run, "refit", "scorer.npz", buffer.getvalue())
 
 
 def another_item(run):
@@ -62,19 +52,19 @@ def another_item(run):
     )
     buffer = io.BytesIO()
     lists.write_parquet(buffer)
-    redo(run, "recommend", "lists.parquet", buffer.getvalue())
+    replace_file(run, "recommend", "lists.parquet", buffer.getvalue())
 
 
 def another_recipe(run):
     decision = json.loads(run.bytes("gate", "decision.json"))
     decision["recipe"] = "popularity"
-    redo(run, "gate", "decision.json", json.dumps(decision).encode())
+    replace_file(run, "gate", "decision.json", json.dumps(decision).encode())
 
 
 def another_check(run):
     check = run.read(ColdCheckFile)
     changed = check.model_copy(update={"canaries": check.canaries + 1})
-    redo(run, "cold_check", f"{ColdCheckFile.FILE}.json", changed.to_bytes())
+    replace_file(run, "cold_check", f"{ColdCheckFile.FILE}.json", changed.to_bytes())
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_users_are_counted_without_the_key(vault):
     assert count_users(vault.path) == len(vault) == 2
 
 
-def test_a_flipped_bit_of_a_lookup_hash_is_found(vault):
+def test_a_flipped_bit_of_a_lookup_hash_is_an_error(vault):
     """The user would be a new one, and would get a second pseudonym."""
     vault.pseudonyms([f"user-{n}" for n in range(20)])
     [key] = vault._keys(["user-7"]).values()
