@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.reporting.page_files import write_atomically
+from pipeline.stores.disk import sync_tree
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Runs
 from pipeline.workspace.child_process import Child
@@ -70,3 +72,21 @@ def test_steps_and_ledger_lines_are_forced_to_the_disk(tmp_path, synced):
     synced.clear()
     Ledger(tmp_path / "ledger.jsonl").append("k", "t", {})
     assert synced == [tmp_path / "ledger.jsonl"]
+
+
+def test_a_page_is_forced_to_the_disk_before_and_after_its_renaming(tmp_path, synced):
+    write_atomically(tmp_path / "page.html", b"<html>")
+    assert [path.name for path in synced] == [f".page.html.{os.getpid()}", tmp_path.name]
+    assert (tmp_path / "page.html").read_bytes() == b"<html>"
+
+
+def test_a_folder_and_all_in_it_and_above_it_are_forced_to_the_disk(tmp_path, synced):
+    folder = tmp_path / "top" / "a" / "b"
+    (folder / "c").mkdir(parents=True)
+    (folder / "c" / "file").write_bytes(b"1")
+    sync_tree(folder, tmp_path / "top")
+    names = ["c/file", "c", ".", "..", "../.."]
+    assert set(synced) == {(folder / name).resolve() for name in names}
+    synced.clear()
+    sync_tree(tmp_path / "missing", tmp_path)
+    assert synced == []

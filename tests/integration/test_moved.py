@@ -109,7 +109,7 @@ def test_a_file_that_is_not_a_database_of_mlflow_is_reported(tmp_path):
     (tmp_path / "empty.db").touch()
     relocate_artifact_uris(tmp_path / "empty.db")
     (tmp_path / "text.db").write_text("no database" * 200)
-    with raises("registry.database_unusable"):
+    with raises("registry.database_damaged"):
         relocate_artifact_uris(tmp_path / "text.db")
 
 

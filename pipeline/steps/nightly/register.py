@@ -49,6 +49,8 @@ def register(night: Night, progress: Progress) -> str:
     # at once would create them twice.
     with night.ws.lake.lock("register"):
         mirror = Mirror.of(night.ws)
+        for run in mirror.runs:
+            draw_lost_page(run)
         # First, because MLflow numbers versions in the order in which they are created.
         mirror.copy(mirror.lost(), progress)
         mirrored = mirror.copy_night(night)
@@ -108,8 +110,8 @@ class Mirror:
     def deleted(self, run: Run) -> bool:
         """Return whether a user has deleted the version of a run in MLflow.
 
-        MLflow does not tell a deleted version from a lost one, but only a deleted one has later
-        versions behind it.
+        MLflow shows neither deleted nor lost versions. Lost ones are copied again before a later
+        version is created, so one that is missing although it has later ones was deleted.
         """
         number = self.numbers.get(run.run_id)
         absent = run.run_id not in self.shown.values()
@@ -162,7 +164,6 @@ class Mirror:
         RegistryError
             `registry.checksum`, `registry.file_missing`: also the files written again differ.
         """
-        draw_lost_page(night.run)
         number = self.numbers.get(night.run_id)
         taken = frozenset(self.known) - {number}
         deleted = self.deleted(night.run)

@@ -136,7 +136,7 @@ def connect(uri: str) -> MlflowClient:
         ``registry.database_damaged``, ``registry.database_newer``
     """
     file = sqlite_path(uri)
-    # MLflow would create a missing file, without a word.
+    # MLflow would create a missing file, and not name it.
     if file is not None and not _probe_file(file):
         raise RegistryError(
             "registry.database_missing",
@@ -187,7 +187,7 @@ def registry_errors(uri: str) -> Iterator[None]:
     Raises
     ------
     RegistryError
-        ``registry.failed``; ``registry.database_damaged`` if SQLite says so
+        ``registry.failed``; ``registry.database_damaged`` if SQLite cannot read the file
     """
     os.environ.update(_ALWAYS)
     for name, value in _UNLESS_SET.items():

@@ -132,7 +132,17 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
 
 
 def mirror_all(ws: Workspace, *, progress: Progress = silent) -> int:
-    """Write all studies that have files to MLflow, and return their number."""
+    """Write all studies that have files to MLflow.
+
+    Parameters
+    ----------
+    progress
+        Receives short texts.
+
+    Returns
+    -------
+    Their number.
+    """
     # In the order of their names, which begin with the as-of.
     studies = sorted(path.parent.name for path in (ws.home / FOLDER).glob(f"*/{_FILE}"))
     for study_id in studies:
