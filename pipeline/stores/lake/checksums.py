@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 from typing import Final
@@ -40,12 +40,15 @@ class SummedFiles:
     sums
         SHA-256 in hex by file, over all lines.
     size
-        Length of the complete lines in bytes; later bytes are a line that a crash cut.
+        Length of the complete lines in bytes.
+    cut
+        True if more bytes follow: a line that a crash cut.
     """
 
-    lines: tuple[Line, ...]
-    sums: Mapping[str, str]
-    size: int
+    lines: tuple[Line, ...] = ()
+    sums: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
+    cut: bool = False
 
     @property
     def acknowledged(self) -> int:
@@ -53,7 +56,6 @@ class SummedFiles:
         return self.lines[-1].version if self.lines else -1
 
 
-_NONE: Final = SummedFiles((), {}, 0)
 # Each read of a table needs its lines, and a process reads a table many times between two commits.
 _PARSED: Final[dict[Path, tuple[FileState, SummedFiles]]] = {}
 
@@ -66,15 +68,21 @@ class Checksums:
 
     def append(self, line: Line) -> None:
         """Append a line and force it to the disk."""
-        end = self.read().size
+        before, data = self.read(), line.bytes()
         self._path.parent.mkdir(exist_ok=True)
         is_new = not self._path.exists()
         with self._path.open("ab") as stream:
-            # The rest of a cut line would make this one unreadable, too.
-            stream.truncate(end)
-            write_synced(stream, line.bytes())
+            if before.cut:
+                # The rest of a cut line would make this one unreadable, too.
+                stream.truncate(before.size)
+            write_synced(stream, data)
         if is_new:
             sync(self._path.parent, self._path.parent.parent)
+        state = file_state(self._path)
+        if state[-1] == before.size + len(data):
+            # Not parsed again: the file has one line per commit.
+            lines, sums = (*before.lines, line), {**before.sums, **line.files}
+            _PARSED[self._path] = state, SummedFiles(lines, sums, state[-1])
 
     def read(self) -> SummedFiles:
         """Return all lines.
@@ -85,7 +93,7 @@ class Checksums:
             ``lake.checksums_not_a_file``, ``lake.checksums_damaged``
         """
         if not self._path.exists():
-            return _NONE
+            return SummedFiles()
         if not self._path.is_file():
             raise LakeError(
                 "lake.checksums_not_a_file",
@@ -150,7 +158,8 @@ class Checksums:
                 )
             complete.append(line)
         sums = {file: total for line in complete for file, total in line.files.items()}
-        return SummedFiles(tuple(complete), sums, sum(len(t) + 1 for t in texts[: len(complete)]))
+        size = sum(len(text) + 1 for text in texts[: len(complete)])
+        return SummedFiles(tuple(complete), sums, size, cut=size < len(data))
 
 
 def _parsed(text: bytes) -> Line | None:

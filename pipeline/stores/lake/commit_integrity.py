@@ -355,7 +355,11 @@ class CommitIntegrity:
     def _added(self, version: int) -> dict[str, int]:
         """Return the data files of a commit, relative to the table, with their sizes."""
         added = [action["add"] for action in self._actions(version) if "add" in action]
-        return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
+        try:
+            return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
+        except (LookupError, TypeError, ValueError):
+            name = _commit(version)
+            self._fail("lake.log_cut", f"the log of version {version} is damaged ({name})")
 
     def _way_back(self, file: str) -> str:
         """Return the next step for a lost or altered file."""

@@ -237,6 +237,7 @@ def publish(ws: Workspace, run_id: str) -> None:
         c.RUN_ID: run_id,
         c.LIVE_FROM: days(known - 400),
         c.AS_OF: days(known - 400),
+        c.LEDGER_LINES: 0,
     }
     ws.lake.append("publications", pl.DataFrame([row], schema=c.PUBLICATIONS))
     rows = [(f"p-{run_id}", "u", 1, "bread", 0.5, "model", 1.0, "x")]
@@ -408,6 +409,8 @@ def test_after_two_thousand_small_commits_reads_are_quick_and_files_few(tmp_path
         commit(ws.lake, number)
         if number in (3, 99, 100, 777, 1500):
             night(ws, f"night-{number}")
+    done = {c.SEQ: 2000, c.STATUS: "done", c.TABLE: "events", c.ACCEPTED: 400}
+    ws.lake.append("batches", pl.DataFrame([done], schema=c.BATCHES))
     was = {version: ids(ws.lake, version) for version in (3, 99, 100, 777, 1500)}
     whole = Lake(tmp_path / "whole")
     whole.append("events", ws.lake.read("events"))
