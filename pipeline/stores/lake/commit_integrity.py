@@ -358,7 +358,7 @@ class CommitIntegrity:
         try:
             return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
         except (LookupError, TypeError, ValueError):
-            name = _commit(version)
+            name = commit_name(version)
             self._fail("lake.log_cut", f"the log of version {version} is damaged ({name})")
 
     def _way_back(self, file: str) -> str:
