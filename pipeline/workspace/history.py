@@ -83,6 +83,14 @@ class LedgerHistory:
         """Return the publications of runs with an earlier as-of, oldest generation first."""
         return tuple(entry for entry in self.publications if entry.as_of < before)
 
+    def reference_runs(self, before: datetime) -> tuple[Champion, ...]:
+        """Return the accepted runs that tonight's fit may be compared with, oldest first."""
+        # A user who accepts a run declares its data healthy: earlier ones no longer count.
+        by_hand = [entry.as_of for entry in self.overrides.values() if entry.as_of < before]
+        since = max(by_hand, default=None)
+        accepted = self.accepted(before)
+        return tuple(entry for entry in accepted if since is None or entry.as_of >= since)
+
     def champion(self, before: datetime) -> Champion | None:
         """Return the champion that a run of this as-of finds."""
         return next(reversed(self.accepted(before)), None)

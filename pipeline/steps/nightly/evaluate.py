@@ -122,7 +122,7 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
     if night.champion_name is None or night.champion_name not in trained(night):
         return References()
     runs, cutoff = night.ws.runs, holdout.split.cutoff
-    accepted = night.history.accepted(night.as_of)
+    accepted = night.history.reference_runs(night.as_of)
 
     def precedes(champion: Champion) -> bool:
         """Return True if the training window of that run ends before this holdout starts."""

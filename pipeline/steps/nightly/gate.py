@@ -136,9 +136,11 @@ def _evidence(night: Night) -> Evidence:
     expected = tuple(
         name for name in night.recipes if name in names or run.committed(train_step(name)) is None
     )
+    split = run.read(SplitFile)
     return Evidence(
         k=night.config.recommend.length,
-        holdout=run.read(SplitFile).holdout,
+        task=split.task,
+        holdout=split.holdout,
         judged=judged(night),
         expected=expected,
         champion=night.champion_name,
@@ -176,7 +178,11 @@ def gate_history_of(night: Night) -> GateHistory:
     published = {entry.run_id for entry in history.publications}
     # A decision that a user changed counts as changed.
     decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
-    past = build_gate_history(decisions, [entry.run_id in published for entry in entries])
+    past = build_gate_history(
+        decisions,
+        [entry.run_id in published for entry in entries],
+        [entry.run_id in history.overrides for entry in entries],
+    )
     anchors = {anchor.recipe_hash: anchor for anchor in past.anchors}
     for by_hand in history.anchors(night.as_of, key):
         recipe_hash = by_hand.anchor.recipe_hash
