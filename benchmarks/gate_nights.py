@@ -19,7 +19,7 @@ from benchmarks.gate_fits import BLEND, DAY, K, World, fits_of
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
-from pipeline.data.split import Split, SplitConfig, before, split
+from pipeline.data.split import PinnedTask, Split, SplitConfig, before, split
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.evaluate import evaluate, evaluate_stored
 from pipeline.evaluation.gate import (
@@ -218,7 +218,8 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
         as_of = shop.end - DAY * (NIGHTS - number)
         first = not accepted
         events = shop.events.filter(before(as_of))
-        part = split(events, as_of, SplitConfig(task="repeat"), first=first, holdout_days=days)
+        pinned = PinnedTask(holdout_days=days)
+        part = split(events, as_of, SplitConfig(task="repeat"), first=first, pinned=pinned)
         history = shop.history(part.cutoff)
         scorers = {name: recipe.train(history) for name, recipe in UNCHANGED.items()}
         evidence = Evidence(

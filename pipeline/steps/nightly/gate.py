@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.base import Progress, silent
+from pipeline.data.split import UNDERPOWERED
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import (
     Absent,
@@ -99,6 +100,7 @@ def _record(night: Night) -> None:
         sentence=decision.sentence,
         output_sha256=night.run.ref("gate").sha256,
         holdout_days=split.holdout_days,
+        judged=split.judged,
         selected_recipes={
             night.snapshot.recipes[name].hash: recipe for name, recipe in night.selected.items()
         },
@@ -152,9 +154,33 @@ def _evidence(night: Night) -> Evidence:
         ),
         last=_reference(night, references.last, "last"),
         month=_reference(night, references.month, "month"),
+        notes=_notes(night, split),
         skipped=() if references.skipped is None else (references.skipped,),
         past=gate_history_of(night),
     )
+
+
+def _notes(night: Night, split: SplitFile) -> tuple[str, ...]:
+    """Return the task that the first decision pins, and stronger kinds that could be the target."""
+    notes = []
+    if night.champion is None:
+        named = night.snapshot.config.split.target_kinds is not None
+        why = "as configured" if named else "the strongest kind by which enough users are evaluated"
+        if not named and UNDERPOWERED in split.flags:
+            why = "the strongest kind in the data"
+        present = night.config.ingest.kinds
+        weights = {k: w for k, w in night.config.features.weights.items() if k in present}
+        chosen = "selected" if night.config.features != night.snapshot.config.features else "set"
+        notes.append(
+            f"target {', '.join(split.target_kinds)}: {why}; lists for {split.task}; {chosen} "
+            f"weights {', '.join(f'{k} {w:g}' for k, w in weights.items())}"
+        )
+    notes += [
+        f"{kind} is stronger than the target {', '.join(split.target_kinds)} and has enough users "
+        f'on four holdouts; set split.target_kinds = ["{kind}"] to make it the target'
+        for kind in split.stronger_kinds
+    ]
+    return tuple(notes)
 
 
 def _reference(night: Night, run: ReferenceRun | None, label: str) -> Reference | None:
@@ -198,7 +224,7 @@ def gate_history_of(night: Night) -> GateHistory:
 
 
 def _comparison_key(night: Night) -> ComparisonKey:
-    return night.run.read(SplitFile).comparison_key(night.config.recommend.length)
+    return night.run.read(SplitFile).comparison_key(night.config)
 
 
 def _metrics(night: Night, decision: Decision) -> MetricsFile:

@@ -49,7 +49,7 @@ def past_runs(
         Of this run.
     """
     split = night.run.read(SplitFile)
-    key = split.comparison_key(night.config.recommend.length)
+    key = split.comparison_key(night.config)
     runs = [
         (entry.as_of, entry.run_id, entry.holdout_days, entry.decision)
         for entry in before
