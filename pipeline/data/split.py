@@ -338,7 +338,7 @@ def _target(
     first: _Holdouts | None = None
     for kind in present_kinds(rows, strength, rating_threshold):
         option = _holdouts(rows, as_of, usable, (kind,), task, rating_threshold)
-        if max(option.judged.values()) >= config.min_users:
+        if option.users >= config.min_users:
             return option
         first = first or option
     # No kind has enough users: the strongest one.
@@ -353,6 +353,8 @@ class _Holdouts:
     pairs: pl.DataFrame
     tasks: Mapping[int, Task]
     judged: Mapping[int, int]
+    users: int
+    """Users of the longest one with a target item, whether they had it before or not."""
 
 
 def _holdouts(
@@ -373,7 +375,9 @@ def _holdouts(
         # Inferred from events before the cutoff: the holdout must not choose its own task.
         tasks[days] = task or _inferred_task(repeat_share(rows, wanted, cutoff))
         judged[days] = targets_of(pairs, cutoff, tasks[days])[c.USER_ID].n_unique()
-    return _Holdouts(kinds, pairs, tasks, judged)
+    # The target is chosen before the task, so items that a user had before count as well.
+    anyone = targets_of(pairs, as_of - timedelta(days=usable[-1]), "repeat")
+    return _Holdouts(kinds, pairs, tasks, judged, anyone[c.USER_ID].n_unique())
 
 
 def _inferred_task(share: float | None) -> Task:
