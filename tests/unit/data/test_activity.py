@@ -58,13 +58,13 @@ def test_a_healthy_week_passes_with_a_ratio_near_one() -> None:
 
 
 @pytest.mark.parametrize("days", [7, 21])
-def test_half_of_the_items_silent_is_found_although_volume_may_stay(days: float) -> None:
+def test_half_of_the_items_silent_fails_although_volume_may_stay(days: float) -> None:
     check = judged(silent(c.ITEM_ID, days))["activity_items"]
     assert check.status is Status.FAILED
     assert "of source shop" in check.sentence
 
 
-def test_renamed_users_are_found() -> None:
+def test_renamed_users_fail() -> None:
     recent = pl.col(c.TIMESTAMP) >= AS_OF - DAY * 7
     renamed = pl.when(recent).then(pl.lit("x") + pl.col(c.USER_ID)).otherwise(pl.col(c.USER_ID))
     checks = judged(SHOP.with_columns(renamed.alias(c.USER_ID)))

@@ -2,7 +2,7 @@ from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import PinnedTask
 from pipeline.models.families import recipe_from
 from pipeline.workspace.history import references
-from pipeline.workspace.ledger import SelectedWeights, parse_entry
+from pipeline.workspace.ledger import OverrideEntry, SelectedWeights, parse_entry
 from tests.entries import (
     ALS,
     KEY,
@@ -160,3 +160,24 @@ def test_a_seed_sd_counts_for_ninety_days_and_the_same_task():
     assert past.seed_sds(NIGHT, "repeat", 20) == {"als": 0.002, "bpr": 0.3}
     assert history().seed_sds(NIGHT, None, 20) == {}
     assert past.last_calibration(days_before(10)).seed_sd == 0.002
+
+
+def test_an_accepted_run_starts_the_references_anew():
+    accepted_by_hand = decision(10, "block")
+    override = OverrideEntry(
+        key="override:r10",
+        as_of=accepted_by_hand.as_of,
+        run_id="r10",
+        kind="refresh",
+        recipe="als",
+        sentence="",
+        output_sha256="0" * 64,
+        decision=accepted_by_hand.decision,
+        by="Ada",
+        reason="so",
+    )
+    published = [publication(age, number) for number, age in enumerate((30, 12, 10, 5), start=1)]
+    past = history(*published, override)
+    assert [run.run_id for run in past.reference_runs(NIGHT)] == ["r10", "r5"]
+    # A run before it has the references that it had.
+    assert [run.run_id for run in past.reference_runs(days_before(10))] == ["r30", "r12"]
