@@ -164,12 +164,7 @@ def calibrate(
             np.mean([x.ndcg[b].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)])
         )
     weight = opening_weight(max(1, candidates))
-    needed = Needed(
-        threshold_of(config.alpha, weight),
-        config.min_lift,
-        config.not_one_week,
-        config.period_sd_of(task),
-    )
+    needed = _needed(config, weight, task)
     bound = config.alpha * weight
     holdouts = [block.holdout for block in blocks]
     tests = [test for pair in equal for test in pair]
@@ -205,6 +200,11 @@ def calibrate(
         better=tuple(replay(_counted(x, holdouts), needed) for x in better),
         **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
     )
+
+
+def _needed(config: GateConfig, weight: float, task: Task) -> Needed:
+    threshold, period_sd = threshold_of(config.alpha, weight), config.period_sd_of(task)
+    return Needed(threshold, config.min_lift, config.not_one_week, period_sd)
 
 
 def _tests(
