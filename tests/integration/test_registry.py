@@ -451,10 +451,11 @@ def test_a_registry_that_gives_a_number_again_is_an_error(
 ) -> None:
     from mlflow import MlflowClient
 
-    monkeypatch.setattr(MlflowClient, "delete_model_version", lambda *_: None)
-    version = client_of(uri_of(home)).get_model_version("nightjar", "1")
-    monkeypatch.setattr(MlflowClient, "create_model_version", lambda *_, **__: version)
     registry = Registry(uri_of(home), "stuck", "stuck")
+    registry.mirror_night(numbered(home, trained, "first"))
+    version = client_of(uri_of(home)).get_model_version("stuck", "1")
+    monkeypatch.setattr(MlflowClient, "delete_model_version", lambda *_: None)
+    monkeypatch.setattr(MlflowClient, "create_model_version", lambda *_, **__: version)
     with raises("registry.number_taken"):
         registry.mirror_night(numbered(home, trained, "stuck", taken=frozenset({1})))
 
