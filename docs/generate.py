@@ -32,7 +32,7 @@ from pipeline.workspace.config import Config
 
 # Functions that make an error of an id and a sentence: the class, and the full message.
 MAKERS = {
-    "_fail": (errors.LakeError, "lake table {table}: %s; restore the lake from a backup"),
+    "_fail": (errors.LakeError, "lake table {table}: %s; {next step}"),
     "refused": (errors.ConfigError, "%s"),
     "storage_errors": (errors.StorageError, "%s: {reason}; {next step}"),
 }

@@ -1,4 +1,4 @@
-"""Commands of operation: fault injection, and removal of old data."""
+"""Commands of operation: fault injection, removal of old data, and repairs."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.terminal import Console, Json, command, parse_past_instant
+from pipeline.cli.gate import By, Reason
+from pipeline.cli.terminal import Console, Json, command, instant, parse_past_instant
 
 app = typer.Typer()
+repair_app = typer.Typer(help="Restore damaged stores; docs/RECOVERY.md has the cases.")
+app.add_typer(repair_app, name="repair")
 
 
 @app.command()
@@ -17,7 +20,12 @@ def chaos(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     json: Json = False,
 ) -> None:
-    """Kill ingest, nightly run and publication repeatedly in a sandbox, and count the damage."""
+    """Kill ingest, nightly run and publication repeatedly in a sandbox, and count the damage.
+
+    Processes are killed at named places of the code, while the system goes on. Not covered: power
+    cuts (`make test-root` has them), bytes that change on the disk, stores of different ages, full
+    disks, deaths of child processes, clocks that are set back.
+    """
     from pipeline.testing.chaos.chaos import chaos
 
     console = Console(None, json)
@@ -48,3 +56,51 @@ def gc(
     ages_from = instant_of_ages(ws, given, by_hand=at is not None, far_ahead=yes)
     result = gc(ws, ages_from, progress=console.progress)
     console.show(result, result.text(), result.exit_code)
+
+
+@command(repair_app)
+def checkpoints(console: Console) -> None:
+    """Make damaged and lost checkpoints of the lake again from its log; no data change."""
+    from pipeline.steps.maintenance.repair_lake import repair_checkpoints
+
+    result = repair_checkpoints(console.workspace, progress=console.progress)
+    console.show(result, result.text())
+
+
+@command(repair_app)
+def batch(
+    console: Console,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Ids of batches (sha256 of their files); default: all that have lost events."
+        ),
+    ] = None,
+) -> None:
+    """Restore events that the lake has lost from the files in `archive/`."""
+    from pipeline.steps.maintenance.repair_batches import repair_batches
+
+    result = repair_batches(console.workspace, ids or (), progress=console.progress)
+    console.show(result, result.text())
+
+
+@command(repair_app)
+def sums(console: Console, by: By, reason: Reason) -> None:
+    """Accept the files of the lake whose checksums are lost, as they are now."""
+    from pipeline.steps.maintenance.repair_lake import repair_sums
+
+    result = repair_sums(
+        console.workspace, instant(None), by=by, reason=reason, progress=console.progress
+    )
+    console.show(result, result.text())
+
+
+@command(repair_app)
+def ledger(console: Console, by: By, reason: Reason) -> None:
+    """Write a damaged, cut or lost ledger again from the runs and the lake; keep the old file."""
+    from pipeline.steps.maintenance.repair_ledger import repair_ledger
+
+    result = repair_ledger(
+        console.workspace, instant(None), by=by, reason=reason, progress=console.progress
+    )
+    console.show(result, result.text())

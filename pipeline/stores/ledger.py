@@ -7,6 +7,7 @@ Guarantees:
 * Each line carries the SHA-256 of the previous one, so a changed or removed line is detected. Lines
   that are missing at the end are not: `publications` in the lake holds the `head` for that.
 * No line contains a user id.
+* A rewrite replaces all lines at once and keeps the old file beside the new one.
 """
 
 from __future__ import annotations
@@ -14,15 +15,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pipeline.errors import StorageError
-from pipeline.stores.disk import FileState, file_state, storage_errors, write_synced
+from pipeline.stores.disk import FileState, file_state, storage_errors, sync, write_synced
 from pipeline.stores.locks import LocksConfig, locked
 
 _START = "0" * 64
+_KEY: Final = re.compile(rb'"key": "([^"]+)"')
+
+
+@dataclass(frozen=True)
+class ReadableLines:
+    """Lines of a ledger that may be damaged.
+
+    Attributes
+    ----------
+    chained
+        Lines from the first one on that fit the chain of checksums.
+    later
+        Lines behind the first break of the chain that fit their own checksum.
+    damaged
+        Number of each other line, and its key if that can be read.
+    """
+
+    chained: tuple[dict[str, Any], ...]
+    later: tuple[dict[str, Any], ...]
+    damaged: Mapping[int, str | None]
 
 
 class Ledger:
@@ -67,14 +91,14 @@ class Ledger:
             except (ValueError, KeyError, AttributeError, TypeError) as error:
                 raise StorageError(
                     "ledger.damaged",
-                    f"{self.path} line {number} is not a ledger entry; restore the file "
-                    "from a backup",
+                    f"{self.path} line {number} is not a ledger entry; run `nightjar "
+                    "repair ledger`, or restore the file from a backup",
                 ) from error
             if not holds:
                 raise StorageError(
                     "ledger.chain_broken",
-                    f"{self.path} line {number} breaks the checksum chain; restore the "
-                    "file from a backup",
+                    f"{self.path} line {number} breaks the checksum chain; run `nightjar "
+                    "repair ledger`, or restore the file from a backup",
                 )
             previous = claimed
             entries.append({**entry, "sha256": claimed})
@@ -97,8 +121,7 @@ class Ledger:
         dict
             The new line, or the existing line with this key.
         """
-        lock = self.path.with_suffix(".lock")
-        with locked(lock, "the ledger", wait_seconds=self._wait_seconds):
+        with self.lock():
             entries = self.entries()
             for entry in entries:
                 if entry["key"] == key:
@@ -108,6 +131,60 @@ class Ledger:
             entry["sha256"] = _sum(entry)
             self._write(_line(entry))
             return entry
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the lock of all writers of the ledger."""
+        lock = self.path.with_suffix(".lock")
+        return locked(lock, "the ledger", wait_seconds=self._wait_seconds)
+
+    def readable(self) -> ReadableLines:
+        """Return the lines that can be read, for a repair."""
+        chained: list[dict[str, Any]] = []
+        later: list[dict[str, Any]] = []
+        damaged: dict[int, str | None] = {}
+        with storage_errors("storage.cannot_read", f"cannot read {self.path}"):
+            data = self.path.read_bytes() if self.path.exists() else b""
+        previous = _START
+        for number, line in enumerate(_complete(data), start=1):
+            entry = _intact(line)
+            if entry is None:
+                key = _KEY.search(line)
+                damaged[number] = None if key is None else key[1].decode(errors="replace")
+            elif not damaged and not later and entry["previous"] == previous:
+                chained.append(entry)
+                previous = entry["sha256"]
+            else:
+                later.append(entry)
+        return ReadableLines(tuple(chained), tuple(later), damaged)
+
+    def rewrite(self, lines: Sequence[Mapping[str, Any]]) -> Path | None:
+        """Replace all lines; the caller holds `lock`.
+
+        Parameters
+        ----------
+        lines
+            ``key``, ``type`` and further fields each, oldest first; the chain is computed.
+
+        Returns
+        -------
+        Path or None
+            The old file, under a name that ends with its checksum; None if there was none.
+        """
+        data, previous = b"", _START
+        for line in lines:
+            entry = {n: v for n, v in line.items() if n != "sha256"} | {"previous": previous}
+            previous = entry["sha256"] = _sum(entry)
+            data += _line(entry) + b"\n"
+        with storage_errors("storage.cannot_write", f"cannot write {self.path}"):
+            kept = None
+            if self.path.exists():
+                old = self.path.read_bytes()
+                kept = self.path.with_name(
+                    f"{self.path.name}.{hashlib.sha256(old).hexdigest()[:12]}"
+                )
+                _replace(kept, old)
+            _replace(self.path, data)
+        return kept
 
     def _write(self, line: bytes) -> None:
         with storage_errors("storage.cannot_write", f"cannot write {self.path}"):
@@ -138,3 +215,23 @@ def _line(entry: Mapping[str, Any]) -> bytes:
 
 def _sum(entry: Mapping[str, Any]) -> str:
     return hashlib.sha256(_line(entry)).hexdigest()
+
+
+def _intact(line: bytes) -> dict[str, Any] | None:
+    """Return an entry that fits its own checksum; None for another line."""
+    try:
+        entry = json.loads(line)
+        total = entry.pop("sha256")
+        intact = total == _sum(entry) and {"key", "type", "previous"} <= entry.keys()
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return {**entry, "sha256": total} if intact else None
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file under another name, force it to the disk and rename it."""
+    new = path.with_name(f"{path.name}.new")
+    with new.open("wb") as file:
+        write_synced(file, data)
+    new.replace(path)
+    sync(path.parent)

@@ -150,6 +150,10 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
             f"{ledger.path} has generation {generation}: the lake is older; restore the folder "
             "lake as a whole from a backup that is not older than the ledger",
         )
+    # A ledger that was written again may lack lines that no other store has.
+    repaired = max((e["generation"] for e in entries if e["type"] == "repair"), default=0)
+    if repaired and last[c.GENERATION] <= repaired:
+        return
     # Again: lines may have been appended before that publication.
     entries, lines = ledger.entries(), last[c.LEDGER_LINES]
     if len(entries) < lines:
@@ -157,13 +161,15 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
             "ledger.behind",
             f"the ledger {ledger.path} has {len(entries):,} lines, but it had {lines:,} when "
             f"publication {last[c.PUBLICATION_ID]} went live: {lines - len(entries):,} lines are "
-            "missing at its end; restore it from a backup that is not older than the lake",
+            "missing at its end; run `nightjar repair ledger`, or restore it from a backup that is "
+            "not older than the lake",
         )
     if lines and entries[lines - 1]["sha256"] != last[c.LEDGER_SUM]:
         raise StorageError(
             "ledger.other",
             f"the ledger {ledger.path} has another line {lines:,} than when publication "
-            f"{last[c.PUBLICATION_ID]} went live; restore it from a backup of this workspace",
+            f"{last[c.PUBLICATION_ID]} went live; run `nightjar repair ledger`, "
+            "or restore it from a backup of this workspace",
         )
 
 

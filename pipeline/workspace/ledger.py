@@ -58,6 +58,8 @@ class ComparisonKey(Frozen):
     task: Task
     target_kinds: tuple[str, ...]
     k: int
+    data: str
+    """Digest of the event weights and of cleaning (`window_digest`)."""
 
 
 class SelectedWeights(Frozen):
@@ -133,6 +135,8 @@ class DecisionEntry(Decided):
 
     Attributes
     ----------
+    judged
+        Holdout length in days and its number of users, for each length that was possible.
     selected_recipes
         Recipes with the hyperparameters that were selected, by the hash of the configured recipe.
     trigger
@@ -141,6 +145,7 @@ class DecisionEntry(Decided):
 
     type: Literal["decision"] = "decision"
     holdout_days: int
+    judged: tuple[tuple[int, int], ...]
     # Later nights read the selection here, so that from night to night only the data change
     # (ADR 11).
     selected_recipes: Mapping[str, AnyRecipe]
@@ -267,6 +272,28 @@ class CandidateEntry(LedgerEntry):
     value: float
 
 
+class RepairEntry(LedgerEntry):
+    """A repair that a user answers for.
+
+    Attributes
+    ----------
+    store
+        ``ledger``, or the table of the lake whose lost checksums were accepted.
+    generation
+        Newest publication at that instant; 0 for none.
+    missing
+        Entries of the ledger that could not be restored.
+    """
+
+    type: Literal["repair"] = "repair"
+    store: str
+    by: str
+    reason: str
+    sentence: str
+    generation: int = 0
+    missing: tuple[str, ...] = ()
+
+
 Entry = Annotated[
     DecisionEntry
     | PublicationEntry
@@ -275,6 +302,7 @@ Entry = Annotated[
     | AnchorEntry
     | CalibrationEntry
     | CandidateEntry
+    | RepairEntry
     | StepEntry,
     Field(discriminator="type"),
 ]
@@ -304,6 +332,12 @@ def parse_entry(line: Mapping[str, object]) -> Entry:
 def entries_of(ledger: Ledger) -> tuple[Entry, ...]:
     """Return all entries, oldest line first, after checking the chain of checksums."""
     return tuple(parse_entry(line) for line in ledger.entries())
+
+
+def line_of(entry: LedgerEntry) -> dict[str, Any]:
+    """Return the line of an entry without its checksums, which the store computes."""
+    fields = entry.model_dump(mode="json", by_alias=True, exclude=_KEPT_BY_THE_STORE)
+    return {**fields, "key": entry.key, "type": entry.type}  # type: ignore[attr-defined]
 
 
 def append_entry(ledger: Ledger, entry: E) -> E:

@@ -117,12 +117,17 @@ def reconcile(ws: Workspace) -> None:
     keys = {entry.key for entry in entries_of(ws.ledger)}
     # The row makes the lists live; a process may die before it appends the entry.
     for row in publications.iter_rows(named=True):
-        if _key(row) not in keys:
+        if entry_key(row) not in keys:
             append_ledger_entry(ws, row)
 
 
 def append_ledger_entry(ws: Workspace, row: publish.PublicationRow) -> None:
-    """Append the entry of a publication.
+    """Append the entry of a publication, see `ledger_entry`."""
+    append_entry(ws.ledger, ledger_entry(ws, row))
+
+
+def ledger_entry(ws: Workspace, row: publish.PublicationRow) -> PublicationEntry | PatchEntry:
+    """Return the ledger entry of a publication.
 
     Parameters
     ----------
@@ -131,7 +136,7 @@ def append_ledger_entry(ws: Workspace, row: publish.PublicationRow) -> None:
         appends the same one.
     """
     fields = {
-        "key": _key(row),
+        "key": entry_key(row),
         "name": row[c.RECIPE],
         "run_id": row[c.RUN_ID],
         "as_of": row[c.AS_OF],
@@ -141,13 +146,13 @@ def append_ledger_entry(ws: Workspace, row: publish.PublicationRow) -> None:
         "model_version": row[c.MODEL_VERSION],
     }
     if row[c.BASE] is not None:
-        append_entry(ws.ledger, PatchEntry(**fields, base=row[c.BASE]))
-        return
+        return PatchEntry(**fields, base=row[c.BASE])
     # The row has only the recipe's name. The run is pinned, so a retry appends the same recipe.
     recipe = Night.read(ws, ws.runs.open(row[c.RUN_ID])).recipes[row[c.RECIPE]]
-    append_entry(ws.ledger, PublicationEntry(**fields, recipe=recipe))
+    return PublicationEntry(**fields, recipe=recipe)
 
 
-def _key(row: publish.PublicationRow) -> str:
+def entry_key(row: publish.PublicationRow) -> str:
+    """Return the key of the ledger entry of a publication."""
     kind = "publication" if row[c.BASE] is None else "patch"
     return f"{kind}:{row[c.PUBLICATION_ID]}"

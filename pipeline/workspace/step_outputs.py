@@ -37,14 +37,26 @@ def record_step(night: Night, step: str) -> None:
     """
     if night.replay:
         return
-    entry = StepEntry(
+    _compare(night, step, append_entry(night.ws.ledger, step_entry(night, step)))
+
+
+def step_entry(night: Night, step: str) -> StepEntry:
+    """Return the ledger entry of a step.
+
+    Parameters
+    ----------
+    night
+        The run.
+    step
+        One of `PUBLISHED_STEPS`; it is committed.
+    """
+    return StepEntry(
         key=f"step:{night.run_id}:{step}",
         as_of=night.as_of,
         run_id=night.run_id,
         step=step,
         output_sha256=night.run.ref(step).sha256,
     )
-    _compare(night, step, append_entry(night.ws.ledger, entry))
 
 
 def verify_refit(night: Night) -> None:
@@ -99,8 +111,8 @@ def _compare(night: Night, step: str, entry: StepOutput | None) -> None:
     if entry is None:
         raise StorageError(
             "ledger.step_missing",
-            f"the ledger has no entry for step {step} of run {night.run_id}; restore "
-            "ledger.jsonl from a backup",
+            f"the ledger has no entry for step {step} of run {night.run_id}; run "
+            "`nightjar repair ledger`",
         )
     if entry.output_sha256 != night.run.ref(step).sha256:
         raise StorageError(

@@ -153,6 +153,16 @@ class Workspace:
         lake.check_tail()
         return lake
 
+    @property
+    def damaged_lake(self) -> Lake:
+        """Client of the Delta tables for repairs: opening it checks nothing."""
+        return Lake(self.home / "lake")
+
+    @property
+    def damaged_ledger(self) -> Ledger:
+        """Ledger for repairs: opening it compares nothing."""
+        return Ledger(self.home / "ledger.jsonl", self.config.locks.wait_seconds)
+
     def pinning(self) -> AbstractContextManager[None]:
         """Return a lock for the look-up of a version and the write of its pin.
 
@@ -196,7 +206,7 @@ class Workspace:
     @cached_property
     def ledger(self) -> Ledger:
         """Ledger of decisions and publications; opening it compares it with the lake."""
-        ledger = Ledger(self.home / "ledger.jsonl", self.config.locks.wait_seconds)
+        ledger = self.damaged_ledger
         compare_ledger(self.lake, ledger)
         return ledger
 
@@ -225,7 +235,7 @@ class Workspace:
 
     def compare_stores(self) -> None:
         """Raise `StorageError` if a store is older than another one; for the start of a pass."""
-        compare_stores(self.lake, Ledger(self.home / "ledger.jsonl"), self.vault_file)
+        compare_stores(self.lake, self.damaged_ledger, self.vault_file)
 
     def run(self, run_id: str) -> Run:
         """Return a run that was started; `run.unknown` for any other."""

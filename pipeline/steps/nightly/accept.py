@@ -49,7 +49,7 @@ def accept_run(
     GateError
         The run has no such candidate.
     """
-    _refuse_empty(by, reason)
+    refuse_empty(by, reason)
     night = open_night(ws, run_id)
     run = night.run
     # The folder comes first: a crash before the ledger entry is completed by the next call.
@@ -97,7 +97,7 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
     GateError
         `anchor.no_block`: the champion was not evaluated yet.
     """
-    _refuse_empty(by, reason)
+    refuse_empty(by, reason)
     history = LedgerHistory.of(ws.ledger)
     newest, live = history.last_decision(), history.live
     if newest is None or live is None:
@@ -137,7 +137,19 @@ def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> N
         )
 
 
-def _refuse_empty(by: str, reason: str) -> None:
+def refuse_empty(by: str, reason: str) -> None:
+    """Refuse a user or a reason that is empty or not one line of text.
+
+    Parameters
+    ----------
+    by, reason
+        Values of ``--by`` and ``--reason``.
+
+    Raises
+    ------
+    ConfigError
+        `override.empty`, `override.not_printable`
+    """
     for name, text, content in (("--by", by, "name"), ("--reason", reason, "reason")):
         if not text.strip():
             raise ConfigError(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
@@ -96,7 +97,7 @@ class Checksums:
         if not self._path.is_file():
             raise LakeError(
                 "lake.checksums_not_a_file",
-                f"{self._path} is not a file; restore the lake from a backup",
+                f"{self._path} is not a file; move it away, then run `nightjar repair sums`",
             )
         state = file_state(self._path)
         known = _PARSED.get(self._path)
@@ -104,7 +105,14 @@ class Checksums:
             known = _PARSED[self._path] = state, self._parse(self._path.read_bytes())
         return known[1]
 
-    def rewrite(self, *, without: Iterable[str] = (), extra: Line | None = None) -> None:
+    def readable(self) -> list[Line]:
+        """Return the lines that can be read, oldest version first, for a repair."""
+        if not self._path.is_file():
+            return []
+        lines = filter(None, map(_parsed, self._path.read_bytes().split(b"\n")))
+        return sorted(lines, key=attrgetter("version"))
+
+    def rewrite(self, *, without: Iterable[str] = (), extra: Iterable[Line] = ()) -> None:
         """Replace all lines at once.
 
         Parameters
@@ -112,18 +120,24 @@ class Checksums:
         without
             Files whose checksums are dropped.
         extra
-            Further files of a version.
+            Further files of versions.
         """
         dropped = set(without)
+        lines = [*self.read().lines, *extra]
+        kept = ({f: s for f, s in line.files.items() if f not in dropped} for line in lines)
+        self.replace(Line(line.version, files) for line, files in zip(lines, kept, strict=True))
+
+    def replace(self, lines: Iterable[Line]) -> None:
+        """Write these lines in place of all others; of equal files of a version the last counts."""
         kept: dict[int, dict[str, str]] = {}
-        for line in [*self.read().lines, *filter(None, [extra])]:
-            files = {file: total for file, total in line.files.items() if file not in dropped}
-            kept.setdefault(line.version, {}).update(files)
+        for line in lines:
+            kept.setdefault(line.version, {}).update(line.files)
         # A rename in one step: a crash leaves all old lines or all new ones.
+        self._path.parent.mkdir(exist_ok=True)
         new = self._path.with_suffix(".new")
         with new.open("wb") as stream:
-            lines = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
-            write_synced(stream, b"".join(lines))
+            texts = (Line(v, kept[v]).bytes() for v in sorted(kept) if kept[v])
+            write_synced(stream, b"".join(texts))
         new.replace(self._path)
         sync(self._path.parent)
 
@@ -139,7 +153,8 @@ class Checksums:
             if line is None or (complete and complete[-1].version >= line.version):
                 raise LakeError(
                     "lake.checksums_damaged",
-                    f"{self._path} line {number} is damaged; restore the lake from a backup",
+                    f"{self._path} line {number} is damaged; run `nightjar repair sums`, or "
+                    "restore the lake from a backup",
                 )
             complete.append(line)
         sums = {file: total for line in complete for file, total in line.files.items()}

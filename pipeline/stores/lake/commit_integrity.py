@@ -4,7 +4,8 @@ deltalake does none of this. It does not fsync a commit, and if a crash leaves a
 (the last one or any since the last checkpoint), it reads a shorter table without an error.
 
 Guarantees: a commit is acknowledged only once its files are on the disk and their checksums are
-written; lost, cut or altered files of an acknowledged commit raise `LakeError`.
+written; lost, cut or altered files of an acknowledged commit raise `LakeError`. A commit that was
+never acknowledged, and of which a power cut left only a part, is withdrawn: its writer repeats it.
 """
 
 from __future__ import annotations
@@ -23,12 +24,15 @@ from deltalake import DeltaTable
 
 from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import remembered_sha256, sync
+from pipeline.stores.disk import remembered_sha256, storage_errors, sync
 from pipeline.stores.lake.checksums import Checksums, Line
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
-_CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
-_LOG: Final = "_delta_log"
+CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
+LOG: Final = "_delta_log"
+
+_BACKUP: Final = "restore the lake from a backup"
+REPAIR_SUMS: Final = "run `nightjar repair sums`, or restore the lake from a backup"
 
 
 class CommitIntegrity:
@@ -51,7 +55,7 @@ class CommitIntegrity:
         self._root = root
         self._table = table
         self._path = root / table
-        self._log = self._path / _LOG
+        self._log = self._path / LOG
         self.sums = Checksums(root / "_sums" / f"{table}.jsonl")
 
     @property
@@ -76,7 +80,7 @@ class CommitIntegrity:
         """
         if version <= self.acknowledged():
             return
-        log = (_commit(version), _checkpoint(version))
+        log = (commit_name(version), checkpoint_name(version))
         files = [*self._added(version), *(name for name in log if (self._path / name).exists())]
         paths = [self._path / file for file in files]
         # Files first, then their folders: an entry of a folder must not point to unwritten data.
@@ -104,7 +108,9 @@ class CommitIntegrity:
         missing = list(range(self.acknowledged() + 1, version + 1))
         if len(missing) > 1:
             versions = f"{missing[0]} to {missing[-1]}"
-            self._fail("lake.sums_lost", f"the checksums of versions {versions} are lost")
+            self._fail(
+                "lake.sums_lost", f"the checksums of versions {versions} are lost", REPAIR_SUMS
+            )
         return missing
 
     def check(self) -> None:
@@ -124,20 +130,40 @@ class CommitIntegrity:
             self._fail("lake.log_lost", f"the log of version {line.version} is lost")
         if last < 0:
             return
-        added = self._added(last)
+        if last == (-1 if line is None else line.version) + 1 and not self._is_complete(last):
+            self._withdraw(last)
+            self.check()
+            return
+        self._added(last)
         self._unacknowledged(last)
         self.check_log(last)
         if line is not None and line.version == last:
             self.compare(last, line.files)
-        else:
-            self._check_sizes(last, added)
+
+    def _is_complete(self, version: int) -> bool:
+        """Return whether the log of a commit can be read and its files have their sizes."""
+        try:
+            self._check_sizes(version, self._added(version))
+        except LakeError:
+            return False
+        return True
+
+    def _withdraw(self, version: int) -> None:
+        """Remove the log entry of a commit that a power cut left in part.
+
+        A writer at work is never affected: until the power is cut, its files are whole for others.
+        """
+        path = self._path / commit_name(version)
+        with storage_errors("storage.cannot_remove", f"cannot remove {path}"):
+            path.unlink(missing_ok=True)  # another process may have removed it
+            sync(self._log)
 
     def check_log(self, version: int) -> None:
         """Check the log that a reader of a version needs; raises `LakeError` for damage."""
-        checkpoint = max((v for v in self._versions(_CHECKPOINT) if v <= version), default=-1)
+        checkpoint = max((v for v in self._versions(CHECKPOINT) if v <= version), default=-1)
         for summed in self.sums.read().lines:
             if checkpoint <= summed.version <= version:
-                log = {f: s for f, s in summed.files.items() if f.startswith(f"{_LOG}/")}
+                log = {f: s for f, s in summed.files.items() if f.startswith(f"{LOG}/")}
                 self.compare(summed.version, log)
 
     def verify(self, version: int, files: Collection[str]) -> None:
@@ -166,9 +192,15 @@ class CommitIntegrity:
         for file in sorted(wanted - sums.keys() - new.keys()):
             if (self._path / file).exists():
                 self._fail(
-                    "lake.file_unsummed", f"a file of version {version} has no checksum ({file})"
+                    "lake.file_unsummed",
+                    f"a file of version {version} has no checksum ({file})",
+                    REPAIR_SUMS,
                 )
-            self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
+            self._fail(
+                "lake.file_lost",
+                f"a file of version {version} is lost ({file})",
+                self._way_back(file),
+            )
         self.compare(version, {file: sums[file] for file in sorted(wanted & sums.keys())})
 
     def _check_sizes(self, version: int, files: Mapping[str, int]) -> None:
@@ -197,20 +229,28 @@ class CommitIntegrity:
             try:
                 actual = remembered_sha256(self._path / file)
             except OSError:
-                self._fail("lake.file_lost", f"a file of version {version} is lost ({file})")
+                self._fail(
+                    "lake.file_lost",
+                    f"a file of version {version} is lost ({file})",
+                    self._way_back(file),
+                )
             if actual != expected:
-                self._fail("lake.file_altered", f"a file of version {version} was altered ({file})")
+                self._fail(
+                    "lake.file_altered",
+                    f"a file of version {version} was altered ({file})",
+                    self._way_back(file),
+                )
 
     def checkpoint(self, version: int) -> None:
         """Make a version readable without the log before it, after checking that log."""
         # Damage that a checkpoint copies would get a valid checksum with it.
         self.check_log(version)
-        name = _checkpoint(version)
+        name = checkpoint_name(version)
         # A checkpoint without a checksum is that of a killed process, and may be cut.
         if not (self._path / name).exists() or name not in self.sums.read().sums:
             DeltaTable(self._path, version=version).create_checkpoint()
             sync(self._path / name, self._log)
-            self.sums.rewrite(extra=Line(version, {name: remembered_sha256(self._path / name)}))
+            self.sums.rewrite(extra=[Line(version, {name: remembered_sha256(self._path / name)})])
 
     def remove_wrong_hint(self) -> None:
         """Remove `_last_checkpoint` if it does not name the newest checkpoint.
@@ -222,7 +262,7 @@ class CommitIntegrity:
             named = int(json.loads(hint.read_bytes())["version"])
         except (OSError, ValueError, TypeError, LookupError):
             named = -1
-        if named != max(self._versions(_CHECKPOINT), default=-1):
+        if named != max(self._versions(CHECKPOINT), default=-1):
             # On a disk that cannot be written the library reports the file itself.
             with suppress(OSError):
                 hint.unlink()
@@ -233,15 +273,15 @@ class CommitIntegrity:
         # Ages are those of files: a history that is replayed today is new today.
         versions = (
             version
-            for version in self._versions(_CHECKPOINT)
-            if _checkpoint(version) in sums
-            and (self._path / _checkpoint(version)).stat().st_mtime < before.timestamp()
+            for version in self._versions(CHECKPOINT)
+            if checkpoint_name(version) in sums
+            and (self._path / checkpoint_name(version)).stat().st_mtime < before.timestamp()
         )
         return max(versions, default=-1)
 
     def holds(self, version: int) -> bool:
         """Return whether the log still contains a version."""
-        return (self._path / _checkpoint(version)).exists() or version in self._versions()
+        return (self._path / checkpoint_name(version)).exists() or version in self._versions()
 
     def removed_after(self, version: int) -> set[str]:
         """Return the data files that commits after a version removed from the table."""
@@ -288,9 +328,9 @@ class CommitIntegrity:
         """
         last = max(self._versions(), default=-1)
         # The newest commit stays even below a checkpoint: `check` compares it at each start.
-        entries = [(v, _commit(v)) for v in self._versions() if v <= base and v != last]
-        checkpoints = (v for v in self._versions(_CHECKPOINT) if v < base and v not in kept)
-        entries += [(v, _checkpoint(v)) for v in checkpoints]
+        entries = [(v, commit_name(v)) for v in self._versions() if v <= base and v != last]
+        checkpoints = (v for v in self._versions(CHECKPOINT) if v < base and v not in kept)
+        entries += [(v, checkpoint_name(v)) for v in checkpoints]
         return [name for _, name in sorted(entries, reverse=True)]
 
     def _versions(self, pattern: re.Pattern[str] = _COMMIT) -> list[int]:
@@ -299,7 +339,7 @@ class CommitIntegrity:
 
     def _actions(self, version: int) -> list[dict[str, Any]]:
         """Return the actions of a commit."""
-        path = self._path / _commit(version)
+        path = self._path / commit_name(version)
         try:
             actions = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
         except FileNotFoundError:
@@ -318,16 +358,26 @@ class CommitIntegrity:
         try:
             return {urllib.parse.unquote(add["path"]): int(add["size"]) for add in added}
         except (LookupError, TypeError, ValueError):
-            name = _commit(version)
+            name = commit_name(version)
             self._fail("lake.log_cut", f"the log of version {version} is damaged ({name})")
 
-    def _fail(self, id: str, problem: str) -> NoReturn:
-        raise LakeError(id, f"lake table {self._table}: {problem}; restore the lake from a backup")
+    def _way_back(self, file: str) -> str:
+        """Return the next step for a lost or altered file."""
+        if CHECKPOINT.fullmatch(file.rpartition("/")[2]):
+            return "run `nightjar repair checkpoints`"
+        if self._table == "events" and not file.startswith(f"{LOG}/"):
+            return "run `nightjar repair batch`, or restore the lake from a backup"
+        return _BACKUP
+
+    def _fail(self, id: str, problem: str, next_step: str = _BACKUP) -> NoReturn:
+        raise LakeError(id, f"lake table {self._table}: {problem}; {next_step}")
 
 
-def _commit(version: int) -> str:
-    return f"{_LOG}/{version:020}.json"
+def commit_name(version: int) -> str:
+    """Return the path of a commit's log entry, relative to the table."""
+    return f"{LOG}/{version:020}.json"
 
 
-def _checkpoint(version: int) -> str:
-    return f"{_LOG}/{version:020}.checkpoint.parquet"
+def checkpoint_name(version: int) -> str:
+    """Return the path of a checkpoint, relative to the table."""
+    return f"{LOG}/{version:020}.checkpoint.parquet"

@@ -13,7 +13,7 @@ Guarantees:
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -224,17 +224,52 @@ class Lake:
         LakeError
             ``lake.other_partition``, ``lake.partition_name``
         """
-        column = PARTITIONS[table]
-        # A plain `!=` yields null for a null, and the filter would not find that row.
-        if frame.filter(pl.col(column).ne_missing(pl.lit(value))).height:
+        return self.replace_partitions(table, frame, [value])
+
+    def replace_partitions(
+        self,
+        table: str,
+        frame: pl.DataFrame,
+        values: Collection[str],
+        *,
+        txn: tuple[str, int] | None = None,
+    ) -> int:
+        """Replace the rows of some partitions, whose old files are not read.
+
+        Parameters
+        ----------
+        table
+            A partitioned table.
+        frame
+            Rows of these partitions only.
+        values
+            Values of the partition column, as text; at least one.
+        txn
+            As in `append`.
+
+        Returns
+        -------
+        int
+            Version with the rows.
+
+        Raises
+        ------
+        LakeError
+            ``lake.other_partition``, ``lake.partition_name``
+        """
+        column, wanted = PARTITIONS[table], sorted(values)
+        # A null is in no list, so that the filter finds it only as a missing value.
+        inside = pl.col(column).cast(pl.String).is_in(wanted).fill_null(False)
+        if frame.filter(~inside).height:
             raise LakeError(
                 "lake.other_partition",
-                f"lake table {table}: the rows have another {column} than {value}; this is a "
-                "defect of Nightjar: report it",
+                f"lake table {table}: the rows have another {column} than {', '.join(wanted)}; "
+                "this is a defect of Nightjar: report it",
             )
-        # The value becomes part of SQL text below: the check allows no quote.
-        check_partition(table, column, pl.Series([value]))
-        return self._write(table, frame, None, mode="overwrite", predicate=f"{column} = '{value}'")
+        # The values become part of SQL text below: the check allows no quote.
+        check_partition(table, column, pl.Series(wanted))
+        named = ", ".join(f"'{value}'" for value in wanted)
+        return self._write(table, frame, txn, mode="overwrite", predicate=f"{column} IN ({named})")
 
     def lock(
         self, name: str, *, wait: bool = False, shared: bool = False

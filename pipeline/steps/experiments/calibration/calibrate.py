@@ -107,14 +107,21 @@ def gate_calibrate(
         if not run.has(CalibrationFile):
             plan = pinned(ws, run, as_of, history)
             fits = ReplicateFits(ws, run, plan, champion)
-            result = calibrate(fits.all(elapsed, log.progress), ws.config.gate)
+            # All other recipes of a run are candidates.
+            others = [r for r in ws.config.recipes.values() if r.hash != champion.recipe.hash]
+            result = calibrate(
+                fits.all(elapsed, log.progress),
+                ws.config.gate,
+                candidates=len(others),
+                task=plan.task,
+            )
             with run.draft(_RESULT) as draft:
                 draft.write(CalibrationFile(result))
                 draft.bytes(FIGURE, figure(result))
                 draft.rows = sum(result.users)
         result = run.read(CalibrationFile).root
         # Appended in every call: one that died after its result left no entry, and a key is unique.
-        line = append_entry(ws.ledger, _entry(run, as_of, champion, result))
+        line = append_entry(ws.ledger, calibration_entry(run, champion))
         log.rows, log.result = run.ref(_RESULT).rows, line.sentence
     return Calibrated(line, result, run.bytes(_RESULT, FIGURE))
 
@@ -125,12 +132,21 @@ def _run(ws: Workspace, as_of: AsOf, recipe: Recipe) -> Run:
     return Runs(ws.home / FOLDER).open(f"{compact_instant(as_of)}-{digest}")
 
 
-def _entry(run: Run, as_of: AsOf, champion: Champion, result: Calibration) -> CalibrationEntry:
-    plan = run.read(CalibrationPlanFile)
+def calibration_entry(run: Run, champion: Champion) -> CalibrationEntry:
+    """Return the ledger entry of a calibration, from its committed files.
+
+    Parameters
+    ----------
+    run
+        The calibration; it has a result.
+    champion
+        Champion right after the nightly run of its as-of.
+    """
+    plan, result = run.read(CalibrationPlanFile), run.read(CalibrationFile).root
     return CalibrationEntry(
         key=f"calibration:{run.run_id}",
         calibration=run.run_id,
-        as_of=as_of,
+        as_of=plan.as_of,
         recipe=champion.name,
         family=champion.recipe.family,
         recipe_hash=champion.recipe.hash,

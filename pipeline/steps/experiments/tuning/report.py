@@ -78,6 +78,20 @@ def _trials(study: Study) -> tuple[TrialRow, ...]:
     )
 
 
+def read_study(ws: Workspace, study_id: str) -> StudyFile:
+    """Read the result of a study after checking its checksum.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    study_id
+        A study whose files are written.
+    """
+    files = StudyFiles(ws.home / FOLDER, study_id)
+    return StudyFile.parse(files.read(_FILE), files.path(_FILE))
+
+
 def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
     """Write a study to MLflow, from its files; again after a failure or a resumed search.
 
@@ -96,8 +110,7 @@ def mirror(ws: Workspace, study_id: str, *, progress: Progress = silent) -> str:
         MLflow is unavailable.
     """
     progress("register")
-    files = StudyFiles(ws.home / FOLDER, study_id)
-    study = StudyFile.parse(files.read(_FILE), files.path(_FILE))
+    files, study = StudyFiles(ws.home / FOLDER, study_id), read_study(ws, study_id)
     plain = study.plain()
     task = {**plain["task"], "target_kinds": ",".join(study.task.target_kinds)}
     metric = metric_name(NDCG, study.task.k)

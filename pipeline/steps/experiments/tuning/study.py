@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import computed_field
 
 from pipeline.base import Progress, silent
-from pipeline.errors import NightjarError
+from pipeline.errors import NightjarError, StorageError
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
@@ -168,19 +168,29 @@ def conclude(
         f"{facts.name} with {', '.join(moves)} changes NDCG by {lift} {place}; "
         "the next nightly run evaluates it as a candidate"
     )
-    entry = CandidateEntry(
-        key=f"candidate:{study.study_id}:{recipe.hash}",
-        name=facts.name,
-        recipe=recipe,
-        as_of=facts.as_of,
-        study=study.study_id,
-        sentence=sentence,
-        start=before,
-        value=after,
-    )
+    result = result.model_copy(update={"status": "candidate", "sentence": sentence})
     # The key has the recipe's hash: a resumed search may append a better candidate.
-    append_entry(ws.ledger, entry)
-    return result.model_copy(update={"status": "candidate", "sentence": sentence})
+    append_entry(ws.ledger, candidate_entry(result))
+    return result
+
+
+def candidate_entry(result: StudyResult) -> CandidateEntry:
+    """Return the ledger entry of a study with the status ``candidate``."""
+    recipe = result.recipe
+    if recipe is None or result.start is None or result.best is None:
+        raise StorageError(
+            "study.no_result", f"study {result.study} has no result; run `nightjar tune`"
+        )
+    return CandidateEntry(
+        key=f"candidate:{result.study}:{recipe.hash}",
+        name=result.name,
+        recipe=recipe,
+        as_of=result.as_of,
+        study=result.study,
+        sentence=result.sentence,
+        start=result.start,
+        value=result.best,
+    )
 
 
 def _mixed(
