@@ -199,6 +199,7 @@ def calibrate(
         equal=tuple(replay(_counted(x, holdouts), needed) for x in equal),
         better=tuple(replay(_counted(x, holdouts), needed) for x in better),
         **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
+        **_between_blocks([_counted(x, holdouts) for x in better], needed.period_sd),
     )
 
 
@@ -232,6 +233,18 @@ def _counted(tests: Sequence[Difference], holdouts: Sequence[Interval]) -> list[
         else None
         for x, block in zip(tests, holdouts, strict=True)
     ]
+
+
+def _between_blocks(
+    pairs: Sequence[Sequence[BlockRecord | None]], period_sd: float
+) -> dict[str, Any]:
+    """Return the mean Q, and SD of the lift from block to block, of pairs that truly differ."""
+    records = [[record for record in pair if record is not None] for pair in pairs]
+    figures = [figures_of(pair, period_sd) for pair in records if pair]
+    return {
+        "q": float(np.mean([f.q for f in figures])) if figures else 0.0,
+        "period_sd": float(np.mean([f.period_sd for f in figures])) if figures else 0.0,
+    }
 
 
 def _worse(block: ReplicateBlock, every: int, replicate: int, draw: int) -> _Floats:

@@ -53,6 +53,9 @@ class Calibration:
         SD of x/√v over the ordered pairs: 1 if v is right.
     planted, every
         The planted lift, and one in how many lists has it.
+    q, period_sd
+        Of a fit and a copy with the planted loss: mean Q over the blocks, which is one less than
+        their number if the lift is the same on all; and estimated SD of the lift between blocks.
     equal, better
         Replays of an equal candidate, and of one with the planted lift.
     """
@@ -80,6 +83,8 @@ class Calibration:
     sd_z: float
     planted: float
     every: int
+    q: float
+    period_sd: float
     equal: tuple[Replay, ...]
     better: tuple[Replay, ...]
 

@@ -74,6 +74,8 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
         "seeds": f"seed SD {share(result.seed_sd)}; SD of z {result.sd_z:.2f} (1 expected)",
         "e-values": f"{result.switched} of {len(result.equal)} e-processes of equal recipes "
         f"reached {result.threshold:,.0f} and {change(result.min_lift)} in {blocks} blocks",
+        "weeks": f"Q of a planted change over {blocks} blocks {result.q:.1f} ({blocks - 1} "
+        f"expected), SD of the lift from block to block {share(result.period_sd)}",
         "users": f"false switches in {_tossed(result)}; in a split, each user's list is "
         "reversed on one of the two sides",
         "power": f"{result.detections} of {len(result.better)} replays detected "

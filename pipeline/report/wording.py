@@ -12,6 +12,7 @@ from datetime import datetime
 
 from pipeline import number_text
 from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.evaluation.gate.evidence import REFRESH_LAST
 from pipeline.number_text import MINUS, change, decimal
 
 HEADLINE = {
@@ -190,7 +191,7 @@ def rule_value(rule: RuleResult, value: float | None) -> str:
     area, _, rest = rule.name.partition(".")
     stem = rest.partition(".")[0]
     # With too few users to compare, this rule's value is their number.
-    users = (rule.name, rule.outcome) == ("refresh.last", "underpowered")
+    users = (rule.name, rule.outcome) == (REFRESH_LAST, "underpowered")
     # A slice is tested by its lift at a refresh, and by its p-value at a switch.
     if (stem in _LIFTS or (area, stem) == ("refresh", "slices")) and not users:
         return change(value)
@@ -269,7 +270,8 @@ def advice(
             *acceptance(run_id, offered),
             "Nothing has to be undone: a blocked run publishes nothing.",
         )
-    if kind == "keep" and any(rule.outcome == "underpowered" for rule in rules):
+    few = any((r.name, r.outcome) == (REFRESH_LAST, "underpowered") for r in rules)
+    if kind == "keep" and few:
         return (
             "No action needed: too few users could be evaluated, the gate waits for more days.",
             *acceptance(run_id, offered),

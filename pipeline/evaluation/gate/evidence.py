@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 REFRESH_LAST: Final = "refresh.last"
 REFRESH_SLICES: Final = "refresh.slices."
-"""Rules that ask for more after they refused a refresh."""
+"""Rules whose bound is narrower after they refused a refresh."""
 
 
 @dataclass(frozen=True)
@@ -203,7 +203,7 @@ def build_gate_history(
         if decision.promotes:
             refused.clear()
         else:
-            refused |= {r.name for r in decision.rules if r.outcome == "fail" and _asks_again(r)}
+            refused |= {r.name for r in decision.rules if r.outcome == "fail" and _narrows_bound(r)}
         if by_user:
             levels_since = decision.block.end
     anchors = {d.anchor.recipe_hash: d.anchor for d in decisions if d.anchor is not None}
@@ -222,7 +222,7 @@ def build_gate_history(
     )
 
 
-def _asks_again(rule: RuleResult) -> bool:
+def _narrows_bound(rule: RuleResult) -> bool:
     return rule.name == REFRESH_LAST or rule.name.startswith(REFRESH_SLICES)
 
 

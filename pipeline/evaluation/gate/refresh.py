@@ -191,9 +191,9 @@ def _last(
     text += f"; a loss of {change(detectable_loss(against.se, config)).lstrip('+')} is found four "
     text += "times in five"
     if refused:
-        # Asked anew every night, a loss within three standard errors would pass by chance.
+        # Tested every night, a larger loss would pass within weeks by chance.
         bound = -max(config.refused_margin, against.se)
-        text += "; this rule refused the last refresh and now asks for more"
+        text += "; narrower bound, because this rule refused the last refresh"
     held = against.x >= bound
     return RuleResult(REFRESH_LAST, champion.name, against.x, bound, verdict(held), text)
 

@@ -43,6 +43,10 @@ _USES: Final[Mapping[str, BlockUse]] = {
     NO_DIFFERENCE: "alike",
     NO_LEVEL: "no_level",
 }
+_UNRECORDED: Final[Mapping[BlockUse, RuleOutcome]] = {
+    "waiting": "waiting",
+    "no_level": "reported",
+}
 EVIDENCE: Final = "switch.evidence"
 
 
@@ -176,7 +180,7 @@ def _candidacy(
     outcome: RuleOutcome = verdict(status.reached)
     if not status.reached and status.use != "recorded":
         # Evidence of earlier blocks can suffice on a night that is not recorded.
-        outcome = "waiting" if status.use == "waiting" else "underpowered"
+        outcome = _UNRECORDED.get(status.use, "underpowered")
     rules = [RuleResult(EVIDENCE, name, status.e_value, status.threshold, outcome, text)]
     enough = lift is not None and lift >= config.min_lift
     if lift is not None:

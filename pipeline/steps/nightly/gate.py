@@ -143,10 +143,11 @@ def _notes(night: Night, split: SplitFile) -> tuple[str, ...]:
             why = "the strongest kind in the data"
         present = night.config.ingest.kinds
         weights = {k: w for k, w in night.config.features.weights.items() if k in present}
-        chosen = "selected" if night.config.features != night.snapshot.config.features else "set"
+        same = night.config.features == night.snapshot.config.features
         notes.append(
-            f"target {', '.join(split.target_kinds)}: {why}; lists for {split.task}; {chosen} "
-            f"weights {', '.join(f'{k} {w:g}' for k, w in weights.items())}"
+            f"target {', '.join(split.target_kinds)}: {why}; lists for {split.task}; event weights "
+            f"{'as configured' if same else 'selected on earlier windows'}: "
+            f"{', '.join(f'{kind} {weight:g}' for kind, weight in weights.items())}"
         )
     notes += [
         f"{kind} is stronger than the target {', '.join(split.target_kinds)} and has enough users "

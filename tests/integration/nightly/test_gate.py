@@ -19,6 +19,9 @@ def test_the_first_night_promotes_als_and_rejects_an_overregularised_recipe(shop
     ndcg = first.metrics["ndcg_at_20"]
     assert ndcg.candidate > 1.2 * ndcg.baseline > 0
     assert "mad" in first.sentence
+    # The first decision names the task that it pins.
+    assert "target purchase: the strongest kind" in first.sentence
+    assert "lists for discovery" in first.sentence
 
 
 def test_the_page_marks_the_lift_that_the_gate_proved(shop):

@@ -181,6 +181,12 @@ def test_a_planted_change_has_about_the_requested_size_and_is_measured():
     assert calibrated(shop(better=0.99)).every == 1
 
 
+def test_lifts_of_a_planted_change_differ_by_chance_only():
+    calibration = calibrated(shop())
+    assert calibration.q == pytest.approx(3, abs=2)
+    assert calibration.period_sd < 0.01
+
+
 def test_a_smaller_block_finds_less():
     assert calibrated(shop(n=200)).power < calibrated(shop(n=1000)).power
 

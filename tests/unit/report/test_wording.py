@@ -121,7 +121,7 @@ def test_an_acceptable_recipe_is_named_with_its_command() -> None:
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:
-    thin = RuleResult("refresh.r1", "als", None, None, "underpowered", "120 people")
+    thin = RuleResult("refresh.last", "als", None, None, "underpowered", "120 people")
     assert wording.advice("refresh", [thin]) == ()
     assert wording.advice("keep", []) == ()
     assert "waits for more days" in wording.advice("keep", [thin])[0]
