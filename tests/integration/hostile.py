@@ -145,11 +145,12 @@ def nested(path: Path) -> None:
     path.write_bytes(parquet(event_id=["nested"], **one))
 
 
-def broken_metadata(path: Path) -> None:
+def with_metadata(path: Path, key: str, value: str) -> None:
     one = {"user_id": ["anna"], "item_id": ["bread"], "kind": ["view"], "timestamp": [AT]}
-    metadata = {b"pandas": b"{" * (5 << 20), b"ARROW:schema": b"A" * 1000}
-    table = pa.table({"event_id": ["metadata"], **one}).replace_schema_metadata(metadata)
-    pq.write_table(table, path, store_schema=False)
+    table = pa.table({"event_id": ["metadata"], **one})
+    with pq.ParquetWriter(path, table.schema, store_schema=False) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({key: value})
 
 
 def equal_rows(path: Path) -> None:
@@ -217,6 +218,9 @@ REFUSED = (
     Hostile("a Parquet file with random bytes as its footer", "noise.parquet",
             data(b"PAR1" + b"\xff" * 4000 + struct.pack("<I", 4000) + b"PAR1"),
             "is not a Parquet file"),
+    Hostile("a broken Arrow schema in Parquet", "arrow.parquet",
+            lambda path: with_metadata(path, "ARROW:schema", "A" * 1000),
+            "is not a Parquet file, or is cut short or damaged"),
     Hostile("a symbolic link", "link.csv", link, "is a link", status="not read"),
     Hostile("a link to a folder", "link-to-folder.csv",
             lambda path: path.symlink_to(path.parents[1]), "is a link", status="not read"),
@@ -291,7 +295,8 @@ TAKEN = (
             accepted=4, status="taken"),
     Hostile("a list and a struct as ids in Parquet", "nested.parquet", nested, accepted=1,
             status="taken"),
-    Hostile("5 MiB of broken metadata in Parquet", "metadata.parquet", broken_metadata, accepted=1,
+    Hostile("5 MiB of broken pandas metadata in Parquet", "pandas.parquet",
+            lambda path: with_metadata(path, "pandas", "{" * (5 << 20)), accepted=1,
             status="taken"),
     Hostile("several gzip members in one file", "parts.csv.gz",
             data(gzip.compress(HEADER + row("p1")) + gzip.compress(row("p2"))),
