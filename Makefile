@@ -21,7 +21,7 @@ ARGS ?=
 # Nights of `make run`.
 NIGHTS ?= 3
 
-# One stamp a place: a checkout that was moved is made ready again.
+# One stamp per path: a checkout that was moved is set up again.
 READY := .venv/.ready-$(shell pwd -P | cksum | cut -d' ' -f1)
 # The checks and tests see none of the caller's settings.
 CLEAN := env $(foreach v,$(filter NIGHTJAR% AIRFLOW% MLFLOW%,$(.VARIABLES)),-u $(v))
@@ -80,7 +80,7 @@ movielens: $(READY) ## Fetch MovieLens-100K, a second real data set, into build/
 lightfm: $(READY) ## Build LightFM, one more model family, into .venv (needs a C compiler)
 	@mkdir -p build; if $(UV) pip install --quiet --python $(PY) --no-deps -c lightfm.lock --build-constraints lightfm.lock rectools-lightfm 2>build/lightfm.log; \
 	then echo "LightFM is in .venv" >&2; \
-	else echo "LightFM is left out: building it takes a C compiler and Python's headers (build/lightfm.log has their words); nothing else needs it" >&2; fi
+	else echo "LightFM is left out: building it takes a C compiler and Python's headers (build/lightfm.log has the errors); nothing else needs it" >&2; fi
 
 lock: $(READY) ## Write the locks anew, moving as little as possible (ARGS=--upgrade moves all)
 	@echo uv | $(UV) $(LOCK) - -o bootstrap.lock $(ARGS)

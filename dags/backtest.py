@@ -1,7 +1,8 @@
 """Replay past days in a sandbox, once per retrain schedule, to measure the value of a retrain.
 
-**Schedule.** None: trigger the DAG with a period. It is paused when it is new. It takes the
-workspace's only heavy slot, so a nightly run that starts meanwhile waits.
+**Schedule.** None: trigger the DAG with a period. A new DAG is paused: unpause it first. It takes
+the only slot of the workspace's pool of heavy tasks, so a nightly run that starts meanwhile waits
+before it trains.
 
 **Results.** A table in the log, and a figure in the workspace under `backtests/`. Each schedule is
 replayed in a sandbox with its own lake, ledger and registry; nothing live changes.

@@ -67,7 +67,7 @@ def nightjar_dag(
     doc_md
         Markdown of the DAG's page: the docstring of its file.
     cron
-        Schedule in UTC; without one only a user starts the DAG.
+        Schedule in UTC; without one the DAG is only started by hand.
     asset
         Attribute of `AirflowWorkspace` with an asset whose events start the DAG, too.
 
@@ -215,23 +215,35 @@ def workspace_task(**options: Any) -> Callable[[Callable[..., Any]], NightjarTas
 def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
     """Open a workspace; an expected failure becomes Airflow's failure with the same sentence.
 
+    The output of a library that panicked appears in the log only for a bug.
+
     Airflow retries after a `StorageError`: a store that is locked or cannot be reached may be
     available a minute later. After any other expected error the task fails without a retry.
     """
-    from pipeline.errors import NightjarError, StorageError
+    from pipeline.errors import StorageError
+    from pipeline.stores.disk import expected_failure
     from pipeline.workspace.child_process import keep_private
+    from pipeline.workspace.library_output import HiddenOutput
     from pipeline.workspace.workspace import Workspace
 
     keep_private()
+    output = HiddenOutput()
     try:
         yield Workspace.open(workspace.home())
-    except NightjarError as error:
-        problem = {"id": error.id, "sentence": error.sentence, "exit_code": error.exit_code}
+    except AirflowException:  # such as a skip
+        raise
+    except BaseException as error:  # a panic of a Rust library is not an `Exception`
+        if (failure := expected_failure(error)) is None:
+            output.show()
+            raise
+        problem = {"id": failure.id, "sentence": failure.sentence, "exit_code": failure.exit_code}
         # A failed task returns no value, so `report_outcome` reads the error from its own key.
         get_current_context()["ti"].xcom_push(key=PROBLEM, value=problem)
-        if isinstance(error, StorageError):
-            raise AirflowException(error.sentence) from error
-        raise AirflowFailException(error.sentence) from error
+        if isinstance(failure, StorageError):
+            raise AirflowException(failure.sentence) from error
+        raise AirflowFailException(failure.sentence) from error
+    finally:
+        output.restore()
 
 
 def task_problem(name: str) -> dict[str, Any] | None:

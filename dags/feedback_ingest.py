@@ -1,21 +1,23 @@
 """Ingest new files, each once, and refresh the lists of users with new events.
 
-**Schedule.** Every five minutes. The DAG is paused when it is new. A pass without new files is
-skipped and green. A pass in which a file was rejected, or waits for a better config, is red and
-names the file; all other files are ingested. A link, or another entry of `landing/` that is not a
-regular file, makes one pass red; later ones only log a warning.
+**Schedule.** Every five minutes. A new DAG is paused: unpause it to start the schedule. A pass
+without new files is skipped and green. A pass in which a file was rejected, or waits for a
+correction of the config, is red and names the file; all other files are ingested. A link, or
+another entry of `landing/` that is not a regular file, makes one pass red; later passes only log a
+warning.
 
 **Results.** The live model computes new lists for the users with events since their last list, and
 for no other user; the lists go live at once. A pass that accepted events updates the asset
 `nightjar://lake/events`. Events are joined to the lists that were shown (attribution), and the last
-days are compared with the reference period (drift). If drift or enough new events call for a new
+days are compared with the reference period (drift). If drift or enough new events require a new
 model, the pass updates the asset `nightjar://retrain_requested`, which starts `nightly_retrain`. An
 asset event can get lost, so each pass decides from the state of the lake: the next pass requests
 the retrain again, even without new files, and the nightly schedule starts a run in any case.
 
 **Manual runs.** With an `at`, events after that instant are quarantined as dated in the future.
-Without one, the instant of the pass is the one at which the run is due. An `at` in the future is
-rejected before any file is read.
+Without one, the instant of the pass is the one at which the run is due; if that is before the last
+ingest, the clock is wrong and the pass is refused. An `at` in the future is rejected before any
+file is read.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ if TYPE_CHECKING:
     from pipeline.workspace.workspace import Workspace
 
 MAX_PROBLEMS = 20
-"""Most problems of a pass that go into XCom; all of them are in the log."""
+"""Largest number of problems of a pass in XCom; the log has all of them."""
 
 PARAMS = {
     "at": instant_param(
         "At",
-        "Instant of the pass, with a time zone; empty means when the run is due. For the demo's "
-        "data use 2017-12-29T09:00:00Z.",
+        "Instant of the pass, with a time zone; empty means the instant at which the run is due. "
+        "For the demo's data use 2017-12-29T09:00:00Z.",
     ),
 }
 
@@ -52,7 +54,9 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     from pipeline.base import plain
     from pipeline.steps.ingest.ingest import ingest_landed
 
-    result = ingest_landed(ws, resolve_at(get_current_context()), progress=log.info)
+    context = get_current_context()
+    by_hand = bool(context["params"]["at"])
+    result = ingest_landed(ws, resolve_at(context), by_hand=by_hand, progress=log.info)
     level = logging.WARNING if result.failed or result.warnings else logging.INFO
     log.log(level, result.text())
     if not result.files:
@@ -99,12 +103,12 @@ def attribution(ws: Workspace) -> dict[str, Any]:
 
 @workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
 def drift(ws: Workspace) -> Drift:
-    """Compare the last days with the reference period, unless no retrain could follow from it."""
+    """Compare the last days with the reference period; skipped if a retrain cannot follow."""
     from pipeline.steps.feedback.policy import drift_if_needed
 
     result = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
-        raise AirflowSkipException("no event is new, or a retrain must wait anyway")
+        raise AirflowSkipException("no event is new, or a retrain must wait after the last runs")
     return result
 
 
@@ -133,7 +137,7 @@ def request_retrain(reason: str) -> None:
 
 @nightjar_task(retries=0, trigger_rule=TriggerRule.NONE_FAILED)
 def report_outcome(ingested: dict[str, Any] | None) -> None:
-    """Fail if a file was rejected, waits for a better config or is not read."""
+    """Fail if a file was rejected, waits for a correction of the config, or was not read."""
     if ingested is None:
         raise AirflowSkipException("no file is new")
     if ingested["problems"]:

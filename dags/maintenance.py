@@ -1,19 +1,23 @@
 """Keep the stores fast and small: compact the lake and remove data that have become unnecessary.
 
 **Schedule.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the nightly
-run, so that it pins tables of few files. The DAG is paused when it is new.
+run, so that the run pins tables with few files. A new DAG is paused: unpause it to start the
+schedule.
 
 **Work.** In the lake, merge small files, write checkpoints, and remove versions that no run has
 pinned once they are a week old. Remove the data that `docs/STORES.md` limits to a number of days:
 rows in quarantine, archived and rejected files, replaced lists, scorers of recipes that were not
-promoted, abandoned runs. Rows, live lists, and everything that a kept run has pinned stay.
+promoted, abandoned runs. All other rows, live lists, and everything that a kept run has pinned
+stay.
 
-**Other processes.** A nightly run in progress is not disturbed, whenever it started. Anything that
-another process holds at that moment, such as a table during ingest, is left and retried after ten
-minutes. If it is still held after the last retry, the run is red and names the holder.
+**Other processes.** A nightly run in progress is not disturbed, whenever it started. A store that
+another process has locked at that moment, such as a table during ingest, is left out and retried
+after ten minutes. If it is still locked after the last retry, the run is red and names the process.
 
 **Manual runs.** With an `at`, ages are measured from that instant; without one, from the instant at
-which the run is due.
+which the run is due, or, where `publish.live_from` is `as_of`, from the last ingest. An instant
+more than a year after the last ingest is refused, as a wrong clock would remove nearly everything;
+the param `yes` allows it.
 """
 
 from __future__ import annotations
@@ -21,7 +25,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow.sdk import get_current_context
+from airflow.sdk import Param, get_current_context
 
 from dags.common import AirflowWorkspace, instant_param, log, resolve_at
 from dags.factory import HEAVY_TASK_ARGS, nightjar_dag, workspace_task
@@ -33,25 +37,35 @@ if TYPE_CHECKING:
 PARAMS = {
     "at": instant_param(
         "At",
-        "Instant from which ages are measured, with a time zone; empty means when the run is due.",
+        "Instant from which ages are measured, with a time zone; empty means the instant at "
+        "which the run is due.",
+    ),
+    "yes": Param(
+        False,
+        type="boolean",
+        title="Far ahead",
+        description="Allow an instant that is more than a year after the last ingest.",
     ),
 }
 
 
 @workspace_task(**HEAVY_TASK_ARGS, retry_delay=timedelta(minutes=10))
 def gc(ws: Workspace) -> GcResult:
-    """Maintain every store; fail, to retry later, if another process holds one."""
+    """Maintain every store; fail if another process has locked one, so that Airflow retries."""
     from pipeline.errors import ConcurrencyError
-    from pipeline.steps.maintenance.gc import gc
+    from pipeline.steps.maintenance.gc import gc, instant_of_ages
 
-    result = gc(ws, resolve_at(get_current_context()), progress=log.info)
+    context = get_current_context()
+    by_hand, far_ahead = bool(context["params"]["at"]), bool(context["params"]["yes"])
+    at = instant_of_ages(ws, resolve_at(context), by_hand=by_hand, far_ahead=far_ahead)
+    result = gc(ws, at, progress=log.info)
     log.info(result.text())
     if result.left:
         raise ConcurrencyError("lock.held", result.sentence)
     return result
 
 
-# Before the nightly run at 03:00: small files that a run has pinned stay as long as its versions.
+# Before the nightly run at 03:00: a pinned version keeps its small files until the run is removed.
 @nightjar_dag(tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *")
 def maintenance(workspace: AirflowWorkspace) -> None:
     """Compact the stores and remove data that have become unnecessary."""

@@ -1,7 +1,7 @@
 """Retrain the recommender, test whether the new model is better, and publish its lists if it is.
 
-**Schedule.** Every day at 03:00 UTC, or when `feedback_ingest` requests a retrain. The DAG is
-paused when it is new.
+**Schedule.** Every day at 03:00 UTC, or when `feedback_ingest` requests a retrain. A new DAG
+is paused: unpause it to start the schedule.
 
 **Requests.** A request only starts a run. The first task checks again whether a retrain is needed,
 because a request can arrive twice or late. If none is needed, the run ends green as
@@ -65,8 +65,8 @@ if TYPE_CHECKING:
 PARAMS = {
     "as_of": instant_param(
         "As of",
-        "Instant that bounds all data of the run, with a time zone; empty means when the run is "
-        "due. The demo's data end in 2017: use 2017-12-29T09:00:00Z there.",
+        "Instant that bounds all data of the run, with a time zone; empty means the instant at "
+        "which the run is due. The demo's data end in 2017: use 2017-12-29T09:00:00Z there.",
     ),
     "recipes": Param(
         None,
@@ -161,7 +161,7 @@ def gate(run: NightlyRun) -> dict[str, Any]:
 
 @nightly_task(needs="decision")
 def accept(run: NightlyRun) -> dict[str, Any]:
-    """Record a user's choice to switch in the ledger; otherwise the gate's decision stands."""
+    """Record the operator's choice to switch in the ledger; else the gate's decision stands."""
     from pipeline.steps.nightly.accept import accept_run
 
     user = approved_by(get_current_context()["ti"].xcom_pull(task_ids="review"))

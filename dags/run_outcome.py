@@ -1,8 +1,9 @@
-"""Outcome of a nightly run, as a pure function of what its tasks left behind.
+"""Outcome of a nightly run, as a pure function of the states and results of its tasks.
 
 Guarantees:
 
-* A run is green only if it promoted a model, kept the champion, or had nothing to do.
+* A run is green only if it promoted a model, kept the champion, or had nothing to do: no retrain
+  was needed, or another run had decided already.
 * A task that failed, or did not run although it should have, makes the run red with a reason.
 """
 
@@ -27,7 +28,7 @@ class RunOutcome:
         The gate's decision (``first``, ``switch``, ``refresh``, ``keep``, ``block``), or
         ``already_done``, ``nothing_to_do``, ``superseded``, ``failed``.
     sentence
-        The reason, for a reader.
+        The reason, in one sentence.
     is_red
         Whether the DAG run must fail.
     exit_code
@@ -77,7 +78,9 @@ def determine_outcome(
     if started["status"] != "new":
         return RunOutcome(started["status"], started["sentence"], is_red=False, exit_code=0)
     if not decision:
-        return _failure("the gate decided nothing: no recipe could be trained")
+        return _failure(
+            "the gate decided nothing: no recipe could be trained; see the logs of train"
+        )
     kind, sentence = decision["kind"], decision["sentence"]
     if kind not in DECISIONS:
         return _failure(f"unknown decision {kind!r} of the gate")

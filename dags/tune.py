@@ -1,7 +1,8 @@
 """Search for better hyperparameters, on windows that end before the holdout of any later run.
 
-**Schedule.** None: trigger the DAG with a budget. It is paused when it is new. It takes the
-workspace's only heavy slot, so a nightly run that starts meanwhile waits.
+**Schedule.** None: trigger the DAG with a budget. A new DAG is paused: unpause it first. It takes
+the only slot of the workspace's pool of heavy tasks, so a nightly run that starts meanwhile waits
+before it trains.
 
 **Results.** A better recipe becomes a candidate: the next nightly run with a later as-of trains it
 beside the others, under the name `tuned`, and its gate decides. Nothing is published here. If no
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from pipeline.workspace.workspace import Workspace
 
 MAX_BUDGET_S = 90 * 60.0
-"""Longest budget: a task has two hours, and the last trial and the mixture come after it."""
+"""Longest budget: a task has two hours, and the last trial and the weights of a blend end after
+the budget."""
 
 PARAMS = {
     "budget": Param(
@@ -56,22 +58,22 @@ def search(ws: Workspace) -> dict[str, Any]:
     """Try recipes until the budget is used up; a clearly better one becomes a candidate."""
     from pipeline.base import as_of
     from pipeline.errors import ConfigError
-    from pipeline.steps.experiments.tuning import tune as steps
+    from pipeline.steps.experiments.tuning import tune as tuning
 
     start = time.monotonic()
     context = get_current_context()
     params = context["params"]
-    budget = steps.parse_budget(params["budget"])
+    budget = tuning.parse_budget(params["budget"])
     if budget > MAX_BUDGET_S:
         raise ConfigError(
             "tuning.budget_too_long",
             f"a budget of {params['budget']} is too long for a task; give at most 90m, and "
             "trigger the DAG again to continue",
         )
-    result = steps.tune(
+    result = tuning.tune(
         ws,
         parse_param(context, "as_of")
-        or steps.default_as_of(ws, as_of(context["dag_run"].run_after)),
+        or tuning.default_as_of(ws, as_of(context["dag_run"].run_after)),
         budget=budget,
         elapsed=lambda: time.monotonic() - start,
         recipe=params["recipe"] or None,

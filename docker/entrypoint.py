@@ -23,7 +23,7 @@ def init(home: Path) -> None:
     from pipeline.workspace.workspace import Workspace
 
     Workspace.init(home)
-    environment.airflow_home(home).mkdir(parents=True, exist_ok=True)
+    environment.make_airflow_home(home)
     write_login(Path(os.environ["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]))
     environment.set_up(home)
 

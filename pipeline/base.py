@@ -35,8 +35,11 @@ def silent(_: str) -> None:
 class Frozen(BaseModel):
     """Base of every config: instances are immutable, and an unknown field is an error."""
 
-    # Defaults are validated as well, so that a default outside its own bounds is an error.
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # Defaults are validated as well, so that a default outside its own bounds is an error. A value
+    # may be a password in the wrong place, and tracebacks show pydantic's text.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+    )
 
 
 def to_utc(instant: datetime) -> datetime:

@@ -43,6 +43,7 @@ class Guard:
 _LAKE = "tests/unit/stores/lake/test_lake.py"
 _RACES = "tests/crash/test_ingest_races.py"
 _HOSTILE = "tests/integration/test_hostile_files.py"
+_WAITING = "tests/unit/steps/ingest/test_waiting.py"
 _FOREIGN = "tests/unit/steps/ingest/test_foreign_files.py"
 _UPKEEP = "tests/unit/stores/lake/test_compaction.py"
 _POINTS = "tests/crash/test_failpoints.py"
@@ -122,9 +123,30 @@ GUARDS: Final = (
     Guard(
         "a move is looked at again",
         "pipeline/steps/ingest/landing.py",
-        "                if not _is_same(kept, new, seen):",
-        "                if False:",
+        "_is_same(target, new, seen):\n        return True\n    _move(",
+        "True:\n        return True\n    _move(",
         f"{_RACES}::test_a_file_replaced_in_the_blink_before_it_is_moved_comes_back",
+    ),
+    Guard(
+        "a copied file is looked at again before it is removed",
+        "pipeline/steps/ingest/landing.py",
+        "            if _is_same(target, new, seen):\n                os.unlink(",
+        "            if True:\n                os.unlink(",
+        f"{_WAITING}::test_what_replaces_a_file_while_it_is_copied_comes_back",
+    ),
+    Guard(
+        "a killed reader is no property of a file",
+        "pipeline/steps/ingest/read_file.py",
+        "        except ChildKilled:\n            raise\n",
+        "",
+        f"{_WAITING}::test_a_file_whose_reader_is_killed_waits_and_the_others_go_on",
+    ),
+    Guard(
+        "a clock does not go back",
+        "pipeline/steps/ingest/ingest.py",
+        "if newest is not None and at < newest:",
+        "if False:",
+        f"{_WAITING}::test_a_clock_before_the_last_ingest_is_refused",
     ),
     Guard(
         "links are not followed",
@@ -227,7 +249,7 @@ GUARDS: Final = (
     Guard(
         "lists are read back before the swap",
         "pipeline/workspace/publications.py",
-        "if swap.lists_sum(_staged(ws, name)) != expected:",
+        "if publish.lists_sum(_staged(ws, name)) != expected:",
         "if False:",
         "tests/integration/test_damage.py"
         "::test_no_night_points_users_to_lists_that_did_not_come_back",

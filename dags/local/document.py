@@ -31,6 +31,10 @@ the default workspace, `nightjar`, whose folder is `NIGHTJAR_HOME`. All names fo
 the workspace: `shop` has the DAG `shop_nightly_retrain`, the pool `shop_heavy`, the assets
 `shop_events` and `shop_retrain_requested`, the connection `shop_webhook`, the tag `shop` and the
 folder `NIGHTJAR_HOME_SHOP`.
+
+The column *runs* has retries, time limit, pool and, where it is not Airflow's default, the trigger
+rule of a task. `none_failed` also runs after a skipped task, `none_failed_min_one_success` likewise
+if at least one task succeeded, and `all_done` also after a failed one.
 """
 
 
@@ -68,7 +72,7 @@ def _schedule(timetable: Any) -> str:
 
 
 def _properties(dag: Any) -> str:
-    properties = ["Paused when it is new"] if dag.is_paused_upon_creation else []
+    properties = ["Paused at first"] if dag.is_paused_upon_creation else []
     properties += [
         f"{dag.max_active_runs} run at a time",
         "catches up" if dag.catchup else "no catch-up",

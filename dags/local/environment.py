@@ -155,11 +155,24 @@ def apply(home: Path, port: int = 8080, *, to: MutableMapping[str, str] = os.env
     StorageError
         `storage.cannot_write`: Airflow's folder cannot be created.
     """
-    from pipeline.stores.disk import storage_errors
-
-    with storage_errors("storage.cannot_write", f"cannot create {airflow_home(home)}"):
-        airflow_home(home).mkdir(parents=True, exist_ok=True)
+    make_airflow_home(home)
     to.update(settings(home, port))
+
+
+def make_airflow_home(home: Path) -> None:
+    """Create Airflow's folder in the workspace `home`, which only its owner can enter.
+
+    Raises
+    ------
+    StorageError
+        `storage.cannot_write`.
+    """
+    from pipeline.stores.disk import storage_errors
+    from pipeline.workspace.permissions import PRIVATE_FOLDER
+
+    folder = airflow_home(home)
+    with storage_errors("storage.cannot_write", f"cannot create {folder}"):
+        folder.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
 
 
 def set_up(home: Path) -> None:

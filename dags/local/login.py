@@ -40,7 +40,7 @@ _PROTECTION: Headers = (
 
 
 class Login(ABC):
-    """ASGI middleware that lets a user in who has the password of this start.
+    """ASGI middleware that serves only users who have the password of this start.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class Login(ABC):
         self._app = app
         self._password = password
         self._cookie = cookie
-        # The cookie is not the password: a program that reads it cannot log in elsewhere with it.
+        # A hash: a program that reads the cookie cannot log in to the API with it.
         self._session = hmac.new(password.encode(), cookie.encode(), sha256).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -76,10 +76,12 @@ class Login(ABC):
     async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
         host = header(scope, "host")
         if host.rpartition(":")[0] not in _HOSTS and host not in _HOSTS:
-            await respond(send, HTTPStatus.FORBIDDEN, f"{host!a} is not a name of this server")
+            message = f"{host!a} is not a name of this server: {_NEXT}"
+            await respond(send, HTTPStatus.FORBIDDEN, message)
             return
         if header(scope, "origin") not in ("", f"http://{host}"):
-            await respond(send, HTTPStatus.FORBIDDEN, "refused: a request of another site's page")
+            message = f"a request of another site's page is refused: {_NEXT}"
+            await respond(send, HTTPStatus.FORBIDDEN, message)
             return
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == _PARAMETER]
@@ -117,7 +119,8 @@ class Login(ABC):
         return ("set-cookie", f"{self._cookie}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")
 
 
-_WRONG = "This password is not the one of the running server: open the address `make ui` printed."
+_NEXT = "open the address that `make ui` printed"
+_WRONG = f"this password is not the one of the running server: {_NEXT}"
 
 
 def header(scope: Scope, name: str) -> str:
@@ -171,5 +174,5 @@ def _decoded(value: str) -> str:
         return ""
 
 
-def _equal(given: str, right: str) -> bool:
-    return hmac.compare_digest(given.encode(), right.encode())
+def _equal(given: str, expected: str) -> bool:
+    return hmac.compare_digest(given.encode(), expected.encode())

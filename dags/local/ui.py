@@ -4,7 +4,7 @@ Guarantees:
 
 * Both servers listen only on loopback, and need the login of this start: a printed address opens
   with one click, and no argument of a process and no log has its password.
-* No server has variables that it does not need; all files are readable by their owner alone.
+* No server has variables that it does not need; files of Airflow are readable by their owner alone.
 * If a server does not start, or ends, the error has its name and the end of its log.
 * Ctrl-C or a closed terminal stops all servers; the next start resumes their runs.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import secrets
 import signal
 import socket
@@ -30,7 +29,7 @@ from typing import NoReturn
 from urllib.request import urlopen
 
 from dags.local import environment, login
-from pipeline.errors import ConfigError, NightjarError, ResourceError
+from pipeline.errors import NightjarError, ResourceError
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
@@ -86,17 +85,16 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
     KeyboardInterrupt
         SIGINT, SIGTERM or SIGHUP arrived; all servers have been stopped.
     """
-    if not (home / "nightjar.toml").is_file():
-        raise ConfigError(
-            "workspace.not_found",
-            f"{home} is not a workspace: create one with `make run` or `nightjar init`",
-        )
+    # Imported here: `--help` does not wait for polars.
+    from pipeline.workspace.child_process import keep_private
+    from pipeline.workspace.workspace import Workspace
+
+    keep_private()
+    Workspace.open(home)  # the servers then create files with its modes
     _require_free(port, "Airflow", "--port")
     _require_free(mlflow_port, "MLflow", "--mlflow-port")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
-    os.umask(0o077)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump has keys and raw ids
     env = dict(os.environ)
     environment.apply(home, port, to=env)
     logs = environment.airflow_home(home) / "logs"

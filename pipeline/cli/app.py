@@ -1,6 +1,7 @@
 """The console script: all commands, and the output of errors.
 
-Guarantees: an expected failure prints one sentence and sets an exit code, without a traceback.
+Guarantees: an expected failure prints one sentence and sets an exit code, without a traceback, and
+without the output of a library that panicked.
 Commands import their steps when they run, so ``--help`` does not wait for them.
 """
 
@@ -36,22 +37,28 @@ app.callback()(configure_logging)
 
 def main() -> None:
     """Run the command line and exit."""
-    from pipeline.errors import NightjarError
+    from pipeline.stores.disk import expected_failure
     from pipeline.workspace.child_process import keep_private
+    from pipeline.workspace.library_output import HiddenOutput
 
     keep_private()
+    # Until the process ends: threads of a library may panic even after the failure is printed.
+    output = HiddenOutput()
     # Before a library loads OpenMP: by default its threads spin while they wait, on cores that
     # other processes could use.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
-    except NightjarError as error:
-        fail(error.sentence, error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         fail("stopped; run the same command again to continue", 130)
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
+    except SystemExit:
+        raise
+    except BaseException as error:  # a panic of a Rust library is not an `Exception`
+        if (failure := expected_failure(error)) is not None:
+            fail(failure.sentence, failure.exit_code)
         # A usage error: Typer raises a class of its own that it does not export.
-        fail(error.format_message(), 2)
+        if hasattr(error, "format_message"):
+            fail(error.format_message(), 2)
+        output.show()
+        raise
     sys.exit(code if isinstance(code, int) else 0)

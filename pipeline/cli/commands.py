@@ -22,7 +22,6 @@ from pipeline.cli.terminal import (
     write_out,
 )
 from pipeline.errors import ConfigError
-from pipeline.stores.disk import storage_errors
 
 app = typer.Typer()
 config_app = typer.Typer(help="Settings of a workspace.", no_args_is_help=True)
@@ -32,13 +31,19 @@ config_app = typer.Typer(help="Settings of a workspace.", no_args_is_help=True)
 def init(
     console: Console,
     directory: Annotated[Path | None, typer.Argument(help="Its folder; default: ./var.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            help="Group whose members may read the workspace and deliver files; default: only you."
+        ),
+    ] = None,
 ) -> None:
     """Create a workspace with a short, valid nightjar.toml."""
     from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
     folder = directory or console.folder
     is_new = not (folder / CONFIG_FILE).exists()
-    ws = Workspace.init(folder)
+    ws = Workspace.init(folder, group=group)
     word = "is a new workspace" if is_new else "is a workspace already; nothing was changed"
     console.show(
         {"home": str(ws.home), "created": is_new},
@@ -104,9 +109,10 @@ def ingest(
         source=source,
         replace=replace,
         at=parse_past_instant(at),
+        by_hand=at is not None,
         progress=console.progress,
     )
-    console.show(result, result.text(), 3 if result.failed else 0)
+    console.show(result, result.text(), result.exit_code)
 
 
 @command(app)
@@ -114,8 +120,9 @@ def feedback(console: Console, at: At = None) -> None:
     """Run one feedback pass: ingest landing/, refresh lists, and check whether to retrain."""
     from pipeline.steps.feedback.feedback import feedback
 
-    result = feedback(console.workspace, parse_past_instant(at), progress=console.progress)
-    console.show(result, result.text(), 3 if result.failed else 0)
+    at_instant, by_hand = parse_past_instant(at), at is not None
+    result = feedback(console.workspace, at_instant, by_hand=by_hand, progress=console.progress)
+    console.show(result, result.text(), result.exit_code)
 
 
 @command(app, "fold-in")
@@ -207,13 +214,14 @@ def lists(
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
     from pipeline.steps.lists import lists, titles
+    from pipeline.workspace.permissions import open_export
 
     if bool(users) == all_users:
         raise ConfigError("usage.users_or_all", "give either user ids or --all")
     ws = console.workspace
     rows = lists(ws, None if all_users else users)
     if out is not None:
-        with storage_errors("storage.cannot_write", f"cannot write {out}"), out.open("wb") as file:
+        with open_export(out) as file:
             rows.write_parquet(file)
         result = {"out": str(out), "rows": rows.height}
         return console.show(result, f"{rows.height:,} rows in {out}")

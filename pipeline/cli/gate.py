@@ -1,4 +1,4 @@
-"""Commands of the gate: its step of a nightly run, its calibration, and overrides by a user.
+"""Commands of the gate: its step of a nightly run, its calibration, and overrides by the operator.
 
 Guarantees: a file for `--out` that cannot be written is refused before the work starts.
 """
@@ -24,7 +24,7 @@ from pipeline.cli.terminal import (
 from pipeline.errors import ConfigError
 
 app = typer.Typer(invoke_without_command=True)
-By = Annotated[str, typer.Option(help="Name of the user who decides, for the ledger.")]
+By = Annotated[str, typer.Option(help="Name of the operator who decides, for the ledger.")]
 Reason = Annotated[str, typer.Option(help="Reason of the decision, for the ledger.")]
 
 

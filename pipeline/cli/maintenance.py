@@ -38,13 +38,23 @@ def gc(
     console: Console,
     at: Annotated[
         str | None,
-        typer.Option("--at", help="Instant from which ages are measured; default: now."),
+        typer.Option(
+            "--at",
+            help="Instant from which ages are measured; default: now, or with publish.live_from = "
+            '"as_of" the last ingest.',
+        ),
     ] = None,
+    yes: Annotated[
+        bool,
+        typer.Option("--yes", help="Allow an instant more than a year after the last ingest."),
+    ] = False,
 ) -> None:
     """Merge small files of the lake, and remove data past their retention time."""
-    from pipeline.steps.maintenance.gc import gc
+    from pipeline.steps.maintenance.gc import gc, instant_of_ages
 
-    result = gc(console.workspace, parse_past_instant(at), progress=console.progress)
+    ws, given = console.workspace, parse_past_instant(at)
+    ages_from = instant_of_ages(ws, given, by_hand=at is not None, far_ahead=yes)
+    result = gc(ws, ages_from, progress=console.progress)
     console.show(result, result.text(), result.exit_code)
 
 

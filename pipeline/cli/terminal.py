@@ -136,7 +136,7 @@ class Console:
 
 
 def _escaped(text: str) -> str:
-    """Escape in JSON what is not printable; `json` itself leaves U+009B and U+202E as they are."""
+    """Escape unprintable characters of JSON; `json` itself leaves U+009B and U+202E as they are."""
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else json_module.dumps(char)[1:-1] for char in text)
@@ -216,6 +216,8 @@ def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
             return f"{task}: {result} ({seconds:.1f} s)"
         case {"event": "task_failed", "task": task, "error": error}:
             return f"{task}: failed: {error}"
+        case {"event": "waiting_for_lock", "lock": lock, "holder": holder}:
+            return f"waiting for {lock}, which process {holder} holds"
         case {"event": "task_started", "task": task}:
             return f"{task}: started"
     fields = " ".join(f"{name}={value}" for name, value in event.items() if name != "event")
@@ -269,7 +271,7 @@ def refuse_unwritable(out: Path | None) -> None:
 
 
 def write_out(out: Path | None, data: bytes) -> None:
-    """Write the file of an option.
+    """Write the file of an option, readable by its owner only.
 
     Parameters
     ----------
@@ -283,6 +285,8 @@ def write_out(out: Path | None, data: bytes) -> None:
     StorageError
         ``storage.cannot_write``
     """
+    from pipeline.workspace.permissions import open_export
+
     if out is not None:
-        with storage_errors("storage.cannot_write", f"cannot write {out}"):
-            out.write_bytes(data)
+        with open_export(out) as file:
+            file.write(data)

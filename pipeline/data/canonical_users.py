@@ -1,11 +1,11 @@
-"""User ids derived from events, for the selection of settings.
+"""User ids derived from events, for the selection of hyperparameters.
 
-Pseudonyms are random in each workspace, and their order is the order in which floats are summed.
-That changes only the last digits. But a last digit decides between two settings that score almost
-the same, so two workspaces with the same data would select different settings.
+Pseudonyms are random in each workspace, and floats are summed in their order, so two workspaces
+with the same data have sums that differ in the last digits. Such a digit can decide between two
+hyperparameters with almost equal scores, and the workspaces would select different ones.
 
-Guarantees: equal events give equal ids, for any pseudonyms and any order of rows; users who differ
-in at least one event get different ids.
+Guarantees: equal events give equal ids, for any pseudonyms and any order of rows. Only users with
+identical events are ordered by their pseudonyms.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def take_rows(
     indptr
         ``(n_rows + 1,)`` start of each row.
     rows
-        Row numbers, in the order wanted; a number below 0 gives an empty row.
+        Row numbers, in the order of the result; a number below 0 gives an empty row.
 
     Returns
     -------
@@ -94,14 +94,14 @@ class FeatureMatrix:
 
 @dataclass(frozen=True)
 class ColdItems:
-    """Items without events, which are described only by their features.
+    """Items without events: only their features are known.
 
     Attributes
     ----------
     ids
         ``(n,)`` str, sorted; none is in the window's catalogue.
     features
-        One row per id, not empty, over the features of the window's items.
+        One row per id, none empty; its columns are the features of the window's items.
     """
 
     ids: NDArray[np.str_]

@@ -1,7 +1,7 @@
-"""Events of a window in the order of time, with id maps and sparse matrices.
+"""Events of a window, ordered by time within each user, with id maps and sparse matrices.
 
 Guarantees: ids are sorted, so equal data give equal indices; rows are users, columns are items;
-events of a user are in the order of time; no event is at or after `end`.
+no event is at or after `end`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipeline.data.feature_matrix import ColdItems, FeatureMatrix, take_rows
 from pipeline.errors import DataError
 
 WEIGHT = "weight"
-"""Signed weight of one event: weight[kind] · f(value); negative for a return."""
+"""Signed weight of one event, weight[kind] · f(value) of `FeaturesConfig`; < 0 for a return."""
 RATING = "rating"
 """Rating of an item on the scale of the data; null for events of other kinds."""
 
@@ -149,7 +149,7 @@ class History:
         # The same array is the usual case and needs no comparison.
         if item_ids is self.item_ids or np.array_equal(item_ids, self.item_ids):
             return self
-        column, there = _places(item_ids, self.item_ids)
+        column, there = _find_ids(item_ids, self.item_ids)
         keep = there[self.item]
         return replace(
             self,
@@ -160,21 +160,23 @@ class History:
             timestamp_us=self.timestamp_us[keep],
             weight=self.weight[keep],
             rating=None if self.rating is None else self.rating[keep],
-            item_features=self._described(item_ids),
+            item_features=self._features_of(item_ids),
             cold_items=None,
         )
 
-    def _described(self, item_ids: NDArray[np.str_]) -> FeatureMatrix | None:
+    def _features_of(self, item_ids: NDArray[np.str_]) -> FeatureMatrix | None:
+        """Return the features of other items, cold ones included; ``None`` without features."""
         if self.item_features is None:
             return None
-        place, there = _places(self.item_ids, item_ids)
-        features, rows = self.item_features, np.where(there, place, -1)
+        place, there = _find_ids(self.item_ids, item_ids)
+        features = self.item_features
+        rows = np.where(there, place, -1)  # -1: an empty row
         if (cold := self.cold_items) is not None:
             # The rows of cold items follow those of the window's items.
             features = FeatureMatrix(
                 features.names, sp.vstack([features.cells, cold.features.cells], "csr")
             )
-            place, there = _places(cold.ids, item_ids)
+            place, there = _find_ids(cold.ids, item_ids)
             rows[there] = place[there] + self.n_items
         return features.rows(rows)
 
@@ -258,10 +260,10 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     )
 
 
-def _places(
+def _find_ids(
     ids: NDArray[np.str_], wanted: NDArray[np.str_]
 ) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
-    """Return the position of each wanted id among sorted ids, and whether it is there."""
+    """Return the index of each wanted id in the sorted ids, and a mask of those that are there."""
     # searchsorted returns len(ids) for an id behind the last one.
     place = np.minimum(np.searchsorted(ids, wanted), len(ids) - 1)
     return place, ids[place] == wanted

@@ -121,8 +121,8 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
     Raises
     ------
     GateError
-        `calibration.too_few_cutoffs`: fewer than two blocks have enough users and a champion with
-        hits.
+        `calibration.too_few_cutoffs`: fewer than two blocks have enough users and a champion
+        with an NDCG above 0.
     """
     blocks = _usable(blocks, config)
     replicates = len(blocks[0].ndcg)
@@ -239,9 +239,9 @@ def _usable(blocks: Sequence[ReplicateBlock], config: GateConfig) -> list[Replic
     if len(usable) < LEAST_CUTOFFS:
         raise GateError(
             "calibration.too_few_cutoffs",
-            f"{len(usable)} of {len(blocks)} cutoffs have {config.min_users:,} users and a "
-            f"champion with hits; a calibration needs {LEAST_CUTOFFS}: give a later as-of, or "
-            "lower gate.min_users",
+            f"only {len(usable)} of {len(blocks)} cutoffs have at least {config.min_users:,} users "
+            f"and a champion with an NDCG above 0; a calibration needs {LEAST_CUTOFFS}: give a "
+            "later --as-of, or lower gate.min_users",
         )
     return usable
 

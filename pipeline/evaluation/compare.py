@@ -1,8 +1,9 @@
 """Comparison of two recipes on the same users: lift, variance and p-value on one block of days.
 
-Guarantees: all figures are relative to the champion's mean; the variance contains seed noise (τ)
-besides the sampling of users, because a bootstrap over users alone gets more certain of its own
-seed as the number of users grows; a comparison that must not be used states the reason.
+Guarantees: all figures are relative to the champion's mean; the variance contains that over
+seeds (τ²) besides the sampling of users, because the intervals of a bootstrap over users alone
+shrink with the number of users, and the effect of a seed does not; a comparison that must not be
+used states the reason.
 
     d = c − b per user,  x = mean(d)/mean(b),  v = var(d)/(n·mean(b)²) + (τ_c² + τ_b²)/S
 
@@ -49,7 +50,7 @@ class Difference:
     x
         Lift: mean difference ÷ the champion's mean. NaN if `underpowered` is `NO_LEVEL`.
     v
-        Variance of `x`, seed noise included.
+        Variance of `x` over users and seeds.
     n, nonzero
         Number of users, and of those with different values.
     t
@@ -135,10 +136,10 @@ def difference(
     x = v = t = p_better = p_worse = math.nan
     if n >= 2 and level > 0:
         x = float(delta.mean()) / level
-        # Seed noise does not shrink with the number of users, only with the number of fits.
+        # The variance over seeds shrinks with the number of fits, not with that of users.
         seeds = (tau_candidate**2 + tau_champion**2) / fits
         v = float(delta.var(ddof=1)) / (n * level**2) + seeds
-        # Equal values for all users and no seed noise: the sign of x is certain.
+        # Equal values for all users and no variance over seeds: the sign of x is certain.
         t = x / math.sqrt(v) if v > 0 else math.copysign(math.inf, x) if x else 0.0
         p_better = float(stdtr(n - 1, -t))
         p_worse = float(stdtr(n - 1, t))

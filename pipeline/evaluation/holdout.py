@@ -52,8 +52,8 @@ def refuse_leaks(scorer: Scorer, history: History, split: Split) -> None:
         if to_utc(until) > split.cutoff:
             raise GateError(
                 "evaluate.leak",
-                f"the {name} reaches until {format_instant(until)}, into the holdout that starts "
-                f"at {format_instant(split.cutoff)}; evaluate it on a later holdout",
+                f"the {name} ends at {format_instant(until)}, after the start of the holdout at "
+                f"{format_instant(split.cutoff)}; evaluate it on a later holdout",
             )
     absent = int(np.sum(~find(scorer.item_ids, history.item_ids)[1]))
     if absent:

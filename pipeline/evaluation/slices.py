@@ -1,7 +1,7 @@
 """Slices of users, by activity, recency and segment, and of target items by their age.
 
 Guarantees: slices follow from the training window alone, so that every recipe of a nightly run is
-evaluated on the same ones.
+evaluated on the same ones; a segment of fewer than `MIN_GROUP_SIZE` users is not a slice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from pipeline import columns as c
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.data.features import activity, item_age_days, recency_days
 from pipeline.data.matrix import History
 
@@ -81,6 +82,9 @@ def _segment_slices(users: History, segments: pl.DataFrame) -> dict[str, NDArray
     joined = ids.join(by_user, on=c.USER_ID, how="left", maintain_order="left")[c.SEGMENT]
     slugs = np.array([slug(text) if text is not None else "" for text in joined.to_list()], np.str_)
     names, counts = np.unique(slugs[slugs != ""], return_counts=True)
+    # Name and figures of a segment of a few users could reveal one of them.
+    enough = counts >= MIN_GROUP_SIZE
+    names, counts = names[enough], counts[enough]
     # Stable, so that of equally large segments the first by name is kept.
     largest = names[np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]]
     return {f"segment_{name}": slugs == name for name in sorted(largest.tolist())}

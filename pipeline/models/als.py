@@ -170,7 +170,7 @@ def solve_users(
             own = slice(cells.indptr[row], cells.indptr[row + 1])
             confidence = cells.data[own].astype(np.float64)
             items = item_factors[cells.indices[own]].astype(np.float64)
-            # VᵀV is shared by all users, so a row only adds what its own cells change.
+            # VᵀV is shared by all users, so a row only adds the part of its own cells.
             left = everywhere + items.T @ ((confidence - 1.0)[:, None] * items)
             users[row] = np.linalg.solve(left, items.T @ confidence)
     return users

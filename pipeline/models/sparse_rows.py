@@ -1,4 +1,4 @@
-"""Sorted keys, and selections in the rows of sparse matrices.
+"""Search in sorted arrays, and selection of the largest cells in rows of sparse matrices.
 
 Guarantees: results depend on the values alone, never on the order in which a product stores the
 columns of a row; of equal values the lower column is selected.
@@ -21,7 +21,7 @@ def find_sorted(
     Parameters
     ----------
     ordered
-        ``(n,)``, rising.
+        ``(n,)``, ascending.
     wanted
         ``(m,)`` values to find.
 
@@ -44,7 +44,7 @@ def csr_from_pairs(
     Parameters
     ----------
     pair
-        ``(n,)`` int64, row · columns + column, rising.
+        ``(n,)`` int64, row · columns + column, ascending.
     value
         ``(n,)`` float64; a 0 is stored.
     shape
@@ -79,9 +79,9 @@ def row_extremes(extreme: np.ufunc, cells: sp.csr_matrix, empty: float) -> NDArr
 
 
 def strongest(
-    size: NDArray[Any], column: NDArray[Any], indptr: NDArray[Any], most: int, *, crowd: int
+    size: NDArray[Any], column: NDArray[Any], indptr: NDArray[Any], limit: int, *, long_row: int
 ) -> NDArray[np.bool_]:
-    """Select the `most` largest cells of each long row, and all cells of the other rows.
+    """Select the `limit` largest cells of each long row, and all cells of the other rows.
 
     Parameters
     ----------
@@ -89,24 +89,24 @@ def strongest(
         ``(n,)`` values and columns of the cells; of equal values the lower columns are selected.
     indptr
         ``(n_rows + 1,)`` start of each row.
-    most
-        Cells to select in a row, ≥ 1.
-    crowd
-        Number of cells, ≥ `most`, above which a row is long.
+    limit
+        Cells to select in a long row, ≥ 1.
+    long_row
+        Number of cells, ≥ `limit`, above which a row is long.
 
     Returns
     -------
     ``(n,)`` bool.
     """
     keep = np.ones(len(size), np.bool_)
-    for row in np.flatnonzero(np.diff(indptr) > crowd):
+    for row in np.flatnonzero(np.diff(indptr) > long_row):
         own = slice(indptr[row], indptr[row + 1])
         values = size[own]
         # A partition is linear in the length of the row, unlike a sort.
-        last = np.partition(values, len(values) - most)[len(values) - most]
+        last = np.partition(values, len(values) - limit)[len(values) - limit]
         chosen = values > last
         tied = np.flatnonzero(values == last)
-        free = most - int(chosen.sum())
+        free = limit - int(chosen.sum())
         if free < len(tied):
             tied = tied[np.argpartition(column[own][tied], free - 1)[:free]]
         chosen[tied] = True
@@ -122,14 +122,14 @@ def keep_topk_per_row(cells: sp.csr_matrix, most: int) -> sp.csr_matrix:
     cells
         CSR; the columns of a row may have any order.
     most
-        Cells kept in a row, ≥ 1; of equal ones at the cut the lower columns.
+        Cells kept in a row, ≥ 1; of equal ones the lower columns are kept.
 
     Returns
     -------
     CSR with sorted columns.
     """
     size = np.abs(cells.data)
-    keep = (size > 0) & strongest(size, cells.indices, cells.indptr, most, crowd=most)
+    keep = (size > 0) & strongest(size, cells.indices, cells.indptr, most, long_row=most)
     counted = np.concatenate([[0], np.cumsum(keep)])[cells.indptr]
     kept = sp.csr_matrix((cells.data[keep], cells.indices[keep], counted), shape=cells.shape)
     kept.sort_indices()

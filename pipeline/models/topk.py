@@ -244,7 +244,7 @@ def _tile(scores: Scores, limits: Limits) -> _TopPairs:
     score = (_exact(scores, user, item) + beside).astype(np.float32)
     # Ties can make all items of a row candidates; only its best `k` have to be sorted.
     start = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=n))])
-    keep = strongest(score, item, start, limits.k, crowd=64 + 16 * limits.k)
+    keep = strongest(score, item, start, limits.k, long_row=64 + 16 * limits.k)
     return _best((user[keep], item[keep], score[keep]), limits.k, n)
 
 

@@ -35,6 +35,7 @@ from pydantic import ConfigDict, Field
 
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval
+from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.data.exposure import OWNER, SHOWN, exposure_intervals, shown_at
 from pipeline.data.split import between
 from pipeline.monitoring import rates
@@ -282,7 +283,7 @@ def _rows(
         rates.PUBLICATION: (pl.col(SHOWN), order[c.PUBLICATION_ID].to_list()),
         rates.VERSION: (pl.col(c.MODEL_VERSION), _distinct(order[c.MODEL_VERSION])),
         c.RECIPE: (pl.col(c.RECIPE), _distinct(order[c.RECIPE])),
-        c.SEGMENT: (pl.col(c.SEGMENT), _distinct(shown[c.SEGMENT].sort())),
+        c.SEGMENT: (pl.col(c.SEGMENT), _large_segments(shown)),
     }
     length = pl.col(_LENGTH)
     for by, (group, names) in named.items():
@@ -306,6 +307,13 @@ def _rows(
     longest = shown[_LENGTH].to_list()
     places = [str(at) for at in range(1, max(longest, default=0) + 1)]
     yield from rates.rows_of(c.POSITION, places, exposed, responses.with_columns(place))
+
+
+def _large_segments(shown: pl.DataFrame) -> list[str]:
+    """Return the segments with enough users; the name of a smaller one could reveal a user."""
+    users = shown.group_by(c.SEGMENT).agg(pl.col(c.USER_ID).n_unique())
+    large = users.filter(pl.col(c.USER_ID) >= MIN_GROUP_SIZE)
+    return _distinct(large[c.SEGMENT].sort())
 
 
 def _distinct(names: pl.Series) -> list[str]:

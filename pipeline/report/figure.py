@@ -9,10 +9,13 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
+from contextlib import chdir
 from datetime import datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline.number_text import MINUS
+from pipeline.workspace.child_process import CHILD_FOLDER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,13 +57,10 @@ def canvas(
     foot
         Space below the axes in inches.
     """
-    # Imported on first use: most commands draw nothing.
-    from matplotlib.figure import Figure
-
     lines = textwrap.wrap(title, _WRAP) or [""]
     head = 0.55 + 0.24 * len(lines)
     height = head + foot + row * max(n_rows, 1)
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, facecolor="white")
+    figure = empty_figure(figsize=(_WIDTH, height), dpi=_DPI)
     axes = figure.add_axes((left, foot / height, width, row * max(n_rows, 1) / height))
     figure.text(
         0.02, 1 - 0.12 / height, "\n".join(lines), fontsize=13, fontweight="bold", color=INK,
@@ -72,6 +72,22 @@ def canvas(
     )  # fmt: skip
     style_axes(axes, 9)
     return figure, axes
+
+
+def empty_figure(**options: Any) -> Figure:
+    """Return a white figure; the options are those of matplotlib's `Figure`."""
+    return _figure_class()(facecolor="white", **options)
+
+
+@cache
+def _figure_class() -> type[Figure]:
+    """Import matplotlib on first use: most commands draw nothing."""
+    # At its import it reads a file `matplotlibrc` of the current folder, and the user may be in a
+    # folder into which others write.
+    with chdir(CHILD_FOLDER):
+        from matplotlib.figure import Figure
+
+    return Figure
 
 
 def style_axes(axes: Axes, size: float) -> None:

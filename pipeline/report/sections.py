@@ -64,7 +64,7 @@ def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     about = (
         "The e-value measures the evidence that a candidate is better than the champion, over "
         "disjoint blocks of days. The probability that a candidate that is not better reaches the "
-        "threshold at any time is below the gate's alpha."
+        "threshold at any time is at most the gate's alpha."
     )
     return section(
         "Evidence for a switch",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
-from pipeline.report.figure import GREY, INK, SMALL, style_axes
+from pipeline.report.figure import GREY, INK, SMALL, empty_figure, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,13 +58,11 @@ def card(
     panels
         Number of axes.
     """
-    from matplotlib.figure import Figure
-
     titles = textwrap.wrap(title, _TITLE_WRAP, break_on_hyphens=False) or [""]
     lines = textwrap.wrap(about[:1].upper() + about[1:], _ABOUT_WRAP, break_on_hyphens=False)
     head = 0.3 + 0.2 * len(titles) + 0.15 * len(lines)
     height = head + body + foot
-    figure = Figure(figsize=(WIDTH, height), facecolor="white")
+    figure = empty_figure(figsize=(WIDTH, height))
     figure.text(
         0.06 / WIDTH, 1 - 0.04 / height, "\n".join(titles), fontsize=_TITLE, fontweight="bold",
         color=INK, va="top", linespacing=1.25, parse_math=False,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import NightjarError, ResourceError
+from pipeline.errors import ConfigError, NightjarError, ResourceError
 from pipeline.stores.vault import verify_vault
 from pipeline.workspace.agreement import compare_vault
+from pipeline.workspace.permissions import corrections
 from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
 _LIBRARIES: Final = ("polars", "deltalake", "implicit", "mlflow", "apache-airflow")
+_EXAMPLES: Final = 5
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ def examine(home: Path) -> tuple[HealthCheck, ...]:
 
 
 def _stores(ws: Workspace) -> Iterator[HealthCheck]:
-    yield _private(ws.home)
+    yield _permissions(ws)
     yield _try("writable", lambda: _write(ws.home))
+    yield _try("landing", lambda: _landing(ws.home))
     yield _try("lake", lambda: _lake(ws))
     yield _try("vault", lambda: _vault(ws))
     yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, checksums valid")
@@ -71,19 +73,40 @@ def _try(name: str, attempt: Callable[[], str]) -> HealthCheck:
         return HealthCheck(name, False, f"{error.strerror}: {error.filename}")
 
 
-def _private(home: Path) -> HealthCheck:
-    """Check that other users of the machine cannot enter the workspace, which has raw ids."""
-    mode = stat.S_IMODE(home.stat().st_mode)
-    if mode & 0o077:
-        sentence = f"{home} has mode {mode:o}, so other users may read it; run `chmod 700 {home}`"
-        return HealthCheck("private", False, sentence)
-    return HealthCheck("private", True, "only its owner can enter the workspace")
+def _permissions(ws: Workspace) -> HealthCheck:
+    """Check that no path is accessible to more users than intended."""
+    name, group = "permissions", ws.config.workspace.group
+    try:
+        commands = corrections(ws.home, group)
+    except ConfigError as error:
+        return HealthCheck(name, False, error.sentence)
+    if not commands:
+        users = f"its owner and the group {group}" if group else "its owner"
+        return HealthCheck(name, True, f"only {users} can read the workspace")
+    more = len(commands) - _EXAMPLES
+    listed = "; ".join(f"`{command}`" for command in commands[:_EXAMPLES])
+    number = "1 path is" if len(commands) == 1 else f"{len(commands):,} paths are"
+    return HealthCheck(
+        name,
+        False,
+        f"{number} accessible to more users than intended; run {listed}"
+        + (f", and run doctor again for {more:,} more" if more > 0 else ""),
+    )
 
 
 def _write(home: Path) -> str:
     # Permission bits do not show a mount that is read-only.
     with tempfile.NamedTemporaryFile(dir=home):
         return "the workspace is writable"
+
+
+def _landing(home: Path) -> str:
+    """Report mounted landing folders: their files are copied, so the check never fails for them."""
+    folders = (home / "landing", *((home / "landing" / table) for table in LEARNT_FROM))
+    apart = [str(folder) for folder in folders if folder.stat().st_dev != home.stat().st_dev]
+    if apart:
+        return f"{', '.join(apart)}: another file system, so files are copied to archive/"
+    return "on the file system of the workspace"
 
 
 def _lake(ws: Workspace) -> str:

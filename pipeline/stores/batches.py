@@ -158,6 +158,11 @@ class Batches:
         # Only its own folder: an overtaken process must not remove the spool of another one.
         self._remove_orphans(str(number))
 
+    def newest_ingest(self) -> datetime | None:
+        """Return the latest `ingested_at` of a file, in UTC; None before the first file."""
+        newest = self._lake.read("batches", columns=[c.INGESTED_AT])[c.INGESTED_AT].max()
+        return newest if isinstance(newest, datetime) else None
+
     def last_at(self, version: int | None = None) -> int:
         """Return the `seq` of the last file in a version of `events`; 0 if there is none."""
         return self._lake.last_txn("events", APP, version=version) or 0

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from pipeline.errors import StorageError
 from pipeline.stores.disk import FileState, file_state, storage_errors, sync, write_synced
-from pipeline.stores.locks import locked
+from pipeline.stores.locks import LocksConfig, locked
 
 _START = "0" * 64
 _KEY: Final = re.compile(rb'"key": "([^"]+)"')
@@ -52,8 +52,9 @@ class ReadableLines:
 class Ledger:
     """One JSON object per line: ``key``, ``type``, further fields, ``previous``, ``sha256``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wait_seconds: float = LocksConfig().wait_seconds) -> None:
         self.path = path
+        self._wait_seconds = wait_seconds
         self._known: tuple[FileState, tuple[dict[str, Any], ...]] | None = None
 
     def entries(self) -> tuple[dict[str, Any], ...]:
@@ -133,7 +134,8 @@ class Ledger:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the lock of all writers of the ledger."""
-        return locked(self.path.with_suffix(".lock"), "the ledger", wait=True)
+        lock = self.path.with_suffix(".lock")
+        return locked(lock, "the ledger", wait_seconds=self._wait_seconds)
 
     def readable(self) -> ReadableLines:
         """Return the lines that can be read, for a repair."""

@@ -1,4 +1,4 @@
-"""Removal of old runs and files, and of drafts that ended processes left.
+"""Removal of old runs and files, and of drafts that killed processes left.
 
 Guarantees: a run's folder is removed as a whole or not at all; a draft that a process is writing
 stays; after a crash the next call completes the removal.
@@ -36,7 +36,7 @@ class Removed:
 
 
 def last_activity(run: Run, step: str) -> datetime:
-    """Return the instant of a committed step's last sign of activity.
+    """Return the instant at which a committed step was written or last touched.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def last_activity(run: Run, step: str) -> datetime:
     Returns
     -------
     datetime
-        In UTC: when the step was written, or `touch` was last called for it.
+        In UTC: the time of the step's manifest, which `touch` renews.
     """
     return datetime.fromtimestamp((run.folder / step / MANIFEST).stat().st_mtime, UTC)
 
@@ -79,7 +79,7 @@ def drop_files(run: Run, step: str, names: Iterable[str]) -> Removed:
     names
         Files in that folder; missing ones are skipped.
     """
-    return _removed(run.folder / step / name for name in names)
+    return _remove_files(run.folder / step / name for name in names)
 
 
 def remove(run: Run) -> Removed:
@@ -89,21 +89,21 @@ def remove(run: Run) -> Removed:
     with storage_errors("storage.cannot_remove", f"cannot remove {run.folder}"):
         run.folder.rename(target)
     failpoint("run_renamed")
-    return _emptied(target)
+    return _remove_folder(target)
 
 
 def remove_orphans(runs: Runs) -> Removed:
     """Remove the files of processes that ended while they wrote a step or removed a run."""
     removed = Removed()
     for folder in runs.root.glob(f"{_GONE}*"):
-        removed += _emptied(folder)
+        removed += _remove_folder(folder)
     for run in runs.starting_with(""):
         for draft in sorted(run.folder.rglob(f"{_DRAFT}*")):
             name = draft.name.removeprefix(_DRAFT).rpartition("-")[0]
             step = draft.with_name(name).relative_to(run.folder).as_posix()
             # A process that is writing the step holds its lock, and its draft stays.
             with suppress(ConcurrencyError), run.writing(step):
-                removed += _emptied(draft)
+                removed += _remove_folder(draft)
     return removed
 
 
@@ -118,16 +118,17 @@ def remove_older(paths: Iterable[Path], before: datetime) -> Removed:
         In UTC; a file stays if it was written or moved later.
     """
     files = (path for path in paths if path.is_symlink() or not path.is_dir())
-    return _removed(path for path in files if _since(path) < before)
+    return _remove_files(path for path in files if _last_change(path) < before)
 
 
-def _since(path: Path) -> datetime:
-    """Return when a file was written or moved to its place, whichever is later."""
-    about = path.lstat()
-    return datetime.fromtimestamp(max(about.st_mtime, about.st_ctime), UTC)
+def _last_change(path: Path) -> datetime:
+    """Return the later of the instants at which a file was written and moved to its place."""
+    status = path.lstat()
+    # A move changes only the ctime.
+    return datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
 
 
-def _removed(paths: Iterable[Path]) -> Removed:
+def _remove_files(paths: Iterable[Path]) -> Removed:
     removed = Removed()
     for path in paths:
         with (
@@ -140,8 +141,12 @@ def _removed(paths: Iterable[Path]) -> Removed:
     return removed
 
 
-def _emptied(folder: Path) -> Removed:
-    """Remove a folder with its contents."""
-    removed = _removed([path for path in folder.rglob("*") if path.is_symlink() or path.is_file()])
+def _remove_folder(folder: Path) -> Removed:
+    """Remove a folder with its contents; a link is removed, not its target."""
+    if folder.is_symlink():
+        return _remove_files([folder])
+    removed = _remove_files(
+        [path for path in folder.rglob("*") if path.is_symlink() or path.is_file()]
+    )
     shutil.rmtree(folder, ignore_errors=True)
     return removed

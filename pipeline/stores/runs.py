@@ -237,7 +237,7 @@ class Run:
 
     def committed(self, step: str) -> Ref | None:
         """Return the `Ref` of a committed step, or ``None``."""
-        return self.ref(step) if (self.folder / step / MANIFEST).is_file() else None
+        return self.ref(step) if self._has_manifest(step) else None
 
     def ref(self, step: str) -> Ref:
         """Return the `Ref` of a committed step; ``run.step_missing`` for another one."""
@@ -249,7 +249,8 @@ class Run:
 
     def steps(self, prefix: str = "") -> tuple[str, ...]:
         """Return the names of the committed steps below `prefix`, sorted."""
-        folders = (path.parent for path in (self.folder / prefix).glob(f"**/{MANIFEST}"))
+        with storage_errors("storage.cannot_read", f"cannot read {self.folder}"):
+            folders = [path.parent for path in (self.folder / prefix).glob(f"**/{MANIFEST}")]
         # A draft has its manifest just before the rename that commits it.
         names = [f.relative_to(self.folder) for f in folders if not f.name.startswith(".")]
         return tuple(sorted(name.as_posix() for name in names))
@@ -369,7 +370,7 @@ class Run:
     def manifest(self, step: str) -> dict[str, Any]:
         """Return ``rows``, ``files`` (size and SHA-256 by name) and ``volatile`` of a step."""
         path = self.folder / step / MANIFEST
-        if not path.is_file():
+        if not self._has_manifest(step):
             raise StorageError(
                 "run.step_missing", f"step {step} of run {self.run_id} is missing; run it first"
             )
@@ -386,6 +387,11 @@ class Run:
                 "run.manifest_damaged",
                 f"{path} is damaged: it is not a manifest; restore it from a backup",
             ) from error
+
+    def _has_manifest(self, step: str) -> bool:
+        path = self.folder / step / MANIFEST
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
+            return path.is_file()
 
     def read(self, kind: type[A], step: str = "") -> A:
         """Read a JSON file after checking its checksum.
@@ -481,9 +487,13 @@ class Runs:
         return Run(self.root, run_id)
 
     def starting_with(self, prefix: str) -> tuple[Run, ...]:
-        """Return the runs whose id starts with `prefix`, sorted by id."""
-        names = sorted(path.name for path in self.root.glob(f"{prefix}*"))
-        return tuple(Run(self.root, name) for name in names if not name.startswith("."))
+        """Return the runs whose id starts with `prefix`, sorted by id; a link is not a run."""
+        with storage_errors("storage.cannot_read", f"cannot read {self.root}"):
+            # A glob would skip an unreadable folder.
+            names = sorted(os.listdir(self.root)) if self.root.exists() else []  # noqa: PTH208
+            names = [name for name in names if not (self.root / name).is_symlink()]
+        names = [name for name in names if name.startswith(prefix) and is_run_id(name)]
+        return tuple(Run(self.root, name) for name in names)
 
 
 def summed_manifest(manifest: Mapping[str, Any]) -> bytes:

@@ -34,7 +34,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from pipeline.errors import ConfigError, StorageError
-from pipeline.stores.disk import fault_text, storage_errors, sync, write_synced
+from pipeline.stores.disk import fault_text, machine_error, storage_errors, sync, write_synced
 
 KEY_BYTES: Final = 32
 _NONCE_BYTES: Final = 12
@@ -302,12 +302,12 @@ def _connected(path: Path) -> Iterator[sqlite3.Connection]:
             yield connection
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        raise StorageError(
-            "vault.unusable",
-            f"cannot use the vault {path}: {error}; correct the cause, such as a full "
-            "disk, or restore the vault from a backup",
-        ) from error
+    # A message of SQLite about a damaged schema quotes it, and may not be UTF-8 then.
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        reason = f"{error}; correct the cause, or restore the vault from a backup"
+        if machine_error(error) is not None:
+            reason = fault_text(error)
+        raise StorageError("vault.unusable", f"cannot use the vault {path}: {reason}") from error
 
 
 def _has_content(path: Path) -> bool:

@@ -29,7 +29,6 @@ _COUNTS = {
     "quarantine": c.QUARANTINED,
 }
 """Column of `batches` with the number of rows that a file adds to a table."""
-_PUBLISHED = ("publication", "patch")
 
 
 def compare_stores(lake: Lake, ledger: Ledger, vault: Path) -> None:
@@ -135,7 +134,8 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
     """
     # Before the lake: the entry of a publication is appended after its row.
     entries = ledger.entries()
-    generation = max((e["generation"] for e in entries if e["type"] in _PUBLISHED), default=0)
+    # Only entries of publications and patches have a generation.
+    generation = max((entry.get(c.GENERATION, 0) for entry in entries), default=0)
     if entries and lake.version("batches") is None:
         raise LakeError(
             "lake.lost",

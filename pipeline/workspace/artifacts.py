@@ -386,7 +386,7 @@ class MetricsFile(RootArtifact[Mapping[str, RoleMetrics]], step="gate", file="me
 
 
 class OverrideFile(Artifact, step="accept", file="override"):
-    """Name and reason of the user who changed a decision."""
+    """Name and reason of the operator who changed a decision."""
 
     by: str
     reason: str

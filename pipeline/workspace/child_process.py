@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
 
 from pipeline.errors import NightjarError, ResourceError
+from pipeline.workspace.permissions import set_umask
 
 Response: TypeAlias = dict[str, Any]
 """Plain JSON that a child returns."""
@@ -38,7 +39,7 @@ _KEPT: Final = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "
 _KEPT_PREFIXES: Final = ("POLARS_", "OMP_", "OPENBLAS_", "MKL_", "RAYON_")
 _PATHS: Final = ("LD_LIBRARY_PATH", "PATH", "PYTHONPATH")
 CHILD_FOLDER: Final = "/"
-"""Current folder of every child: only root can write there."""
+"""Current folder of every child, and of imports that read it: only root can write there."""
 # Stacks of threads and memory pools count as allocated: on many cores they would fill the limit.
 _SMALL: Final = {
     "ARROW_DEFAULT_MEMORY_POOL": "system",
@@ -47,12 +48,18 @@ _SMALL: Final = {
     "POLARS_MAX_THREADS": "2",
 }
 _SIGNAL_AT_PARENTS_DEATH: Final = 1  # Linux's PR_SET_PDEATHSIG
+_FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM)
+"""Signals of neither a limit nor a crash: a child that exceeds its memory aborts."""
 _CHECK_BYTES: Final = 16 << 30
 _CHECK_SECONDS: Final = 900
 
 
 class ChildFailed(ResourceError):
     """A child died, exceeded its time or memory, or has a bug."""
+
+
+class ChildKilled(ChildFailed):
+    """A child was killed from outside, as the kernel does when memory is short."""
 
 
 class Child:
@@ -91,6 +98,8 @@ class Child:
         ------
         ChildFailed
             `child.died`, `child.timeout`, or `child.failed` for any other exception.
+        ChildKilled
+            `resource.child_killed`: by a signal that is neither a limit nor a crash.
         """
         if self._process is None:
             self._process = subprocess.Popen(
@@ -111,6 +120,12 @@ class Child:
         except (BrokenPipeError, ValueError):
             code = process.wait()
             self._end()
+            if -code in _FROM_OUTSIDE:
+                raise ChildKilled(
+                    "resource.child_killed",
+                    f"its process was killed ({_death(code)}), as the kernel does when memory is "
+                    "short; free memory, then start again",
+                ) from None
             raise ChildFailed("child.died", f"its process died ({_death(code)})") from None
         except BaseException:
             self._end()
@@ -228,10 +243,11 @@ def keep_private() -> None:
     """Keep the data of this process and its children from other users of the machine.
 
     Changes the whole process: it writes no core dumps, which may contain raw ids and keys, and
-    files that it creates are accessible to their owner only (umask 077).
+    files that it creates are accessible to their owner only. Call it first: opening a workspace of
+    a group then changes the mode of new files to that of this workspace.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    os.umask(0o077)
+    set_umask()
 
 
 def _command(memory: int, *arguments: str) -> list[str]:

@@ -21,7 +21,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from pipeline.base import Frozen
 from pipeline.data.clean.policies import CleanConfig
@@ -41,8 +41,9 @@ from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
 from pipeline.stores.disk import fault_text
+from pipeline.stores.locks import LocksConfig
 from pipeline.stores.retention import GcConfig
-from pipeline.workspace.config_errors import Tree, config_error
+from pipeline.workspace.config_errors import Tree, config_error, refuse_logins
 from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
@@ -78,18 +79,6 @@ class RegistryConfig(Frozen):
         "database in the workspace.",
     )
 
-    @field_validator("tracking_uri")
-    @classmethod
-    def _refuse_password(cls, uri: str | None) -> str | None:
-        # Each run keeps a copy of the config, and `config show` prints it.
-        # Any @: an unescaped slash in a password hides it from a parser of URIs.
-        if uri is not None and "@" in uri and not uri.startswith("sqlite:"):
-            raise ValueError(
-                "a tracking URI must not contain a user or password; set "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-            )
-        return uri
-
     experiment: str = Field(
         default="nightjar",
         min_length=1,
@@ -97,6 +86,17 @@ class RegistryConfig(Frozen):
     )
     model_name: str = Field(
         default="nightjar", min_length=1, description="Name of the registered model in MLflow."
+    )
+
+
+class WorkspaceConfig(Frozen):
+    """Users of the machine who have access to the workspace."""
+
+    group: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Group whose members may read the workspace and deliver files, set by "
+        "`nightjar init --group`. Without a value, only the owner has access.",
     )
 
 
@@ -140,6 +140,12 @@ class Config(Frozen):
     policy: PolicyConfig = Field(default=PolicyConfig(), description="Requests for a retrain.")
     registry: RegistryConfig = Field(default=RegistryConfig(), description="MLflow.")
     gc: GcConfig = Field(default=GcConfig(), description="Retention of data, runs and files.")
+    locks: LocksConfig = Field(
+        default=LocksConfig(), description="Waiting for other processes of the workspace."
+    )
+    workspace: WorkspaceConfig = Field(
+        default=WorkspaceConfig(), description="Access to the workspace."
+    )
 
     @property
     def windows(self) -> WindowConfig:
@@ -213,6 +219,7 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
         given["sources"] = {**defaults, **given["sources"]}
 
     origin = partial(_origin, origins=origins, default=where)
+    refuse_logins(flat(given), origin)
     try:
         config = Config.model_validate(given)
     except ValidationError as error:

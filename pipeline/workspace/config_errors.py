@@ -6,8 +6,9 @@ there are several faults, it describes the first and counts the others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +18,35 @@ from pipeline.models.families import FAMILIES
 FieldOrigin = Callable[[str], str]
 Tree: TypeAlias = dict[str, Any]
 """Nested plain values of a config, as TOML and JSON have them."""
+# Any @ after the scheme: an unescaped slash in a password hides it from a parser of URIs. The path
+# of a database may contain one.
+_LOGIN: Final = re.compile(r"\b(?!sqlite:)[a-z][a-z0-9+.-]*://.*@", re.IGNORECASE | re.DOTALL)
+
+
+def refuse_logins(values: Tree, origin: FieldOrigin) -> None:
+    """Raise if a value is a URI with a user or a password; the value is not shown.
+
+    Each run keeps a copy of the config, and `nightjar config show` prints it.
+
+    Parameters
+    ----------
+    values
+        Values by dotted field, of known and unknown fields.
+    origin
+        Dotted field -> origin of its value.
+
+    Raises
+    ------
+    ConfigError
+        `config.login_in_uri`.
+    """
+    for field, value in values.items():
+        if _LOGIN.search(str(value)):
+            raise ConfigError(
+                "config.login_in_uri",
+                f"{origin(field)}: {field} must not be a URI with a user or password; remove them, "
+                "and for MLflow set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+            )
 
 
 def config_error(
@@ -47,12 +77,12 @@ def config_error(
     match first["type"]:
         case "union_tag_not_found":
             return refused(
-                "config.unknown_family", f"{field} has no family; add one of: {families}"
+                "config.unknown_family", f"{field} has no family; write family = one of: {families}"
             )
         case "union_tag_invalid":
             tag = first["ctx"]["tag"]
             return refused(
-                "config.unknown_family", f"unknown {field}.family = {tag!r}. Allowed: {families}"
+                "config.unknown_family", f"unknown family {tag!r} in {field}. Allowed: {families}"
             )
         case "extra_forbidden":
             allowed = ", ".join(_fields(holder)) or "see `nightjar config show`"

@@ -1,8 +1,8 @@
 """Memory limit of a training, and the error for a training that would exceed it.
 
-The limit is `train.memory_gb` if that is set. Otherwise it is the free memory of the machine, or of
-the control group of this process (such as its container) that has the least. Cache that the kernel
-would release counts as free, swap does not.
+The limit is `train.memory_gb` if that is set. Otherwise it is the free memory of the machine, of
+the control group of this process (such as its container), or of its address space (``ulimit -v``),
+whichever is least. Cache that the kernel would release counts as free, swap does not.
 
 Guarantees: a training that does not fit raises before it starts; the sentence has the estimate,
 the limit and the remedy.
@@ -10,6 +10,8 @@ the limit and the remedy.
 
 from __future__ import annotations
 
+import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -25,6 +27,10 @@ from pipeline.models.contract import Recipe
 _MB: Final = 1 << 20
 _GB: Final = 1 << 30
 _SYSTEM: Final = Path("/")
+_PROGRAM_BYTES: Final = 7 << 29
+"""Address space of a command without data: libraries, most of them mapped and not in memory."""
+_CORE_BYTES: Final = 64 << 20
+"""Address space of the threads that the libraries start for each core."""
 
 # Controller -> folder below /sys/fs/cgroup, files of the limit and of the usage, and the key in
 # memory.stat of the cache that the kernel releases first. Control groups of version 2 are the entry
@@ -96,7 +102,34 @@ def free_memory(system: Path = _SYSTEM) -> int:
         Root of ``/proc`` and ``/sys``, which hold the control groups.
     """
     available = int(psutil.virtual_memory().available)
-    return max(0, min([available, *_left_in_groups(system)]))
+    return max(0, min([available, *_left_in_groups(system), *_left_to_map()]))
+
+
+def refuse_small_address_space() -> None:
+    """Raise if the address space of this process is too small for any command with data.
+
+    Libraries abort the process, or raise errors of any kind, if they cannot map memory.
+
+    Raises
+    ------
+    ResourceError
+        `memory.address_space`.
+    """
+    needed = _PROGRAM_BYTES + _CORE_BYTES * (os.cpu_count() or 1)
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < needed:
+        raise ResourceError(
+            "memory.address_space",
+            f"the address space of this process is limited to {size(limit)}, and it needs at least "
+            f"{size(needed)} besides its data; raise the limit (`ulimit -v`)",
+        )
+
+
+def _left_to_map() -> Iterator[int]:
+    """Yield the bytes that this process may still map, if its address space is limited."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        yield limit - int(psutil.Process().memory_info().vms)
 
 
 def _left_in_groups(system: Path) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Publication of a run or a patch: lists staged and read back, and an entry in the ledger.
+"""Publication of a run or a patch: staging of its lists, their check, and its ledger entry.
 
 Guarantees:
 
@@ -6,7 +6,7 @@ Guarantees:
 * Lists go live only after they were read back as they were written.
 * The row of a publication holds the head of the ledger, so a ledger that lost its end is found.
 * `read_lists` returns lists as they went live.
-* The entry of a publication whose process died is appended by the next command.
+* If a process dies between the publication and its ledger entry, the next command appends it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.errors import LakeError
-from pipeline.serving import publish as swap
+from pipeline.serving import publish
 from pipeline.workspace.ledger import PatchEntry, PublicationEntry, append_entry, entries_of
 from pipeline.workspace.night import Night
 from pipeline.workspace.workspace import Workspace
 
 
 def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
-    """Write the lists of a publication that is not live yet, unless they are written.
+    """Write the lists of a publication that is not live yet, unless the same ones are there.
 
     Parameters
     ----------
@@ -32,8 +32,8 @@ def stage(ws: Workspace, name: str, lists: pl.DataFrame) -> None:
         `user_id`, `position`, `item_id`, `score`, `slot`, `propensity`, `reason`.
     """
     # Compared first: a repeated attempt would rewrite the same rows as a new version of the table.
-    if swap.lists_sum(_staged(ws, name)) != swap.lists_sum(lists):
-        rows = swap.publication_rows(lists, name)
+    if publish.lists_sum(_staged(ws, name)) != publish.lists_sum(lists):
+        rows = publish.publication_rows(lists, name)
         ws.lake.replace_where("recommendations", rows, name)
 
 
@@ -52,7 +52,7 @@ def verify_staged(ws: Workspace, name: str, expected: str) -> None:
     LakeError
         `publish.lists_damaged`.
     """
-    if swap.lists_sum(_staged(ws, name)) != expected:
+    if publish.lists_sum(_staged(ws, name)) != expected:
         raise LakeError(
             "publish.lists_damaged",
             f"the lists of publication {name} differ from the lists that were written; start the "
@@ -61,7 +61,7 @@ def verify_staged(ws: Workspace, name: str, expected: str) -> None:
 
 
 def _staged(ws: Workspace, name: str) -> pl.DataFrame:
-    return ws.lake.read("recommendations", partitions=swap.of_publication(name))
+    return ws.lake.read("recommendations", partitions=publish.of_publication(name))
 
 
 def go_live(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
@@ -101,8 +101,8 @@ def read_lists(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
     LakeError
         `lists.altered`: the lists of a publication are not those that went live.
     """
-    lists = ws.lake.read("recommendations", partitions=swap.of_chain(rows))
-    if (name := swap.first_altered(lists, rows)) is not None:
+    lists = ws.lake.read("recommendations", partitions=publish.of_chain(rows))
+    if (name := publish.first_altered(lists, rows)) is not None:
         raise LakeError(
             "lists.altered",
             f"the lists of publication {name} are not those that went live; restore the folder "
@@ -112,7 +112,7 @@ def read_lists(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def reconcile(ws: Workspace) -> None:
-    """Append the missing entries of publications whose process died after the row."""
+    """Append the missing ledger entries of publications."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
     keys = {entry.key for entry in entries_of(ws.ledger)}
     # The row makes the lists live; a process may die before it appends the entry.
@@ -121,12 +121,12 @@ def reconcile(ws: Workspace) -> None:
             append_ledger_entry(ws, row)
 
 
-def append_ledger_entry(ws: Workspace, row: swap.PublicationRow) -> None:
+def append_ledger_entry(ws: Workspace, row: publish.PublicationRow) -> None:
     """Append the entry of a publication, see `ledger_entry`."""
     append_entry(ws.ledger, ledger_entry(ws, row))
 
 
-def ledger_entry(ws: Workspace, row: swap.PublicationRow) -> PublicationEntry | PatchEntry:
+def ledger_entry(ws: Workspace, row: publish.PublicationRow) -> PublicationEntry | PatchEntry:
     """Return the ledger entry of a publication.
 
     Parameters
@@ -147,12 +147,12 @@ def ledger_entry(ws: Workspace, row: swap.PublicationRow) -> PublicationEntry | 
     }
     if row[c.BASE] is not None:
         return PatchEntry(**fields, base=row[c.BASE])
-    # The row has the name alone; the recipe is read from the run, so a retry appends the same.
+    # The row has only the recipe's name. The run is pinned, so a retry appends the same recipe.
     recipe = Night.read(ws, ws.runs.open(row[c.RUN_ID])).recipes[row[c.RECIPE]]
     return PublicationEntry(**fields, recipe=recipe)
 
 
-def entry_key(row: swap.PublicationRow) -> str:
+def entry_key(row: publish.PublicationRow) -> str:
     """Return the key of the ledger entry of a publication."""
     kind = "publication" if row[c.BASE] is None else "patch"
     return f"{kind}:{row[c.PUBLICATION_ID]}"

@@ -17,7 +17,7 @@ from pipeline.workspace.ledger import PublicationEntry
 from pipeline.workspace.workspace import Workspace
 
 STUDIES: Final = "-tuning"
-"""Suffix of the experiment of studies: their many runs would hide the nightly ones."""
+"""Suffix of the experiment of tuning studies, whose many runs would hide the nightly ones."""
 
 
 def registry(ws: Workspace, suffix: str = "") -> Registry:

@@ -45,9 +45,9 @@ def trained(night: Night) -> tuple[str, ...]:
 
 
 def absences(night: Night) -> dict[str, str]:
-    """Return the reasons why recipes of the run have no scorer, by name."""
+    """Return the recipes of the run that have no scorer: name -> reason."""
     reasons = {name: _absence(night.run, name) for name in night.recipes}
-    return {name: why for name, why in reasons.items() if why is not None}
+    return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
 def _absence(run: Run, name: str) -> str | None:
@@ -64,7 +64,7 @@ def write_scorer(draft: Draft, name: str, recipe: Recipe, scorer: Scorer) -> Non
     Parameters
     ----------
     name, recipe
-        The recipe that the scorer was trained by.
+        Recipe with which the scorer was trained.
     """
     draft.arrays("scorer", scorer.arrays())
     draft.write(RecipeFile(name=name, recipe=recipe, trained_on=scorer.trained_on))
@@ -104,7 +104,7 @@ def read_split(run: Run) -> Split:
 
 
 def write_fits(draft: Draft, scorers: tuple[Scorer, ...]) -> None:
-    """Write further fits.
+    """Write the scorers of a recipe's further fits, which differ in their random numbers.
 
     Parameters
     ----------
@@ -132,8 +132,8 @@ def fit_name(replicate: int) -> str:
     return f"scorer-{replicate}" if replicate else "scorer"
 
 
-def judged(night: Night) -> tuple[EvaluatedRecipe, ...]:
-    """Return the evaluation of each trained recipe, as the gate takes it."""
+def read_evaluated_recipes(night: Night) -> tuple[EvaluatedRecipe, ...]:
+    """Return the evaluation of each trained recipe, in the form that the gate reads."""
     recipes = night.run.read(EvaluationFile).recipes
     return tuple(
         EvaluatedRecipe(

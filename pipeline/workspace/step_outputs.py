@@ -2,7 +2,7 @@
 
 Guarantees:
 
-* A step that was changed after its commit, its manifest included, is an error before it goes live.
+* Publishing fails if a file or the manifest of such a step was changed after its commit.
 * Nothing is recorded or verified for a replay, which publishes nothing.
 """
 

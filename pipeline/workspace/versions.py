@@ -23,6 +23,7 @@ from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.workspace import Workspace
 
 _SHOWN = 12
+"""Number of versions that an error lists."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class Version:
 
     Attributes
     ----------
+    number
+        The version's number in MLflow.
     night
         The run whose refit it is.
-    name
-        Name of its recipe in that run.
+    name, decision
+        Name of its recipe in that run, and the decision that promoted it.
     publication
-        Entry of its newest publication; ``None`` if it never was live.
+        Entry of its newest publication; ``None`` if it was never live.
     """
 
     number: int
@@ -83,7 +86,11 @@ def find(ws: Workspace, number: int) -> Version:
     runs = runs_by_version(ws, history)
     if number not in runs:
         newest = ", ".join(map(str, list(runs)[-_SHOWN:]))
-        known = f"the newest registered are {newest}" if newest else "there are none yet"
+        known = (
+            f"the newest registered are {newest}"
+            if newest
+            else "none is registered yet; run `nightjar nightly` first"
+        )
         raise ConfigError("version.unknown", f"unknown version {number}; {known}")
     run = ws.runs.open(runs[number])
     if run.committed("refit") is None:
@@ -99,6 +106,6 @@ def find(ws: Workspace, number: int) -> Version:
 def hyper_parameters(recipe: Recipe) -> Tree:
     """Return a recipe's fields as plain JSON by dotted names: ``parts.als.alpha``.
 
-    Equal fields of all families and of parts of a blend have equal names.
+    The last part of a name is the same for a hyperparameter in all families and parts of a blend.
     """
     return flat(recipe.model_dump(mode="json"))

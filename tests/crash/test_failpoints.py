@@ -26,7 +26,7 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.stores.lake import Lake
 from pipeline.testing.chaos import chaos
 from pipeline.testing.chaos.chaos import HITS, Tally, draw_hit, kill, sandbox
-from pipeline.testing.chaos.invariants import Reader, live_of, taken
+from pipeline.testing.chaos.invariants import Reader, lake_entries, published_entries
 from pipeline.testing.chaos.synthetic_shop import NIGHT, Shop
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
@@ -308,8 +308,8 @@ def test_killed_there_and_started_again(scenes, point, seed):
         assert ended.killed, f"{point} was never reached: {ended.words}"
         chaos.run_without_faults(scenes.box, tally, work)
     tally.add_reads(reader)
-    tally.compare(shop.account.entries(), taken(scenes.box.home), "ingest")
-    tally.compare(expected, live_of(scenes.box.home), work)
+    tally.compare(shop.account.entries(), lake_entries(scenes.box.home), "ingest")
+    tally.compare(expected, published_entries(scenes.box.home), work)
     assert tally.looks > {"gc": 2}.get(work, 10)  # it takes a second
     assert tally.sound, tally.text()
 
@@ -325,7 +325,7 @@ def test_a_night_that_was_half_done_ends_as_if_upkeep_had_never_been_killed(scen
     with pytest.raises(LakeError, match="version 0 cannot be read"):
         left.read("batches", version=0)
     chaos.run_without_faults(scenes.box, tally, "nightly")
-    tally.compare(expected, live_of(scenes.box.home), "nightly")
+    tally.compare(expected, published_entries(scenes.box.home), "nightly")
     assert tally.sound, tally.text()
 
 

@@ -7,12 +7,13 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 
@@ -20,6 +21,7 @@ from dags import common, factory, review, webhook
 from dags.common import AirflowWorkspace
 from dags.local import runner
 from pipeline.errors import ConfigError
+from pipeline.workspace.workspace import Workspace
 
 DAGS = runner.load_dags()
 NIGHTLY, FEEDBACK = DAGS["nightly_retrain"], DAGS["feedback_ingest"]
@@ -249,6 +251,32 @@ def test_a_task_opens_the_folder_of_its_own_workspace(
     assert folders == ["/folder/nightjar", "done", "/folder/shop", "done"]
 
 
+@pytest.mark.parametrize(
+    ("raised", "failure", "id"),
+    [
+        (PermissionError(13, "Permission denied", "/x"), AirflowException, "storage.failed"),
+        (MemoryError(), AirflowFailException, "memory.exhausted"),
+        (AirflowSkipException("nothing"), AirflowSkipException, None),
+        (KeyError("a bug"), KeyError, None),
+    ],
+)
+def test_a_failure_of_the_machine_is_the_sentence_of_a_task(
+    raised: Exception,
+    failure: type[Exception],
+    id: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("NIGHTJAR_HOME", str(Workspace.init(tmp_path / "ws").home))
+    problems: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: problems.update(value))
+    monkeypatch.setattr(factory, "get_current_context", lambda: {"ti": ti})
+    with pytest.raises(failure) as caught, factory.open_workspace(AirflowWorkspace()):
+        raise raised
+    assert type(caught.value) is failure
+    assert problems.get("id") == id
+
+
 class _Folder:
     def __init__(self, workspace: AirflowWorkspace, folders: list[str]) -> None:
         self.workspace, self.folders = workspace, folders
@@ -296,6 +324,7 @@ def test_params_are_typed_and_described() -> None:
         "publish": True,
         "recipe": None,
         "recipes": None,
+        "yes": False,
     }
     night = dict(NIGHTLY.params.items())
     assert "2017-12-29T09:00:00Z" in night["as_of"].description
@@ -424,7 +453,8 @@ def test_an_error_response_fails_nothing_and_logs_no_secret(
     status: int, monkeypatch: pytest.MonkeyPatch, hook: _Hook, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook.status = status
-    _connect(monkeypatch, hook.address)
+    connection = {"conn_type": "http", "host": hook.address, "password": "secret-token"}
+    _connect(monkeypatch, json.dumps(connection))
 
     assert webhook.post("nightjar_webhook", MESSAGE) is False
     assert len(hook.received) == 1

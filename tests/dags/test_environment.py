@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,10 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path: Path, python:
 def _pools(path: Path) -> dict[str, int]:
     with sqlite3.connect(path) as connection:
         return dict(connection.execute("SELECT pool, slots FROM slot_pool"))
+
+
+def test_only_the_owner_can_enter_airflows_folder(tmp_path: Path) -> None:
+    os.umask(0o022)
+    environment.make_airflow_home(tmp_path / "workspace")
+    mode = (tmp_path / "workspace" / "airflow").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o700

@@ -14,6 +14,7 @@ from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import psutil
 import pytest
@@ -24,7 +25,9 @@ from tests.dags.served import Served, serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-KEY, HOOK, STRANGE = "PLANTED-KEY", "http://127.0.0.1:9/PLANTED-HOOK", "PLANTED-STRANGE"
+PLANTED = "PLANTED"
+KEY, STRANGE = f"{PLANTED}keykeykeykeykeykeykeykeykeykeykeykec=", f"{PLANTED}-STRANGE"
+HOOK = f"http://{PLANTED}-LOGIN:{PLANTED}-TOKEN@127.0.0.1:9/{PLANTED}-PATH"
 EXPERIMENTS = "/api/2.0/mlflow/experiments/create"
 UNIQUE = (f"experiment {number}" for number in itertools.count())
 
@@ -33,10 +36,14 @@ UNIQUE = (f"experiment {number}" for number in itertools.count())
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("login") / "a home"
     Workspace.init(home)
+    delivered = home / "landing" / "events" / "events.csv"
+    delivered.write_text("user_id,item_id,kind,timestamp\nu,i,view,2024-03-01T10:00:00Z\n")
+    os.utime(delivered, (0, 0))
     planted = {
         "NIGHTJAR_VAULT_KEY": KEY,
         "AIRFLOW_CONN_NIGHTJAR_WEBHOOK": HOOK,
         "MLFLOW_TRACKING_PASSWORD": STRANGE,
+        "AWS_SECRET_ACCESS_KEY": STRANGE,
         "A_STRANGE_TOKEN": STRANGE,
     }
     with serve(home, planted) as served:
@@ -189,6 +196,53 @@ def test_no_page_may_be_shown_in_a_frame(ui: Served, server: int) -> None:
         assert "frame-ancestors 'none'" in policies
 
 
+def test_the_servers_listen_on_two_ports_of_loopback_only(ui: Served) -> None:
+    listening = set()
+    for process in ui.family():
+        with suppress(psutil.NoSuchProcess):
+            connections = process.net_connections("inet")
+            listening |= {one.laddr for one in connections if one.status == psutil.CONN_LISTEN}
+    assert listening == {("127.0.0.1", port) for port in ports(ui)}
+
+
+def test_airflow_takes_json_only_and_allows_no_other_origin(ui: Served) -> None:
+    cookie = ask(ui.port, f"/?login={ui.passwords[0]}").cookie
+    runs = "/api/v2/dags/feedback_ingest/dagRuns"
+    for kind in ({"Content-Type": "text/plain"}, {"Content-Type": ""}):
+        answer = ask(ui.port, runs, "POST", {"logical_date": None}, Cookie=cookie, **kind)
+        assert answer.status == 422, kind
+    evil = {"Origin": "http://evil.example", "Access_Control_Request_Method": "POST"}
+    for method, more in (("GET", {}), ("GET", evil), ("OPTIONS", evil)):
+        answer = ask(ui.port, runs, method, Cookie=cookie, **more)
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_airflow_shows_no_config_and_takes_no_run_id_with_script(ui: Served) -> None:
+    with pytest.raises(HTTPError, match="403"):
+        ui.get("/config")
+    file = ui.home / "airflow" / "airflow.cfg"
+    assert "fernet_key" in file.read_text() and file.stat().st_mode & 0o777 == 0o600
+    with pytest.raises(HTTPError, match=r"4(00|22)"):
+        path = "/api/v2/dags/feedback_ingest/dagRuns"
+        ui.call("POST", path, logical_date=None, dag_run_id="inj<script>")
+
+
+def test_artifacts_are_read_in_their_folder_and_html_is_sent_as_a_file(ui: Served) -> None:
+    login = {"Authorization": basic(ui)}
+    made = {"experiment_id": "0", "start_time": 1}
+    answer = ask(ui.mlflow_port, "/api/2.0/mlflow/runs/create", "POST", made, **login)
+    run = json.loads(answer.text)["run"]["info"]["run_id"]
+    place = f"run_uuid={run}&path=page.html"
+    upload = f"/ajax-api/2.0/mlflow/upload-artifact?{place}"
+    assert ask(ui.mlflow_port, upload, "POST", "<script>", **login).status == 200
+    page = ask(ui.mlflow_port, f"/get-artifact?{place}", **login)
+    assert (page.status, page.headers.get_content_disposition()) == (200, "attachment")
+    for path in ("../../vault.key", "../../../../secrets/vault.key", "%2e%2e/%2e%2e/vault.key"):
+        for get in ("/get-artifact?run_uuid=", "/api/2.0/mlflow/artifacts/list?run_id="):
+            read = ask(ui.mlflow_port, f"{get}{run}&path={path}", **login)
+            assert read.status in (400, 404), (path, read.text)
+
+
 def test_artifacts_outside_their_folder_are_refused(ui: Served) -> None:
     dags, inside = ROOT / "dags", ui.home / "mlflow" / "artifacts"
     (ui.home / "mlflow" / "artifacts" / "link").symlink_to(dags)
@@ -244,7 +298,7 @@ def test_only_processes_that_run_tasks_get_the_key_and_the_webhook(ui: Served) -
             continue
         planted = {text for text in (KEY, HOOK, STRANGE) if text in env}
         planted_by_server.setdefault(_server(line), set()).update(planted)
-        assert not any(password in line for password in ui.passwords)
+        assert not any(secret in line for secret in (PLANTED, *ui.passwords))
         assert "A_STRANGE_TOKEN" not in env, line
     assert set(planted_by_server) >= {
         "scheduler",
@@ -274,6 +328,24 @@ def test_only_the_server_itself_has_its_password(ui: Served) -> None:
             continue
         assert server == "api-server" or airflow not in env.values()
         assert (mlflow in env.values()) == (server == "mlflow"), server
+
+
+def test_no_run_writes_a_secret_into_a_store_or_a_log(ui: Served) -> None:
+    """The night is red for want of events, so that it calls the webhook."""
+    conf = {"feedback_ingest": {}, "nightly_retrain": {"as_of": "2024-03-02T09:00:00Z"}}
+    states = {}
+    for dag, params in {**conf, "maintenance": {}}.items():
+        ui.wait(lambda dag=dag: dag in str(ui.get("/dags")) or None, lambda: "DAGs")
+        ui.unpause(dag)
+        states[dag] = ui.end(dag, ui.trigger(dag, **params))["state"]
+    assert states == {"feedback_ingest": "success", "nightly_retrain": "failed"} | {
+        "maintenance": "success"
+    }
+    assert any(b"webhook cannot be reached" in path.read_bytes() for path in ui.logs.rglob("*.log"))
+    assert len(Workspace.open(ui.home).lake.read("events")) == 1
+    files = [path for path in ui.home.rglob("*") if path.is_file()]
+    assert [path for path in files if PLANTED.encode() in path.read_bytes()] == []
+    assert PLANTED not in ui.output
 
 
 def test_files_are_closed_to_others_and_have_no_password(ui: Served) -> None:

@@ -6,7 +6,7 @@ import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -18,7 +18,13 @@ from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
-Make = Callable[[Path, str], Workspace]
+
+class Make(Protocol):
+    """Makes a workspace with MLflow's tables."""
+
+    def __call__(self, home: Path, config: str, group: str | None = None) -> Workspace: ...
+
+
 OneNight = tuple[Path, NightResult]
 TwoNights = tuple[Path, NightResult, NightResult]
 Once = Callable[[str, Callable[[Path], Any]], tuple[Path, Any]]
@@ -60,11 +66,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Make:
     tables = tmp_path_factory.mktemp("tables") / "mlflow.db"
     create(f"sqlite:///{tables}", tables)
 
-    def make(home: Path, config: str) -> Workspace:
-        ws = Workspace.init(home, config)
+    def make(home: Path, config: str, group: str | None = None) -> Workspace:
+        ws = Workspace.init(home, config, group)
         target = ws.home / "mlflow" / tables.name
         target.parent.mkdir()
-        shutil.copy(tables, target)
+        shutil.copyfile(tables, target)
         assert ws.tracking_uri == f"sqlite:///{target}"
         return ws
 

@@ -140,6 +140,18 @@ def one_value(path: Path) -> None:
     path.write_bytes(parquet(**fields, note=["a" * 400_000_000]))
 
 
+def nested(path: Path) -> None:
+    one = {"user_id": [["anna"]], "item_id": [{"a": "b"}], "kind": ["view"], "timestamp": [AT]}
+    path.write_bytes(parquet(event_id=["nested"], **one))
+
+
+def broken_metadata(path: Path) -> None:
+    one = {"user_id": ["anna"], "item_id": ["bread"], "kind": ["view"], "timestamp": [AT]}
+    metadata = {b"pandas": b"{" * (5 << 20), b"ARROW:schema": b"A" * 1000}
+    table = pa.table({"event_id": ["metadata"], **one}).replace_schema_metadata(metadata)
+    pq.write_table(table, path, store_schema=False)
+
+
 def equal_rows(path: Path) -> None:
     """Runs cost nothing in the file, 200 bytes a value once they are read."""
     places = pa.nulls(10_000_000, pa.int32()).fill_null(0)
@@ -155,6 +167,9 @@ SOUND = parquet(user_id=["anna"] * 1000)
 # Magic, a descriptor without a size, and a window of 2 TiB.
 WINDOW = b"\x28\xb5\x2f\xfd\x00\xf8" + b"\x01\x00\x00"
 REPEATED_KEY = raw_line("k1", more=b', "user_id": "bert"')
+# Users with the ids and the claimed publications of an attacker.
+IDS = ("' OR 1=1 --", "x' OR '1'='1", "../../x", "*")
+CLAIMED = HEADER.replace(b"\n", b",publication_id\n")
 HIDDEN_KEY = raw_line("k2", more=b', "user\\u005fid": "bert"')
 
 # Only root makes a device.
@@ -188,6 +203,8 @@ REFUSED = (
     Hostile("a NUL byte", "nul.csv", csv(row("n", "an\0na")), "a NUL byte at line 2"),
     Hostile("a header that names a column twice", "twice.csv",
             data(b"user_id," + HEADER + b"bert," + row("w")), "names column 'user_id' twice"),
+    Hostile("an open quote of 3 MiB", "quote.csv", csv(b'"' + b"a" * (3 << 20)),
+            "the row at line 2 has more than 2,097,152 bytes"),
     Hostile("a gzip that is cut", "cut.csv.gz",
             data(gzip.compress((HEADER + row("w")) * 99)[:-6]), "the gzip data are cut short"),
     Hostile("a gzip with bytes after its end", "trailing.csv.gz",
@@ -268,6 +285,14 @@ TAKEN = (
     Hostile("ids that are equal in NFC", "nfc.csv",
             csv(row("z1", "Zoë"), row("z2", "Zoe\u0308"), row("é"), row("e\u0301")),
             accepted=3, duplicates=1, status="taken"),
+    Hostile("ids that are SQL, paths or `*`", "sql.csv",
+            data(CLAIMED + b"".join(row(f"sql{n}", user)[:-1] + f",{user}\n".encode()
+                                    for n, user in enumerate(IDS))),
+            accepted=4, status="taken"),
+    Hostile("a list and a struct as ids in Parquet", "nested.parquet", nested, accepted=1,
+            status="taken"),
+    Hostile("5 MiB of broken metadata in Parquet", "metadata.parquet", broken_metadata, accepted=1,
+            status="taken"),
     Hostile("several gzip members in one file", "parts.csv.gz",
             data(gzip.compress(HEADER + row("p1")) + gzip.compress(row("p2"))),
             accepted=2, status="taken"),
@@ -275,6 +300,12 @@ TAKEN = (
             status="taken", shown="inner.csv"),
     Hostile("a name with a line feed and a colour", "red\n\x1b[31m.csv", csv(row("r1")),
             accepted=1, status="taken", shown="red\\n\\x1b[31m.csv"),
+    Hostile("a name with a bidirectional character", "bidi\u202evsc.csv", csv(row("r2")),
+            accepted=1, status="taken", shown="bidi\\u202evsc.csv"),
+    Hostile("a name of 255 bytes", f"{'m' * 251}.csv", csv(row("r3")), accepted=1, status="taken"),
+    Hostile("a name that is an option", "-rf.csv", csv(row("r4")), accepted=1, status="taken"),
+    Hostile("a name with commands of a shell", "$(touch pwned);`touch pwned`.csv", csv(row("r5")),
+            accepted=1, status="taken"),
     Hostile("a name that is not UTF-8", os.fsdecode(b"bytes-\xff.csv"), csv(row("b1")),
             accepted=1, status="taken", shown="bytes-\\udcff.csv"),
 )  # fmt: skip

@@ -16,13 +16,18 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from unittest.mock import patch
 
+import numpy as np
+import polars as pl
 import pytest
 
 from pipeline.base import format_instant
 from pipeline.cli import main
+from pipeline.evaluation.slices import slug
 from pipeline.models.device import cuda_usable
 from pipeline.workspace.workspace import Workspace
-from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
+from tests.groups import own_group
+from tests.unit.report.test_page import Page
+from tests.worlds import CONFIG, NIGHTS, land, purchases
 
 
 def words(arguments, home):
@@ -68,14 +73,39 @@ def refused(done, code, *parts):
         assert part in last
 
 
+EVIL = "<script>alert('x')</script><svg onload=alert(1)></title></style>-->=HYPERLINK(1)"
+RAW, ONE_USER = "RAW-USER-", "OneUserHiv+"
+ANNA = f"{RAW}u1"
+
+
+def deliver(home):
+    """Land a shop with raw ids that a search finds, script in its texts, and a segment of a user.
+
+    The user who has a segment of their own has events in the holdout, so they are evaluated.
+    """
+    bought = purchases(users=260, items=80, days=75).with_columns(
+        pl.format("{}{}", pl.lit(RAW), "user_id").alias("user_id"),
+        pl.col("item_id").replace("i0", EVIL),
+    )
+    items = pl.DataFrame({"item_id": bought["item_id"].unique(maintain_order=True)})
+    items = items.with_columns(title=pl.lit(EVIL), categories=pl.lit(EVIL))
+    users = pl.DataFrame({"user_id": bought["user_id"].unique(maintain_order=True).reverse()})
+    last = pl.col("user_id") == bought["user_id"][-1]
+    users = users.with_columns(segment=pl.when(last).then(pl.lit(ONE_USER)).otherwise(pl.lit(EVIL)))
+    for name, frame in (("items", items), ("users", users)):
+        path = home / "landing" / name / f"{name}.csv"
+        frame.write_csv(path)
+        os.utime(path, (0, 0))
+    land(home, bought, NIGHTS[0])
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A small shop after one night, made through the command line alone."""
     home = tmp_path_factory.mktemp("cli") / "a shop"
     assert nightjar("init", home).returncode == 0
     (home / "nightjar.toml").write_text(CONFIG)
-    catalogue(home, 80)
-    land(home, purchases(users=260, items=80, days=75), NIGHTS[0])
+    deliver(home)
     done = nightjar("feedback", "--at", format_instant(NIGHTS[0]), "--json", home=home)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout)
@@ -85,6 +115,7 @@ def home(tmp_path_factory):
     done = process("nightly", "--as-of", format_instant(NIGHTS[0]), "--json", home=home)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decision"] == "first"
+    assert RAW not in done.stdout + done.stderr
     return home
 
 
@@ -115,6 +146,17 @@ def test_init_twice_changes_nothing(tmp_path):
     assert (tmp_path / "w" / "secrets" / "vault.key").read_bytes() == key
     mode = (tmp_path / "w" / "secrets" / "vault.key").stat().st_mode & 0o777
     assert mode == 0o600
+
+
+def test_a_workspace_of_a_group(tmp_path):
+    home, group = tmp_path / "w", own_group()
+    assert nightjar("init", home, "--group", group).returncode == 0
+    assert stat.S_IMODE((home / "landing" / "events").stat().st_mode) == 0o2770
+    shown = nightjar("config", "show", "--json", home=home)
+    settings = {x["path"]: x["value"] for x in json.loads(shown.stdout)["settings"]}
+    assert settings["workspace.group"] == group
+    refused(nightjar("init", home, "--group", "no such group"), 2, "no such group")
+    refused(nightjar("init", tmp_path / "v", "--group", "no such group"), 2, "getent")
 
 
 def test_init_leaves_strangers_alone(tmp_path):
@@ -158,6 +200,9 @@ def test_usage_errors_are_one_sentence(home):
     refused(nightjar("nightly", home=home), 2, "--as-of")
     refused(nightjar("lists", home=home), 2, "give either user ids or --all")
     refused(nightjar("gate", "--run", "nope", home=home), 2, "unknown run nope")
+    refused(nightjar("gate", "--run", "../../x", home=home), 2, "unknown run ../../x")
+    [run, *_] = (path.name for path in (home / "runs").iterdir())
+    refused(nightjar("train", "--run", run, "--recipe", "../../x", home=home), 2, "'../../x'")
 
 
 def test_a_typo_in_the_file(home, tmp_path):
@@ -170,7 +215,7 @@ def test_a_typo_in_the_file(home, tmp_path):
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
-        ('family = "alz"', "unknown recipes.x.family = 'alz'. Allowed:"),
+        ('family = "alz"', "unknown family 'alz' in recipes.x. Allowed:"),
         ('family = "als"\nfactor = 3', "unknown setting recipes.x.factor. Allowed:"),
         ('family = "als"\nalpha = 0', "recipes.x.alpha = 0: input should be greater than 0"),
     ],
@@ -268,9 +313,11 @@ def test_a_night_step_by_step_is_a_night(home):
 
 
 def test_lists_and_history(home, tmp_path):
-    rows = json.loads(nightjar("lists", "u1", "who", "--json", home=home).stdout)["rows"]
-    assert {row["user_id"] for row in rows} == {"u1", "who"}
-    assert {row["slot"] for row in rows if row["user_id"] == "who"} == {"fallback"}
+    strangers = {"who", "' OR 1=1 --", "../../x", "*"}
+    done = nightjar("lists", ANNA, *strangers, "--json", home=home)
+    rows = json.loads(done.stdout)["rows"]
+    assert {row["user_id"] for row in rows} == {ANNA, *strangers}
+    assert {row["slot"] for row in rows if row["user_id"] in strangers} == {"fallback"}
     done = nightjar("lists", "--all", "--out", tmp_path / "l.parquet", "--json", home=home)
     assert json.loads(done.stdout)["rows"] > 1000
     assert (tmp_path / "l.parquet").stat().st_size > 0
@@ -309,10 +356,48 @@ def test_only_the_owner_can_read_a_workspace(home, tmp_path):
     paths = [home, exported, *home.rglob("*")]
     assert {"lake", "mlflow", "runs", "vault.db", "ledger.jsonl"} <= {path.name for path in paths}
     delivered = home / "landing"
+    assert "pyfunc_model.py" in {path.name for path in paths}
     wide = [p for p in paths if delivered not in p.parents and p.lstat().st_mode & 0o077]
-    # MLflow copies this module with the mode that it has in the package.
-    wide = [path for path in wide if path.name != "pyfunc_model.py"]
     assert wide == []
+
+
+def contents(path):
+    """Yield the bytes of a file, and the values of a table or of arrays."""
+    yield path.read_bytes()
+    if path.suffix == ".parquet":
+        yield repr(pl.read_parquet(path).rows()).encode()
+    elif path.suffix == ".npz":
+        with np.load(path) as arrays:
+            yield from (repr(array.tolist()).encode() for array in arrays.values())
+
+
+def test_raw_ids_lie_in_delivered_files_only(home):
+    delivered = [home / name for name in ("landing", "archive", "rejected")]
+    paths = [p for p in home.rglob("*") if p.is_file() and not set(delivered) & set(p.parents)]
+    names = {path.name for path in paths}
+    assert {"history.npz", "page.html", "ledger.jsonl", "vault.db", "mlflow.db"} <= names
+    assert any(RAW.encode() in path.read_bytes() for path in (home / "archive").iterdir())
+    assert [p for p in paths if any(RAW.encode() in part for part in contents(p))] == []
+
+
+def test_pages_of_a_shop_with_script_in_its_texts_hold_none(home):
+    pages = [Page(path.read_text()) for path in home.rglob("*.html")]
+    assert len(pages) > 1
+    for page in pages:
+        assert page.tags.keys() & {"script", "iframe", "object", "link"} == set()
+        assert not any(name.startswith("on") for name in page.attributes)
+        assert page.loads == []
+
+
+def test_a_segment_of_one_user_is_on_no_page_and_in_no_metric(home):
+    """Nor is it in MLflow; the tables of users have it."""
+    folders = [home / "mlflow", home / "runs"]
+    shown = [p for folder in folders for p in folder.rglob("*") if p.is_file()]
+    shown = [path for path in shown if path.name != "users.parquet"]
+    assert {"page.html", "metrics.json", "mlflow.db"} <= {path.name for path in shown}
+    name = slug(ONE_USER).encode()
+    matches = [p for p in shown for part in contents(p) if name in part.lower()]
+    assert matches == []
 
 
 def test_a_new_workspace_is_private_whatever_the_umask_is(tmp_path):
@@ -326,13 +411,18 @@ def test_a_new_workspace_is_private_whatever_the_umask_is(tmp_path):
     assert stat.S_IMODE(ws.stat().st_mode) == 0o700
 
 
-def test_doctor_names_a_workspace_that_others_can_enter(home, tmp_path):
-    ws = copy_of(home, tmp_path / "ws")
-    ws.chmod(0o755)
-    done = nightjar("doctor", "--json", home=ws)
-    failed = [check for check in json.loads(done.stdout)["checks"] if not check["ok"]]
-    assert [check["name"] for check in failed] == ["private"]
-    assert f"chmod 700 {ws}" in failed[0]["sentence"]
+def test_an_export_is_private_even_if_it_replaces_a_file_that_others_can_read(home, tmp_path):
+    commands = {
+        "lists.parquet": ("lists", "--all"),
+        "live.svg": ("history", "--quality"),
+    }
+    for name, command in commands.items():
+        file = tmp_path / name
+        file.write_text("x" * 1_000_000)
+        file.chmod(0o644)
+        assert nightjar(*command, "--out", file, home=home).returncode == 0
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert b"xxxx" not in file.read_bytes()
 
 
 @pytest.mark.parametrize("password", ["PLANTED", "PLANTED/1", "1/PLANTED"])
@@ -357,10 +447,11 @@ def test_gc_takes_no_future_instant(home):
     refused(nightjar("gc", "--at", "2999-01-01T00:00:00Z", home=home), 2, "2999")
 
 
-def test_the_wrong_vault_key_opens_nothing(home):
-    key = "A" * 43 + "="
-    done = nightjar("lists", "u1", home=home, environment={"NIGHTJAR_VAULT_KEY": key})
+@pytest.mark.parametrize("key", ["A" * 43 + "=", "PLANTED"])
+def test_the_wrong_vault_key_opens_nothing_and_is_not_shown(home, key):
+    done = nightjar("lists", ANNA, home=home, environment={"NIGHTJAR_VAULT_KEY": key})
     refused(done, 2, "key")
+    assert key not in done.stderr
 
 
 def test_the_vaults_key_may_lie_in_another_file(home, tmp_path):
@@ -368,12 +459,12 @@ def test_the_vaults_key_may_lie_in_another_file(home, tmp_path):
     file.write_bytes((home / "secrets" / "vault.key").read_bytes())
     environment = {"NIGHTJAR_VAULT_KEY_FILE": str(file)}
     file.chmod(0o640)
-    refused(nightjar("lists", "u1", home=home, environment=environment), 2, str(file))
+    refused(nightjar("lists", ANNA, home=home, environment=environment), 2, str(file))
     file.chmod(0o400)
-    assert nightjar("lists", "u1", home=home, environment=environment).returncode == 0
+    assert nightjar("lists", ANNA, home=home, environment=environment).returncode == 0
     file.chmod(0o600)
     file.write_text("A" * 43 + "=")
-    refused(nightjar("lists", "u1", home=home, environment=environment), 2, "key")
+    refused(nightjar("lists", ANNA, home=home, environment=environment), 2, "key")
 
 
 @pytest.mark.skipif(

@@ -18,7 +18,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.workspace.workspace import Workspace
 from tests.ingesting import AT
-from tests.integration.hostile import BIG, DEVICE, HEADER, REFUSED, TAKEN, Hostile, row
+from tests.integration.hostile import BIG, DEVICE, HEADER, IDS, REFUSED, TAKEN, Hostile, row
 
 ROOT = Path(__file__).resolve().parents[2]
 MOST_MB = 500
@@ -186,6 +186,16 @@ def test_users_are_distinguished_by_the_content_of_their_ids(taken):
     assert (named["007"], named["7"], named["008"]) == ("007", "7", "007")
     assert named["z1"] == named["z2"] == "Zoë"
     assert named["u2"] == "😀"
+    assert json.loads(named["nested"]) == ["anna"]
+    assert tuple(named[f"sql{n}"] for n in range(4)) == IDS
+    assert c.FALLBACK_USER in IDS and c.FALLBACK_USER not in users[c.USER_ID]
+    claimed = taken.ws.lake.read("events").filter(pl.col(c.PUBLICATION_ID).is_not_null())
+    assert sorted(claimed[c.PUBLICATION_ID]) == sorted(IDS)
+
+
+def test_no_part_of_a_name_is_run(taken):
+    folders = [ROOT, Path("/"), Path.cwd(), *taken.ws.home.rglob("*/")]
+    assert [folder for folder in folders if (folder / "pwned").exists()] == []
 
 
 def test_the_docs_list_the_same():

@@ -113,6 +113,18 @@ def test_a_file_that_is_not_a_database_of_mlflow_is_reported(tmp_path):
         relocate_artifact_uris(tmp_path / "text.db")
 
 
+def test_a_damaged_schema_is_reported(tmp_path):
+    database = tmp_path / "mlflow.db"
+    with closing(sqlite3.connect(database)) as tables, tables:
+        tables.execute(
+            "CREATE TABLE experiments (artifact_location TEXT PRIMARY KEY) WITHOUT ROWID"
+        )
+    # SQLite's message quotes the schema, and is not UTF-8 then.
+    database.write_bytes(database.read_bytes().replace(b"WITHOUT", b"WITH\xe1UT"))
+    with raises("registry.database_damaged"):
+        relocate_artifact_uris(database)
+
+
 def test_a_copy_that_cannot_be_written_is_reported(two_nights, tmp_path, monkeypatch):
     copy = shutil.copytree(two_nights[0], tmp_path / "copy")
     monkeypatch.setattr("pipeline.stores.registry.connection._PROBE_SECONDS", 0.1)

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import stat
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -226,15 +227,19 @@ def test_the_page_lies_at_both_versions_once_however_often(copy):
     from mlflow import MlflowClient
 
     client = MlflowClient(copy.tracking_uri, copy.tracking_uri)
+    mine = copy.home / "mine.html"
+    mine.write_text("")
+    mine.chmod(0o644)
     for _ in range(2):
-        comparison = compare(copy, 1, 2, out=copy.home / "mine.html")
+        comparison = compare(copy, 1, 2, out=mine)
         assert comparison.fault is None
+        assert stat.S_IMODE(mine.stat().st_mode) == 0o600
     for number in (1, 2):
         run_id = client.get_model_version("nightjar", str(number)).run_id
         path = "comparisons/compare-1-2.html"
         assert [f.path for f in client.list_artifacts(run_id, "comparisons")].count(path) == 1
         fetched = Path(client.download_artifacts(run_id, path))
-        assert fetched.read_bytes() == (copy.home / "mine.html").read_bytes()
+        assert fetched.read_bytes() == mine.read_bytes()
 
 
 def test_mlflow_shows_the_sentence_and_lines_recipes_up(shop):

@@ -30,7 +30,7 @@ from pipeline.failpoints import FAILPOINTS, FailpointReached
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.testing.chaos.invariants import taken
+from pipeline.testing.chaos.invariants import lake_entries
 from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, ExpectedState, Shop
 from pipeline.workspace.artifacts import TablesFile
 from pipeline.workspace.child_process import Child
@@ -84,7 +84,7 @@ class Looping(RuleBasedStateMachine):
     def ingest(self):
         feedback(Workspace.open(self.home), NIGHT)
         self.landed = False
-        assert taken(self.home) == self.account.entries()
+        assert lake_entries(self.home) == self.account.entries()
 
     @precondition(lambda self: self.landed)
     @rule(point=st.sampled_from(PASS), hit=st.integers(1, 4))
@@ -125,7 +125,7 @@ class Looping(RuleBasedStateMachine):
         decided = [line for line in lines if line.type == "decision"]
         assert len(decided) == 1 + self.nights
         if not self.landed:
-            assert taken(self.home) == self.account.entries()
+            assert lake_entries(self.home) == self.account.entries()
         assert lists(ws, None).height > 0
 
     def _dying(self, point, hit, work) -> None:

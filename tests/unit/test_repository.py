@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.metadata
 import importlib.util
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -147,6 +149,71 @@ def test_a_contract_of_one_folder_covers_all_other_modules() -> None:
         ]
     assert {"data.validate", "report", "stores.lake"} <= set(folders)
     assert gaps == []
+
+
+OBJECTS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib"}
+NAMED = {"eval", "exec", "compile", "__import__"}
+CALLED = {"system", "popen", "mktemp", "unsafe_load"}
+
+
+def test_no_code_runs_a_text_or_loads_an_object() -> None:
+    def fault(node: ast.AST) -> bool:
+        if isinstance(node, ast.Import):
+            return any(alias.name.partition(".")[0] in OBJECTS for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            return str(node.module).partition(".")[0] in OBJECTS
+        if isinstance(node, ast.keyword):
+            closed = isinstance(node.value, ast.Constant) and not node.value.value
+            return node.arg in ("shell", "allow_pickle") and not closed
+        if isinstance(node, ast.Attribute):
+            return node.attr in CALLED or ast.unparse(node) == "yaml.load"
+        return isinstance(node, ast.Name) and node.id in NAMED
+
+    faults = [
+        f"{name(path)}:{getattr(node, 'lineno', '')} {ast.unparse(node)}"
+        for path in modules("pipeline", "dags", "docs", "docker", "mlflow", ".make")
+        for node in ast.walk(parse(path))
+        if fault(node)
+    ]
+    assert faults == []
+
+
+# Each is a name of our own, a number of placeholders, or checked: none is text of a user or a file.
+IN_SQL = {
+    "pipeline/stores/lake/compaction.py": {"column", "format_instant(instant)", "named"},
+    "pipeline/stores/lake/delta.py": {"column", "value"},
+    "pipeline/stores/registry/client.py": {
+        *("RUN_TAG", "RECIPE_TAG", "NightRecord.MARK", "night.run_id", "self._model_name")
+    },
+    "pipeline/stores/registry/runs.py": {"RUN_TAG", "RECIPE_TAG", "recipe", "self._record.run_id"},
+    "pipeline/stores/registry/connection.py": {"table", "column"},
+    "pipeline/stores/vault.py": {"_USERS", "column", "placeholders"},
+}
+SQL = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|WHERE|VALUES|IN)\b| [<=>]+ '\?")
+
+
+def test_only_known_values_become_part_of_sql() -> None:
+    inserted: dict[str, set[str]] = {}
+    for path in modules("pipeline", "dags", "docs", "docker"):
+        for node in ast.walk(parse(path)):
+            parts = node.values if isinstance(node, ast.JoinedStr) else []
+            text = "".join(part.value if isinstance(part, ast.Constant) else "?" for part in parts)
+            if SQL.search(text):
+                values = [part.value for part in parts if isinstance(part, ast.FormattedValue)]
+                inserted.setdefault(name(path), set()).update(map(ast.unparse, values))
+    assert inserted == IN_SQL
+
+
+def test_the_security_rules_of_ruff_hold_outside_tests() -> None:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    lint = config["tool"]["ruff"]["lint"]
+    assert "S" in lint["select"]
+    assert {rule for rule in lint["ignore"] if rule.startswith("S") and rule[1:].isdigit()} == {
+        "S603",
+        "S607",
+    }
+    without = [folder for folder, rules in lint["per-file-ignores"].items() if "S" in rules]
+    assert without == ["tests/**", "benchmarks/**"]
 
 
 def test_only_the_command_line_prints() -> None:
@@ -308,6 +375,57 @@ def test_locks_name_no_address_and_no_path(lock: str) -> None:
     assert "://" not in text and "--index" not in text and "--find-links" not in text
     sources = set(re.findall(r"# +via (-r .*)", text)) | set(re.findall(r"#  +(-r .*)", text))
     assert sources <= {"-r -", "-r docker/mlflow.in"}
+
+
+def scripts() -> list[str]:
+    """Return the lines of the Makefile and of .ci/run, without comments."""
+    text = "".join((ROOT / file).read_text(encoding="utf-8") for file in ("Makefile", ".ci/run"))
+    return re.sub(r"^\s*#.*\n", "", text.replace("\\\n", " "), flags=re.MULTILINE).splitlines()
+
+
+def test_packages_are_installed_by_hash_and_nothing_else_is_fetched() -> None:
+    commands = [part for line in scripts() for part in re.split(r"[;{}]|\|\|", line)]
+    installs = [command for command in commands if re.search(r"pip (install|sync)\b", command)]
+    assert len(installs) >= 4
+    for command in installs:
+        own = "--offline" in command and command.rstrip().endswith("--editable .")
+        locked = "--build-constraints lightfm.lock" in command and " -c lightfm.lock" in command
+        assert "--require-hashes" in command or own or locked, command
+    assert [line for line in scripts() if re.search(r"\b(curl|wget)\b|git clone", line)] == []
+
+
+def wheel(folder: Path) -> Path:
+    """Make a package of one empty module."""
+    path, info = folder / "planted-1-py3-none-any.whl", "planted-1.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("planted.py", "")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: planted\nVersion: 1\n")
+        tag = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr(f"{info}/WHEEL", tag)
+        archive.writestr(f"{info}/RECORD", "")
+    return path
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_package_with_another_hash_than_a_constraint_is_refused(
+    tmp_path: Path, changed: bool
+) -> None:
+    """`make lightfm` has its hashes in constraints only; uv checks these as well."""
+    digest = hashlib.sha256(wheel(tmp_path).read_bytes()).hexdigest()
+    if changed:
+        digest = digest[::-1]
+    (tmp_path / "lock").write_text(f"planted==1 --hash=sha256:{digest}\n")
+    options = ["--no-config", "--no-index", "--find-links", tmp_path, "--cache-dir", tmp_path / "c"]
+    options += ["-c", tmp_path / "lock", "--target", tmp_path / "target"]
+    done = subprocess.run(
+        [sys.executable, "-m", "uv", "pip", "install", "--no-deps", *options, "planted"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode != 0) == changed, done.stderr
+    assert (tmp_path / "target" / "planted.py").exists() != changed
+    assert not changed or "Hash mismatch" in done.stderr
 
 
 def pins(lock: str) -> set[str]:

@@ -28,7 +28,7 @@ _CONSTANTS: Final[Mapping[pl.DataType, tuple[type, str]]] = {
     pl.Boolean(): (bool, "write true or false"),
     pl.String(): (str, "write a text"),
 }
-"""Dtype of a column -> type of its `constant`, and the correction in errors."""
+"""Dtype of a column -> type of its `constant`, and the next step that an error names."""
 _Bound = Annotated[float | None, Field(allow_inf_nan=False)]
 _Quantile = Annotated[float | None, Field(ge=0, le=1)]
 
@@ -43,7 +43,8 @@ class ColumnTreatment(Frozen):
     )
     constant: Fill | None = Field(
         default=None,
-        description="The replacement itself: required by `constant`, optional with `indicator`.",
+        description="Value that replaces a missing one: required with `constant`, optional with "
+        "`indicator`.",
     )
     outliers: Literal["none", "clip", "winsorise", "quarantine"] = Field(
         default="none",
@@ -105,7 +106,7 @@ class CleanConfig(Frozen):
 
 
 def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, where: str) -> None:
-    """Refuse a policy for a column that is absent, or whose dtype does not fit the policy.
+    """Raise an error if a column is absent, or its dtype does not fit the policy.
 
     Parameters
     ----------
@@ -122,7 +123,6 @@ def check_column(frame: pl.DataFrame, column: str, policy: ColumnTreatment, wher
         `clean.unknown_column`, `clean.outliers_need_numbers`, `clean.missing_needs_numbers`,
         `clean.fill_dtype`, `clean.indicator_exists`, `clean.constant_dtype`.
     """
-
     setting = f"{where}.{column}"
     cleanable = [name for name in frame.columns if name not in _IDENTITY]
     if column not in cleanable:

@@ -5,7 +5,7 @@ Outliers are treated before missing values: the fill value is computed from the 
 treatment, and is not clipped itself.
 
 Guarantees: rows in = rows out + quarantined; the remaining rows keep their order; a row is counted
-for each column in which it is an outlier, also if another column removes it.
+for each column in which it is an outlier, even if it is removed because of another column.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def learn(
     Raises
     ------
     ConfigError
-        `clean.unknown_column` and others: a column is absent or its dtype does not fit the policy.
+        Those of `check_column`: a column is absent, or its dtype does not fit the policy.
     DataError
-        `clean.no_values`: a mean, median, mode or quantile of no values.
+        `clean.no_values`: the column has no value for its mean, median, mode or quantile.
     """
     return tuple(
         _learn_column(frame, column, policy, where)
@@ -135,18 +135,18 @@ def apply(
     Raises
     ------
     ConfigError
-        `clean.unknown_column` and others: a column is absent or its dtype does not fit the policy.
+        Those of `check_column`: a column is absent, or its dtype does not fit the policy.
     """
-    # All columns are marked before any row goes, so that one row can count for several columns.
+    # All columns are marked before rows are removed, so that one row can count for several columns.
     marks = []
-    stays = pl.repeat(True, frame.height, eager=True)
+    kept = pl.repeat(True, frame.height, eager=True)
     for figures in learnt:
         check_column(frame, figures.column, figures.treatment, figures.where)
         mark = frame.select(_marks(frame.schema, figures))
         marks.append(mark)
         if figures.treatment.outliers == "quarantine":
-            stays &= ~(mark[_BELOW] | mark[_ABOVE])
-    cleaned = frame.filter(stays).with_columns(
+            kept &= ~(mark[_BELOW] | mark[_ABOVE])
+    cleaned = frame.filter(kept).with_columns(
         treated for figures in learnt for treated in _treat(frame.schema, figures)
     )
     return cleaned, CleanReport(
@@ -154,7 +154,7 @@ def apply(
         rows_out=cleaned.height,
         quarantined=frame.height - cleaned.height,
         columns=tuple(
-            _report(figures, mark, stays) for figures, mark in zip(learnt, marks, strict=True)
+            _report(figures, mark, kept) for figures, mark in zip(learnt, marks, strict=True)
         ),
     )
 
@@ -196,9 +196,8 @@ def _learn_fill(
         case "median":
             fill = finite.median()
         case "mode":
-            fill = (
-                finite.mode().min()
-            )  # the smallest of equals, so that equal data give equal fills
+            # The smallest of several modes, so that equal data give equal fills.
+            fill = finite.mode().min()
         case _:
             fill = policy.constant
     return fill if fill is None or isinstance(fill, bool | str) else float(fill)
@@ -215,7 +214,7 @@ def _finite(schema: pl.Schema, column: str) -> pl.Expr:
 
 def _marks(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     """Mark with three booleans the values that are missing, below `low`, above `high`."""
-    # A missing value is not an outlier: it fails no bound.
+    # A missing value is not an outlier, so a comparison with a bound gives False for it.
     finite, never = _finite(schema, figures.column), pl.lit(False)
     below = never if figures.low is None else (finite < figures.low).fill_null(False)
     above = never if figures.high is None else (finite > figures.high).fill_null(False)
@@ -225,7 +224,7 @@ def _marks(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
 def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
     column, policy = figures.column, figures.treatment
     finite = treated = _finite(schema, column)
-    # Cut first: a constant beyond the bounds stays as declared.
+    # Clipped before the fill: a constant outside the bounds stays as declared.
     if policy.outliers in ("clip", "winsorise"):
         treated = treated.clip(figures.low, figures.high)
     if figures.fill is not None:
@@ -237,13 +236,13 @@ def _treat(schema: pl.Schema, figures: CleaningStatistics) -> list[pl.Expr]:
 
 
 # Rows are counted in the input: a row that another column removed still counts as missing here.
-def _report(figures: CleaningStatistics, mark: pl.DataFrame, stays: pl.Series) -> ColumnReport:
+def _report(figures: CleaningStatistics, mark: pl.DataFrame, kept: pl.Series) -> ColumnReport:
     below, above = int(mark[_BELOW].sum()), int(mark[_ABOVE].sum())
     return ColumnReport(
         column=figures.column,
         missing_policy=figures.treatment.missing,
         missing=int(mark[_MISSING].sum()),
-        filled=int((mark[_MISSING] & stays).sum()) if figures.fill is not None else 0,
+        filled=int((mark[_MISSING] & kept).sum()) if figures.fill is not None else 0,
         fill=figures.fill,
         outliers_policy=figures.treatment.outliers,
         low=figures.low,

@@ -22,8 +22,8 @@ from pipeline.data.sources.streams import Broken
 _MASKED: Final = (c.USER_ID, c.EVENT_ID)
 _MASK: Final = "***"
 _LONGEST: Final = 32
-_JUDGED: Final = (*EVENT_COLUMNS, c.PRICE, c.AVAILABLE, c.CREATED_AT)
-"""Columns whose name begins the reasons of a row; no name is the begin of another one."""
+_CHECKED: Final = (*EVENT_COLUMNS, c.PRICE, c.AVAILABLE, c.CREATED_AT)
+"""Columns with whose names reasons begin; no name is a prefix of another one."""
 _DATE: Final = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})(\D|$)"
 _PHONE: Final = r"\d([ ()/.-]{0,2}\d){6}"
 """Seven digits, however they are grouped."""
@@ -39,15 +39,15 @@ def bad_rows(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
     reasons
         ``(n_rows,)`` List(String) of names like ``value_unparsable``, which begin with the column.
     """
-    judged = text.with_columns(reasons.alias(c.REASONS))
-    parts = [_bad_value(name) for name in _JUDGED if name in text.columns]
+    rows = text.with_columns(reasons.alias(c.REASONS))
+    parts = [_bad_value(name) for name in _CHECKED if name in text.columns]
     fields = pl.concat_str(parts, separator=",", ignore_nulls=True)
     raw = pl.concat_str(pl.lit("{"), fields, pl.lit("}")).alias(c.RAW)
-    return judged.select(AT_LINE, raw, c.REASONS)
+    return rows.select(AT_LINE, raw, c.REASONS)
 
 
 def _bad_value(name: str) -> pl.Expr:
-    """Return a column's value as a field of a JSON object, in the rows that it is a reason of."""
+    """Return a column's value as a field of a JSON object; null in rows without a reason for it."""
     value = pl.col(name)
     # An event id may contain a user id, so both are masked.
     private = value.str.contains("@") | (value.str.contains(_PHONE) & ~value.str.contains(_DATE))
@@ -74,7 +74,8 @@ def quarantine_rows(
     source, batch_id
         File name and sha256 of the file.
     """
-    # The line finds the row in the archived file; a hash of a short row would show its content.
+    # The line number locates the row in the archived file. A hash would reveal a short row
+    # to anyone who guesses it.
     lines_only = pl.DataFrame(
         [(row.line, json.dumps({"length": row.length}), [row.reason]) for row in broken],
         schema={AT_LINE: pl.Int64, c.RAW: pl.String, c.REASONS: pl.List(pl.String)},

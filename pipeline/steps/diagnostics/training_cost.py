@@ -53,7 +53,7 @@ class Meter:
     """
 
     def __enter__(self) -> Self:
-        # Before the first measurement, so that the block starts from what is in use.
+        # Before the first measurement, so that the block starts from the memory in use.
         _hand_back()
         self._process = psutil.Process()
         self._start = self._seen = self._process.memory_info().rss

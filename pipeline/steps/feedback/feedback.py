@@ -14,7 +14,9 @@ from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.workspace.workspace import Workspace
 
 
-def feedback(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FeedbackResult:
+def feedback(
+    ws: Workspace, at: AsOf, *, by_hand: bool = True, progress: Progress = silent
+) -> FeedbackResult:
     """Ingest new files, refresh the lists of users with new events, and apply the policy.
 
     Parameters
@@ -24,6 +26,8 @@ def feedback(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Feedbac
     at
         Instant of the pass. Files written after it, or less than two seconds before it, wait for
         the next pass.
+    by_hand
+        Whether a user named the instant; otherwise it comes from the clock or a schedule.
     progress
         Receives short texts.
 
@@ -36,7 +40,7 @@ def feedback(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Feedbac
     NightjarError
         As raised by `ingest_landed` and `foldin`.
     """
-    ingested = ingest_landed(ws, at, progress=progress)
+    ingested = ingest_landed(ws, at, by_hand=by_hand, progress=progress)
     folded = foldin(ws, at, progress=progress)
     ruling = policy(ws, at, progress=progress)
     return FeedbackResult(

@@ -1,8 +1,8 @@
 """Discovery of new files, and of the source that reads each.
 
-Guarantees: links are not followed, and what is not a regular file with one name is listed, but not
-as a file. A folder inside `landing/` that cannot be listed is reported and hides no other file; a
-missing landing folder is an error.
+Guarantees: links are not followed; an entry that is not a regular file with one name is listed as
+irregular, not as a file. A folder inside `landing/` that cannot be listed is reported and hides no
+other file; a missing landing folder is an error.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ Guarantees:
 
 Small files share a commit, which makes many of them fast. Files in the landing folder of the
 workspace move to `archive/` (or `rejected/`, with the reason beside them) after their commit; files
-anywhere else, and what is not a regular file, are not moved.
+anywhere else, and entries that are not regular files, are not moved.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
-from pipeline.base import AsOf, Progress, silent
+from pipeline import columns as c
+from pipeline.base import AsOf, Progress, silent, to_the_second
 from pipeline.data.ingest.catalogue import validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows, validate_events
 from pipeline.data.sources.config import MappingError
-from pipeline.errors import ConfigError, DataError, printable
+from pipeline.errors import ConfigError, DataError, NightjarError, StorageError, printable
 from pipeline.failpoints import failpoint
 from pipeline.steps.ingest.bundle import FileRead, combine
 from pipeline.steps.ingest.discovery import (
@@ -37,11 +38,12 @@ from pipeline.steps.ingest.discovery import (
 )
 from pipeline.steps.ingest.irregular import read_reported, write_reported
 from pipeline.steps.ingest.landing import Mark, archive, mark, reject
-from pipeline.steps.ingest.read_file import CannotOpen, NotRegular, read_text, sum_of
+from pipeline.steps.ingest.read_file import FutureRows, NotRegular, Waits, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
 from pipeline.stores.batches import MERGED, Batches
 from pipeline.stores.disk import storage_errors
-from pipeline.workspace.child_process import Child
+from pipeline.workspace.child_process import Child, ChildKilled
+from pipeline.workspace.permissions import PRIVATE_FOLDER
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -57,6 +59,7 @@ def ingest(
     at: AsOf,
     source: str | None = None,
     replace: bool = False,
+    by_hand: bool = True,
     progress: Progress = silent,
 ) -> IngestResult:
     """Ingest files, and the files in folders, oldest first.
@@ -78,6 +81,8 @@ def ingest(
         whose `path` matches its name, or reads it by its own column names.
     replace
         Items only: each file is the full catalogue.
+    by_hand
+        Whether a user named the instant; otherwise it comes from the clock or a schedule.
     progress
         Receives short texts.
 
@@ -89,7 +94,7 @@ def ingest(
     ------
     ConfigError
         `ingest.replace_only_items`, `ingest.unknown_table`, `ingest.unknown_source`,
-        `privacy.changed`.
+        `ingest.clock_behind`, `privacy.changed`.
     StorageError
         As `Workspace.compare_stores`.
     DataError
@@ -104,7 +109,7 @@ def ingest(
         )
     files = [source_for(ws.config.sources, path, table, source) for path in expand(paths)]
     with task_log("ingest", at, progress=progress) as log:
-        with _open_pass(ws, at, replace=replace) as current:
+        with _open_pass(ws, at, by_hand=by_hand, replace=replace) as current:
             for number, file in enumerate(files, start=1):
                 log.progress(f"reading {file.file} ({number} of {len(files)})")
                 current.take(file)
@@ -114,7 +119,9 @@ def ingest(
     return result
 
 
-def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> IngestResult:
+def ingest_landed(
+    ws: Workspace, at: AsOf, *, by_hand: bool = True, progress: Progress = silent
+) -> IngestResult:
     """Ingest landed files, per table at most `ingest.files_per_pass` of them.
 
     Parameters
@@ -124,6 +131,8 @@ def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> In
     at
         Instant of the pass. Files written after it, or less than two seconds before it, wait for
         the next pass.
+    by_hand
+        As for `ingest`.
     progress
         Receives short texts.
 
@@ -133,13 +142,15 @@ def ingest_landed(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> In
 
     Raises
     ------
+    ConfigError
+        `ingest.clock_behind`, and those of the workspace as for `ingest`.
     StorageError
         `ingest.link`, `ingest.folder_unreadable`: a landing folder cannot be listed.
     ConcurrencyError
         Another ingest is running.
     """
     with task_log("ingest", at, progress=progress) as log:
-        with _open_pass(ws, at, landed=True) as current:
+        with _open_pass(ws, at, by_hand=by_hand, landed=True) as current:
             listed = landed(ws.home, current.at - _STILL_WRITTEN)
             failpoint("listed")
             known = read_reported(ws.home)
@@ -196,7 +207,7 @@ def _ingest_landed(current: _Pass, listed: Sequence[Landed], progress: Progress)
 
 @contextmanager
 def _open_pass(
-    ws: Workspace, at: AsOf, *, replace: bool = False, landed: bool = False
+    ws: Workspace, at: AsOf, *, by_hand: bool, replace: bool = False, landed: bool = False
 ) -> Iterator[_Pass]:
     """Hold the lock, complete the commits of a killed ingest, and provide the child process."""
     limits = ws.config.ingest.limits
@@ -208,16 +219,30 @@ def _open_pass(
         # The text of files, raw ids included, is here during validation: a killed ingest leaves it.
         shutil.rmtree(scratch, ignore_errors=True)
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {ws.home}"):
-            scratch.mkdir(mode=0o700, exist_ok=True)
+            scratch.mkdir(PRIVATE_FOLDER, exist_ok=True)
         batches = Batches(ws.lake)
         batches.recover()  # commits that a killed ingest left open
         ws.compare_stores()
         ws.create_vault()
         _check_event_ids(ws)
+        if not by_hand:
+            _refuse_earlier_clock(batches, at)
         try:
             yield _Pass(ws, at, child, batches, scratch, replace, landed)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _refuse_earlier_clock(batches: Batches, at: AsOf) -> None:
+    """Raise if the clock was set back: all newer events would be quarantined as of the future."""
+    newest = batches.newest_ingest()
+    if newest is not None and at < newest:
+        raise ConfigError(
+            "ingest.clock_behind",
+            f"the instant of this pass, {to_the_second(at)}, is before the last ingest, "
+            f"{to_the_second(newest)}; correct the clock of this machine and start again, or name "
+            "the instant with --at (in Airflow, the param at)",
+        )
 
 
 def _check_event_ids(ws: Workspace) -> None:
@@ -274,7 +299,7 @@ class _Pass:
             self.waiting.append((place, read))
             return True
         self.outcomes[place] = read
-        return read.status is not FileStatus.WAITS
+        return not read.stays
 
     def add(self, table: str, name: str, status: FileStatus, problem: str) -> None:
         """Add the result of an entry of the landing folder that is not read as a file.
@@ -288,7 +313,11 @@ class _Pass:
         status, problem
             As in the result.
         """
-        self.outcomes.append(FileResult(name, table, status, None, f"{name}: {problem}"))
+        self.outcomes.append(
+            FileResult(
+                name, table, status, None, f"{name}: {problem}", exit_code=DataError.exit_code
+            )
+        )
 
     def finish(self) -> tuple[FileResult, ...]:
         """Commit the files that wait; return the result of each file, in order."""
@@ -308,16 +337,21 @@ class _Pass:
         digest, name, home = None, file.file, self.ws.home
         seen = mark(file.path)
         if seen is None:
-            return FileResult(name, file.name, FileStatus.WAITS, None, f"{name}: was removed")
+            return _result(file, FileStatus.WAITS, None, f"{name}: was removed")
         try:
             limits = self.ws.config.ingest.limits
             digest = sum_of(file.path, limits, home if self.landed else None)
             if self._seen(file.source.table, digest):
-                archive(home, file.path, digest, seen)
-                return FileResult(name, file.name, FileStatus.SEEN, digest)
+                return self._archive(
+                    FileResult(name, file.name, FileStatus.SEEN, digest), file, digest, seen
+                )
             failpoint("claimed")
             return self._judged(file, seen, digest)
+        except ChildKilled as error:
+            sentence = f"{name}: {error.sentence}"
+            return _result(file, FileStatus.WAITS, digest, sentence, error)
         except DataError as error:
+            failure: NightjarError = error
             sentence, status = error.sentence, FileStatus.WAITS
             # The error may belong to another file that replaced this one.
             if mark(file.path) != seen:
@@ -326,10 +360,24 @@ class _Pass:
                 status = FileStatus.NOT_READ
             elif not isinstance(error, MappingError):
                 status = FileStatus.SET_ASIDE
-                reject(home, file.path, sentence, digest, seen)
-            elif not file.matched and not isinstance(error, CannotOpen):
+                try:
+                    reject(home, file.path, sentence, digest, seen)
+                except StorageError as not_moved:
+                    sentence += f"; {not_moved.sentence}"
+                    status, failure = FileStatus.WAITS, not_moved
+            elif not file.matched and not isinstance(error, Waits):
                 sentence += "; no source's path matches this name: columns were read by their names"
-            return FileResult(name, file.name, status, digest, sentence)
+            return _result(file, status, digest, sentence, failure)
+
+    def _archive(
+        self, result: FileResult, file: DiscoveredFile, digest: str, seen: Mark
+    ) -> FileResult:
+        """Archive an ingested file; a file that cannot be moved must not stop the others."""
+        try:
+            archive(self.ws.home, file.path, digest, seen)
+        except StorageError as error:
+            return result.not_moved(error)
+        return result
 
     def _seen(self, table: str, digest: str) -> bool:
         keys = [read.digest for _, read in self.waiting if read.discovered.source.table == table]
@@ -351,6 +399,8 @@ class _Pass:
                 broken=len(text.broken),
                 most=config.limits.max_bad_rows,
             )
+            if source.table == "events" and not text.broken:
+                _refuse_future(judged, file.file, self.at)
         return FileRead(file, seen, digest, text, judged)
 
     def _commit(self) -> None:
@@ -363,6 +413,30 @@ class _Pass:
         self.batches.commit(bundle.batches, bundle.rows, bundle.quarantine)
         for (place, read), result in zip(waiting, bundle.results, strict=True):
             # After the commit: a crash before it leaves the file in the landing folder.
-            archive(self.ws.home, read.discovered.path, read.digest, read.seen)
-            self.outcomes[place] = result
+            self.outcomes[place] = self._archive(result, read.discovered, read.digest, read.seen)
             failpoint("archived")
+
+
+def _result(
+    file: DiscoveredFile,
+    status: FileStatus,
+    digest: str | None,
+    sentence: str,
+    error: NightjarError | None = None,
+) -> FileResult:
+    """Return the result of a file with a problem."""
+    id, code = ("", DataError.exit_code) if error is None else (error.id, error.exit_code)
+    return FileResult(file.file, file.name, status, digest, sentence, error_id=id, exit_code=code)
+
+
+def _refuse_future(judged: ValidatedRows, name: str, at: AsOf) -> None:
+    """Raise `FutureRows` if all rows of a file lie in the future."""
+    future = judged.bad[c.REASONS].list.contains(f"{c.TIMESTAMP}_in_future")
+    if judged.good.is_empty() and future.len() and future.all():
+        raise FutureRows(
+            "ingest.future_rows",
+            f"all rows lie after the instant of the pass, {to_the_second(at)}; correct the clock "
+            "of this machine, or the time zone or unit of the source",
+            where=name,
+            count=future.len(),
+        )

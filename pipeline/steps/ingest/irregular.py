@@ -75,7 +75,7 @@ def read_reported(home: Path) -> dict[str, datetime]:
 
 
 def write_reported(home: Path, reported: Mapping[str, datetime]) -> None:
-    """Store what `read_reported` returns.
+    """Store the result of `read_reported`.
 
     Parameters
     ----------

@@ -3,8 +3,10 @@
 Guarantees:
 
 * Below the landing folder no link is followed, even if one replaces a file or folder at any moment.
-* Only regular files with one name, inside the landing folder, are moved, and only by renaming. What
-  was moved is examined afterwards; if it is something else, it goes back.
+* Only regular files with one name, inside the landing folder, are moved, by renaming, or to another
+  file system by a copy that is compared. What was moved is examined afterwards; if it is something
+  else, it goes back.
+* The bytes of a moved file are on the disk before it has its new name.
 * Files in `archive/` and `rejected/` have names of our own: the sha256 of their bytes.
 """
 
@@ -12,19 +14,22 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import Final
+from typing import BinaryIO, Final, cast
 
 from pipeline.errors import StorageError
 from pipeline.stores.disk import fault_text, storage_errors
+from pipeline.workspace.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags that open a folder; with `O_NOFOLLOW`, not a link to one."""
@@ -192,14 +197,15 @@ def _move_away(
                 if reason is not None:
                     with storage_errors("storage.cannot_write", f"cannot write {home / folder}"):
                         _write_new(kept, note, reason)
-                _move(source, path.name, kept, new)
-                if not _is_same(kept, new, seen):
-                    # Replaced between the check and the move: it goes back, under a name that no
-                    # file has.
-                    stem = path.name.removesuffix(suffix)[:50]
-                    _move(kept, new, source, f"{stem}-{secrets.token_hex(4)}{suffix}")
+                # A name that no file has, for one that replaced the file meanwhile.
+                back = f"{path.name.removesuffix(suffix)[:50]}-{secrets.token_hex(4)}{suffix}"
+                if not _move_same(source, path.name, kept, new, seen, back):
                     if reason is not None:
                         os.unlink(note, dir_fd=kept)
+                    return
+                # A file of another user keeps its mode; the folder protects it.
+                with suppress(PermissionError):
+                    os.chmod(new, PRIVATE_FILE, dir_fd=kept)
     except OSError as error:
         if error.errno not in _REPLACED:
             raise StorageError(
@@ -211,7 +217,7 @@ def _move_away(
 @contextmanager
 def _open_kept(folder: Path) -> Iterator[int]:
     with storage_errors("storage.cannot_write", f"cannot write {folder}"):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(PRIVATE_FOLDER, exist_ok=True)
         handle = os.open(folder, FOLDER)
     try:
         yield handle
@@ -241,9 +247,64 @@ def _write_new(folder: int, name: str, sentence: str) -> None:
     """Write the reason into a new file, so that nothing is written through a link."""
     with suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)  # equal bytes were rejected before
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, 0o600, dir_fd=folder), "wb") as file:
+    with _create(folder, name) as file:
         file.write(f"{sentence}\n".encode())
+
+
+def _create(folder: int, name: str) -> BinaryIO:
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.fdopen(os.open(name, flags, PRIVATE_FILE, dir_fd=folder), "wb+")
+
+
+def _move_same(source: int, name: str, target: int, new: str, seen: Mark, back: str) -> bool:
+    """Move a file that was read; False if another one replaced it, which gets the name `back`."""
+    # Without O_NONBLOCK the open of a pipe that replaced it would wait for a writer.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    with os.fdopen(os.open(name, flags, dir_fd=source), "rb") as file:
+        if Mark.of(os.fstat(file.fileno())) != seen:
+            return False
+        # Its sender may not have forced it to the disk, and the archive must survive a power cut.
+        os.fsync(file.fileno())
+        try:
+            _move(source, name, target, new)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(file, target, new, seen)
+            # Under a new name nothing else can replace it between the check and the removal.
+            target, new = source, f".moved-{secrets.token_hex(8)}"
+            _move(source, name, target, new)
+            if _is_same(target, new, seen):
+                os.unlink(new, dir_fd=target)
+                return True
+    if _is_same(target, new, seen):
+        return True
+    _move(target, new, source, back)
+    return target == source  # the copy is that of the file that was read
+
+
+def _copy(file: BinaryIO, target: int, new: str, seen: Mark) -> None:
+    """Copy an open file into a folder of another file system, complete or not at all."""
+    draft = f".{new}.{secrets.token_hex(4)}.part"
+    try:
+        with _create(target, draft) as copy:
+            shutil.copyfileobj(file, copy)
+            copy.flush()
+            # The age of lists counts from the time at which the file was written.
+            os.utime(copy.fileno(), ns=(seen.written_ns, seen.written_ns))
+            os.fsync(copy.fileno())
+            if _sum(file) != _sum(copy) or Mark.of(os.fstat(file.fileno())) != seen:
+                raise OSError(errno.EIO, "the copy differs from the file")
+        _move(target, draft, target, new)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(draft, dir_fd=target)
+        raise
+
+
+def _sum(file: BinaryIO) -> str:
+    file.seek(0)
+    return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
 
 
 def _move(source: int, name: str, target: int, new: str) -> None:

@@ -26,8 +26,8 @@ from pipeline.data.sources.streams import Broken
 from pipeline.errors import StorageError, UnsafeInputError, printable
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import flaw, open_folder
-from pipeline.stores.disk import storage_errors
-from pipeline.workspace.child_process import Child, ChildFailed
+from pipeline.stores.disk import fault_text, is_panic, storage_errors
+from pipeline.workspace.child_process import Child, ChildFailed, ChildKilled, Response
 
 _ROWS: Final = 50_000
 BROKEN_FILE: Final = "broken.parquet"
@@ -38,8 +38,16 @@ BROKEN: Final = {
 }
 
 
-class CannotOpen(MappingError):
-    """This process cannot open the file. The file may be valid, so it stays for a later pass."""
+class Waits(MappingError):
+    """The file may be valid, but not at this moment, so it stays for a later pass."""
+
+
+class CannotOpen(Waits):
+    """This process cannot open the file."""
+
+
+class FutureRows(Waits):
+    """All rows lie after the instant of the pass: probably the clock is wrong."""
 
 
 class NotRegular(UnsafeInputError):
@@ -195,10 +203,12 @@ def _keep(frame: pl.DataFrame, path: Path) -> None:
     """Write rows; a failure, such as a full disk, is not an error of the file."""
     try:
         frame.write_parquet(path, compression="lz4", statistics=False)
-    except (OSError, pl.exceptions.PolarsError) as error:
+    except BaseException as error:
+        if not is_panic(error) and not isinstance(error, (OSError, pl.exceptions.PolarsError)):
+            raise
+        reason = fault_text(error, path.parent)
         raise StorageError(
-            "storage.cannot_write",
-            f"cannot write {path.parent}: {error}; free disk space, and start again",
+            "storage.cannot_write", f"cannot write {path.parent}: {reason}"
         ) from error
 
 
@@ -208,7 +218,7 @@ def _kept(path: Path) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError) as error:
         raise StorageError(
             "storage.cannot_read",
-            f"cannot read {path}, which this ingest wrote: {error}; start again",
+            f"cannot read {path}, which this ingest wrote: {fault_text(error)}; start again",
         ) from error
 
 
@@ -262,6 +272,14 @@ class Text:
     ignored_columns: tuple[str, ...]
 
 
+def _call_twice(child: Child, **request: Any) -> Response:
+    """Call `parse`, and once more if the process was killed from outside: no file causes that."""
+    try:
+        return child.call(_PARSE, **request)
+    except ChildKilled:
+        return child.call(_PARSE, **request)
+
+
 @contextmanager
 def read_text(
     child: Child, file: DiscoveredFile, digest: str, limits: Limits, scratch: Path
@@ -293,6 +311,8 @@ def read_text(
         `ingest.file_changed`: its sha256 is not `digest`.
     StorageError
         `storage.cannot_write`: the scratch folder is missing or full.
+    ChildKilled
+        `resource.child_killed`: the process was killed from outside, twice.
     """
     with storage_errors("storage.cannot_write", f"cannot write {scratch}"):
         place = tempfile.TemporaryDirectory(dir=scratch)
@@ -300,9 +320,11 @@ def read_text(
     with place as folder:
         bounds = limits.model_dump(mode="json")
         try:
-            response = child.call(
-                _PARSE, path=path, digest=digest, source=source, limits=bounds, out=folder
+            response = _call_twice(
+                child, path=path, digest=digest, source=source, limits=bounds, out=folder
             )
+        except ChildKilled:
+            raise
         except ChildFailed as error:
             limit = "max_seconds" if error.id == "child.timeout" else "max_memory_bytes"
             raise UnsafeInputError(

@@ -1,18 +1,18 @@
 """Results of ingest: status, counts and one sentence per file; ``--json`` writes them.
 
 Guarantees: the counts of a call are the sums of those of its files; `failed` is true exactly if a
-file was set aside or waits.
+file was set aside, waits, is not read or could not be moved.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
-from pipeline.errors import printable
+from pipeline.errors import StorageError, printable
 from pipeline.stores.batches import Batch
 
 COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", "skipped")
@@ -76,7 +76,9 @@ class FileResult(RowCounts):
     batch_id
         sha256 of its bytes; None if they could not be read.
     sentence
-        The problem; empty for an ingested file.
+        The problem; empty for a file that was ingested and moved.
+    error_id, exit_code
+        Id of the problem's error, empty for an entry that is not read as a file, and its exit code.
     """
 
     file: str
@@ -86,6 +88,8 @@ class FileResult(RowCounts):
     sentence: str = ""
     ignored_columns: tuple[str, ...] = ()
     table: str = ""
+    error_id: str = ""
+    exit_code: int = 0
 
     @classmethod
     def taken(
@@ -124,6 +128,15 @@ class FileResult(RowCounts):
             **{name: getattr(batch, name) for name in COUNTS},
         )
 
+    @property
+    def stays(self) -> bool:
+        """True if the file stays in its place for a later pass."""
+        return self.status is FileStatus.WAITS or self.exit_code == StorageError.exit_code
+
+    def not_moved(self, error: StorageError) -> Self:
+        """Return this result for a file that could not be moved out of the landing folder."""
+        return replace(self, sentence=error.sentence, error_id=error.id, exit_code=error.exit_code)
+
     def text(self) -> str:
         """Return one line for a terminal."""
         if self.status is not FileStatus.TAKEN:
@@ -138,6 +151,7 @@ class FileResult(RowCounts):
             + (f"; quarantined for {_listed(self.reasons)}" if self.reasons else "")
             + (f"; fields emptied for {_listed(self.emptied)}" if self.emptied else "")
             + (f"; columns ignored: {ignored}" if ignored else "")
+            + (f"; {self.sentence}" if self.sentence else "")
         )
 
 
@@ -156,9 +170,11 @@ class IngestResult(RowCounts):
     younger
         Files written after the instant of the call or just before it, which are left as well.
     problems
-        One sentence per file that was set aside, waits or is not read.
+        One sentence per file that was set aside, waits, is not read or could not be moved; at most
+        20 sentences of files that are not read, then their number.
     warnings
-        One sentence per entry of the landing folder that an earlier pass reported as not read.
+        One sentence per entry of the landing folder that an earlier pass reported as not read; at
+        most 20, then the number of the others.
     """
 
     files: int
@@ -197,7 +213,6 @@ class IngestResult(RowCounts):
         for file in outcomes:
             reasons.update(file.reasons)
             emptied.update(file.emptied)
-        bad = (FileStatus.SET_ASIDE, FileStatus.WAITS, FileStatus.NOT_READ)
         return cls(
             **{name: sum(getattr(file, name) for file in outcomes) for name in COUNTS},
             reasons=dict(sorted(reasons.items())),
@@ -206,8 +221,8 @@ class IngestResult(RowCounts):
             lake_version=lake_version,
             backlog=backlog,
             younger=younger,
-            warnings=warnings,
-            problems=tuple(file.text() for file in outcomes if file.status in bad),
+            warnings=tuple(_shortened(warnings)),
+            problems=tuple(_lines([file for file in outcomes if file.exit_code])),
             outcomes=outcomes,
         )
 
@@ -222,6 +237,11 @@ class IngestResult(RowCounts):
         return bool(self.problems)
 
     @property
+    def exit_code(self) -> int:
+        """The highest exit code of a file: 2, 3 or 6; 0 without a problem."""
+        return max((file.exit_code for file in self.outcomes), default=0)
+
+    @property
     def sentence(self) -> str:
         """The sum of all files."""
         if not self.files:
@@ -232,8 +252,11 @@ class IngestResult(RowCounts):
         return f"{self.files:,} {'file' if self.files == 1 else 'files'}: {'; '.join(parts)}"
 
     def text(self) -> str:
-        """Return one line per file, and their sum if there are several."""
-        lines = [file.text() for file in self.outcomes]
+        """Return one line per file, and their sum if there are several.
+
+        Of files that are not read, the first 20 have a line.
+        """
+        lines = _lines(self.outcomes)
         if self.files != 1:
             lines.append(self.sentence)
         lines += [f"warning: {warning}" for warning in self.warnings]
@@ -246,3 +269,15 @@ class IngestResult(RowCounts):
                 "its writing)"
             )
         return "\n".join(lines)
+
+
+def _lines(files: Sequence[FileResult]) -> list[str]:
+    # A sender can create links in any number, and no pass removes them.
+    irregular = [file.text() for file in files if file.status is FileStatus.NOT_READ]
+    others = [file.text() for file in files if file.status is not FileStatus.NOT_READ]
+    return [*_shortened(irregular), *others]
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - _LISTED
+    return [*lines[:_LISTED], *([f"and {more:,} more that are not read"] if more > 0 else [])]

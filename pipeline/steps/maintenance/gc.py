@@ -4,6 +4,7 @@ Guarantees:
 
 * Live lists and pinned versions stay readable; compaction changes no rows.
 * A store that another process holds is skipped, and named in the result.
+* Runs are freed before the lake is touched, because compaction needs free disk space.
 * After a crash the next call continues.
 * Ages are measured from a given instant.
 """
@@ -19,8 +20,8 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline import columns as c
-from pipeline.base import AsOf, Instant, Progress, silent
-from pipeline.errors import ConcurrencyError
+from pipeline.base import AsOf, Instant, Progress, silent, to_the_second
+from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.serving.retire import retired
 from pipeline.steps.experiments.calibration.calibrate import FOLDER as CALIBRATIONS
 from pipeline.steps.maintenance.prunable_files import prunable_files
@@ -40,6 +41,7 @@ from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import PINS, Workspace
 
 LOCK: Final = "gc"
+_FAR: Final = timedelta(days=365)
 WRITERS: Final[Mapping[str, str]] = {
     **dict.fromkeys(("events", "items", "users", "quarantine", "batches"), "ingest"),
     **dict.fromkeys(("publications", "recommendations"), "publish"),
@@ -115,6 +117,43 @@ class GcResult:
         return "\n".join([*lines, self.sentence]).rstrip()
 
 
+def instant_of_ages(ws: Workspace, at: AsOf, *, by_hand: bool, far_ahead: bool = False) -> AsOf:
+    """Return the instant from which the ages of a call of `gc` count.
+
+    In a workspace whose publications count from their as-of, this is the newest instant of an
+    ingest, because the clock is not that of its data.
+
+    Parameters
+    ----------
+    ws
+        The workspace.
+    at
+        Instant of the call.
+    by_hand
+        Whether a user named the instant; otherwise it comes from the clock or a schedule.
+    far_ahead
+        Allow an instant that is more than a year after the newest ingest.
+
+    Raises
+    ------
+    ConfigError
+        ``gc.far_ahead``
+    """
+    newest = Batches(ws.lake).newest_ingest()
+    if newest is None:
+        return at
+    if not by_hand and ws.config.publish.live_from == "as_of":
+        return AsOf(newest)
+    if at > newest + _FAR and not far_ahead:
+        raise ConfigError(
+            "gc.far_ahead",
+            f"{to_the_second(at)} is more than a year after the last ingest "
+            f"({to_the_second(newest)}), so nearly everything would count as old and be removed; "
+            "correct the clock or the instant, or confirm with --yes (in Airflow, the param yes)",
+        )
+    return at
+
+
 def gc(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> GcResult:
     """Compact the lake and remove data past their retention time.
 
@@ -154,14 +193,15 @@ class _Maintenance:
 
     def run(self) -> GcResult:
         """Process the stores one after the other; each lock is held only meanwhile."""
-        with self._skip_if_held("landed files"), self._ws.lake.lock("ingest"):
-            self._landed()
+        # Before the tables: the versions that only abandoned runs pinned can go in the same call,
+        # and on a full disk compaction needs the space that runs and files free.
         with self._skip_if_held("abandoned nights"), self._ws.lake.lock(PINS):
             self._abandoned()
-        # After the abandoned runs: the versions that only they pinned can go in the same call.
-        tables = tuple(self._table(table) for table in WRITERS)
         self._progress("runs")
         self._runs()
+        with self._skip_if_held("landed files"), self._ws.lake.lock("ingest"):
+            self._landed()
+        tables = tuple(self._table(table) for table in WRITERS)
         freed = sum(t.cleared.bytes for t in tables) + sum(t.bytes for t in self._taken.values())
         return GcResult(self._at, tables, dict(self._taken), self._left, freed)
 

@@ -217,9 +217,12 @@ def _names(batches: Sequence[str]) -> str:
 @contextmanager
 def _reader(ws: Workspace) -> Iterator[Callable[[Path, Batch], ValidatedRows]]:
     """Provide a function that reads and validates an archived file as its first ingest did."""
-    config, limits = ws.config.ingest, ws.config.ingest.limits
+    config, limits, folder = ws.config.ingest, ws.config.ingest.limits, ws.home / "scratch"
+    # Files have raw ids: the next ingest empties this folder if the repair is killed.
+    with storage_errors("storage.cannot_write", f"cannot write {folder}"):
+        folder.mkdir(mode=0o700, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=ws.home) as scratch,
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
         Child(max_memory_bytes=limits.max_memory_bytes, max_seconds=limits.max_seconds) as child,
     ):
 

@@ -37,7 +37,7 @@ from pipeline.workspace.artifacts import (
 )
 from pipeline.workspace.ledger import append_entry
 from pipeline.workspace.night import Night, open_night
-from pipeline.workspace.run_files import absences, judged, trained
+from pipeline.workspace.run_files import absences, read_evaluated_recipes, trained
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
@@ -113,7 +113,7 @@ def _evidence(night: Night) -> Evidence:
     return Evidence(
         k=night.config.recommend.length,
         holdout=run.read(SplitFile).holdout,
-        judged=judged(night),
+        judged=read_evaluated_recipes(night),
         expected=expected,
         champion=night.champion_name,
         checks=run.read(ValidationFile).checks,

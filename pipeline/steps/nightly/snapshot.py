@@ -31,7 +31,7 @@ from pipeline.workspace.night import concluded, open_night
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
-_ASIDE = ("registry", "gc", "attribution", "drift", "policy")
+_ASIDE = ("registry", "gc", "locks", "attribution", "drift", "policy")
 """Sections of the config that do not change the outcome of a run."""
 TABLES = ("events", "items", "users", "quarantine", "batches")
 """Tables whose versions a run pins."""

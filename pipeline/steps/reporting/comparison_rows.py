@@ -17,7 +17,7 @@ from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.report.night import LiftRow, SliceRow
 from pipeline.workspace.night import Night
-from pipeline.workspace.run_files import judged
+from pipeline.workspace.run_files import read_evaluated_recipes
 
 
 def lift_rows(
@@ -32,7 +32,10 @@ def lift_rows(
     e_processes
         Of the run's decision; against a champion they determine which recipe is proven better.
     """
-    config, recipes = night.config.gate, {recipe.name: recipe for recipe in judged(night)}
+    config, recipes = (
+        night.config.gate,
+        {recipe.name: recipe for recipe in read_evaluated_recipes(night)},
+    )
     if against not in recipes:
         return ()
     bound = threshold(config, len(recipes) - 1)
@@ -62,7 +65,10 @@ def slice_rows(night: Night, challenger: str | None, against: str | None) -> tup
     challenger, against
         Names of recipes; empty result without both evaluations.
     """
-    config, recipes = night.config.gate, {recipe.name: recipe for recipe in judged(night)}
+    config, recipes = (
+        night.config.gate,
+        {recipe.name: recipe for recipe in read_evaluated_recipes(night)},
+    )
     if challenger not in recipes or against not in recipes:
         return ()
     candidate, champion = recipes[challenger], recipes[against]

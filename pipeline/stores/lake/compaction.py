@@ -96,7 +96,7 @@ class Compaction:
         handle = self._lake.open_for_writing(self._table)
         if handle is None:
             return 0, 0
-        with lake_errors(self._table):
+        with lake_errors(self._table, self._path):
             before = len(self._lake.files(self._table))
             self._verify(self._crowded())
             handle.optimize.compact(target_size=_SMALL, **options(retries=0))
@@ -125,7 +125,7 @@ class Compaction:
         handle = self._lake.open_for_writing(self._table)
         if handle is None:
             return Cleared()
-        with lake_errors(self._table):
+        with lake_errors(self._table, self._path):
             self._tail.checkpoint(handle.version())
             base = self._tail.base(before)
             kept = sorted(v for v in pinned if v < base and self._tail.holds(v))
@@ -152,7 +152,7 @@ class Compaction:
         handle = self._lake.open_for_writing(self._table)
         if handle is None:
             return 0
-        with lake_errors(self._table):
+        with lake_errors(self._table, self._path):
             report: dict[str, Any] = handle.delete(predicate, **options(retries=0))
             self._acknowledge(handle)
         return int(report["num_deleted_rows"])

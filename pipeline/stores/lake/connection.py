@@ -1,21 +1,24 @@
 """Options of commits, and errors of the lake's libraries.
 
 Guarantees: a Rust panic is raised as `LakeError`, and a conflict between writers as
-`ConcurrencyError`; a commit never expires the log of older versions.
+`ConcurrencyError`; a full disk is named as such; a commit never expires the log of older versions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import polars as pl
 from deltalake import CommitProperties, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 
-from pipeline.errors import ConcurrencyError, LakeError
-from pipeline.stores.disk import fault_text
+from pipeline.errors import ConcurrencyError, LakeError, NightjarError
+from pipeline.stores.disk import fault_text, is_panic, machine_error
+
+_LIBRARY_ERRORS: Final = (OSError, DeltaError, pl.exceptions.PolarsError, ValueError)
 
 
 def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -> dict[str, Any]:
@@ -39,8 +42,15 @@ def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -
 
 
 @contextmanager
-def lake_errors(table: str) -> Iterator[None]:
+def lake_errors(table: str, folder: Path | None = None) -> Iterator[None]:
     """Turn errors of the libraries, panics included, into a `LakeError`.
+
+    Parameters
+    ----------
+    table
+        Name of the table.
+    folder
+        Folder of a table that is written.
 
     Raises
     ------
@@ -51,30 +61,31 @@ def lake_errors(table: str) -> Iterator[None]:
     """
     try:
         yield
-    except LakeError:
+    except NightjarError:
         raise
-    except CommitFailedError as error:
-        raise ConcurrencyError(
-            "lake.conflict",
-            f"lake table {table}: another process has committed: {error_text(error)}; start again",
-        ) from error
-    except OSError as error:
-        raise LakeError("lake.unavailable", f"lake table {table}: {fault_text(error)}") from error
-    except (DeltaError, pl.exceptions.PolarsError, ValueError) as error:
+    except BaseException as error:
+        if not is_panic(error) and not isinstance(error, _LIBRARY_ERRORS):
+            raise
+        if isinstance(error, CommitFailedError) and machine_error(error) is None:
+            raise ConcurrencyError(
+                "lake.conflict",
+                f"lake table {table}: another process has committed: {error_text(error)}; start "
+                "again",
+            ) from error
+        if isinstance(error, OSError) or machine_error(error, folder) is not None:
+            reason = fault_text(error, folder)
+            raise LakeError("lake.unavailable", f"lake table {table}: {reason}") from error
+        if is_panic(error):
+            raise LakeError(
+                "lake.file_broken",
+                f"lake table {table}: a file is damaged: {error_text(error)}; restore the lake "
+                "from a backup",
+            ) from None
         raise LakeError(
             "lake.unavailable",
-            f"lake table {table}: {error_text(error)}; correct the cause, such as a full disk, or "
-            "restore the lake from a backup",
+            f"lake table {table}: {error_text(error)}; correct the cause, or restore the lake "
+            "from a backup",
         ) from error
-    except BaseException as error:
-        # A Rust panic is not an `Exception`, and its class cannot be imported.
-        if type(error).__name__ != "PanicException":
-            raise
-        raise LakeError(
-            "lake.file_broken",
-            f"lake table {table}: a file is damaged: {error_text(error)}; restore the lake from a "
-            "backup",
-        ) from None
 
 
 def error_text(error: BaseException) -> str:

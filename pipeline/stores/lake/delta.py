@@ -28,6 +28,7 @@ from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
+    PRIVATE,
     SCHEMAS,
     check_partition,
     conform,
@@ -35,7 +36,7 @@ from pipeline.stores.lake.tables import (
     properties,
     schema_of,
 )
-from pipeline.stores.locks import locked
+from pipeline.stores.locks import LocksConfig, locked
 
 
 class Lake:
@@ -46,10 +47,13 @@ class Lake:
     root
         The folder; created by the first write. Call `check_tail` once before reading a lake that
         another process wrote.
+    wait_seconds
+        Longest time to wait for a lock.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, wait_seconds: float = LocksConfig().wait_seconds) -> None:
         self.root = root.absolute()
+        self._wait_seconds = wait_seconds
 
     def version(self, table: str) -> int | None:
         """Return the newest version of a table; None if it was never written."""
@@ -276,7 +280,9 @@ class Lake:
         ----------
         name
             Name of the lock.
-        wait, shared
+        wait
+            Wait until the lock is free; only for work that takes seconds.
+        shared
             As in `locks.locked`.
 
         Raises
@@ -285,7 +291,8 @@ class Lake:
             ``lock.held``
         """
         path = self.root / ".locks" / f"{name}.lock"
-        return locked(path, f"the lock {name}", wait=wait, shared=shared)
+        seconds = self._wait_seconds if wait else 0
+        return locked(path, f"the lock {name}", wait_seconds=seconds, shared=shared)
 
     def check_tail(self) -> None:
         """Check the last commit of each table, against its checksums if it was acknowledged.
@@ -465,8 +472,8 @@ class Lake:
             check_partition(table, partition, frame[partition])
             frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
-        with lake_errors(table):
-            path.mkdir(parents=True, exist_ok=True)
+        with lake_errors(table, path):
+            path.mkdir(0o700 if table in PRIVATE else 0o777, parents=True, exist_ok=True)
             write_delta(
                 str(path) if handle is None else handle,
                 frame,

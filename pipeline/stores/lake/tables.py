@@ -27,6 +27,8 @@ PARTITIONS: Final[Mapping[str, str]] = {
     "events": c.EVENT_DAY,
     "recommendations": c.PUBLICATION_ID,
 }
+PRIVATE: Final = ("quarantine",)
+"""Tables with raw values, whose folder only the owner can enter."""
 OPEN_ENDED: Final = ("items", "users")
 """Tables that may have further columns than those of their schema."""
 STATISTICS: Final = (c.TIMESTAMP, c.INGESTED_AT, c.SEQ, c.GENERATION, c.AS_OF)

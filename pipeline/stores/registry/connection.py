@@ -203,7 +203,7 @@ def registry_errors(uri: str) -> Iterator[None]:
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
         try:
             yield
-        except (MlflowException, SQLAlchemyError, OSError) as fault:
+        except (MlflowException, SQLAlchemyError, UnicodeDecodeError, OSError) as fault:
             if (damage := _sqlite_damage(fault)) is not None:
                 raise _damaged(uri.removeprefix(_SQLITE), damage) from fault
             address, reason = without_password(uri), _first_line(fault, uri)
@@ -256,7 +256,7 @@ def _database_errors(file: Path) -> Iterator[None]:
     """Turn a failure of SQLite into a `RegistryError` that names the file."""
     try:
         yield
-    except (sqlite3.Error, OSError) as fault:
+    except (sqlite3.Error, UnicodeDecodeError, OSError) as fault:
         if _sqlite_damage(fault) is not None:
             raise _damaged(file, fault) from None
         raise RegistryError(
@@ -268,7 +268,9 @@ def _database_errors(file: Path) -> Iterator[None]:
 def _sqlite_damage(fault: BaseException | None) -> BaseException | None:
     """Return SQLite's error about a damaged file among the causes of an error, or None."""
     # Of this class itself are `malformed` and `not a database`; a lock or permissions are not.
-    while fault is not None and type(fault) is not sqlite3.DatabaseError:
+    # The message about a damaged schema quotes it, and may not be UTF-8 then.
+    damages = (sqlite3.DatabaseError, UnicodeDecodeError)
+    while fault is not None and type(fault) not in damages:
         fault = fault.__cause__ or fault.__context__
     return fault
 

@@ -27,7 +27,7 @@ def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> Non
     Parameters
     ----------
     folder
-        A new folder.
+        A new folder; the code is also written beside it.
     model
         Files of the model.
     model_id, run_id
@@ -37,9 +37,12 @@ def save(folder: Path, model: ModelRecord, *, model_id: str, run_id: str) -> Non
     import pandas as pd  # type: ignore[import-untyped]
     from mlflow.models import Model
 
+    # MLflow copies a file with its mode: that of the package is readable by all users.
+    served = folder.with_name(_SERVED.name)
+    served.write_bytes(_SERVED.read_bytes())
     mlflow.pyfunc.save_model(
         path=str(folder),
-        python_model=str(_SERVED),
+        python_model=str(served),
         artifacts={file.name: str(file) for file in model.files},
         signature=_signature(),
         # A pseudonym in the example would stay after its user was deleted.

@@ -30,7 +30,7 @@ from pipeline.errors import NightjarError, StorageError
 from pipeline.failpoints import FAILPOINTS
 from pipeline.stores.lake import Lake
 from pipeline.testing.chaos.fork_server import ExitStatus, ForkServer
-from pipeline.testing.chaos.invariants import Reader, live_of, taken
+from pipeline.testing.chaos.invariants import Reader, lake_entries, published_entries
 from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Entry, Shop
 from pipeline.workspace.workspace import CONFIG_FILE, Workspace
 
@@ -183,8 +183,8 @@ def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
             if tally.kills < kills:
                 kill(box, tally, "feedback", point, draw_hit(point, random))
         run_without_faults(box, tally, "feedback")
-        tally.compare(expected, live_of(box.home), "fold-in")
-    tally.compare(shop.account.entries(), taken(box.home), "ingest")
+        tally.compare(expected, published_entries(box.home), "fold-in")
+    tally.compare(shop.account.entries(), lake_entries(box.home), "ingest")
     expected = box.faultless_end(tally, "nightly")
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
@@ -195,7 +195,7 @@ def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
                 kill(box, tally, "nightly", point, draw_hit(point, random))
         run_without_faults(box, tally, "nightly")
     tally.add_reads(reader)
-    tally.compare(expected, live_of(box.home), "night")
+    tally.compare(expected, published_entries(box.home), "night")
 
 
 def due(places: Sequence[str], count: int, tally: Tally, random: np.random.Generator) -> list[str]:
@@ -309,8 +309,8 @@ class ChaosSandbox:
             violation = tally.sentences[0]
             raise NightjarError(
                 "chaos.invariant",
-                f"in the first nightly run: {violation}; if `nightjar doctor` finds no fault, "
-                "report this message: it is a defect of Nightjar",
+                f"the first nightly run failed without an injected fault: {violation}; if disk and "
+                "memory suffice, report this message: it is a defect of Nightjar",
             )
         self._account = shop.account  # the expected state after the first night
         self.save("started")
@@ -344,11 +344,11 @@ class ChaosSandbox:
 
         Returns
         -------
-        Content of the workspace after the command, see `live_of`.
+        Content of the workspace after the command, see `published_entries`.
         """
         self.save("before")
         run_without_faults(self, tally, work)
-        expected = live_of(self.home)
+        expected = published_entries(self.home)
         self.restore("before")
         return expected
 

@@ -1,6 +1,6 @@
-"""Content of a workspace as a multiset that can be compared, and a reader that polls the lists.
+"""Content of a workspace as multisets of entries, and a reader that polls the live lists.
 
-Guarantees: nothing here writes.
+Guarantees: lake, runs and ledger are only read.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from pipeline.testing.chaos.synthetic_shop import Entry
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
 
-_TRACES: Final = ("scratch/*", "lake/_spool/*", "runs/**/.draft-*", "landing/events/*")
+_LEFTOVERS: Final = ("scratch/*", "lake/_spool/*", "runs/**/.draft-*", "landing/events/*")
+"""Patterns of files that must be gone when a pass or a run has ended."""
 _DERIVED: Final = r"^d[0-9a-f]{32}$"
+"""Event id that the lake derived for an event without one."""
 
 
 class Reader:
@@ -43,7 +45,7 @@ class Reader:
         self.looks = 0
         self.faults: list[str] = []
         self._home = home
-        self._over = threading.Event()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="reader", daemon=True)
 
     def __enter__(self) -> Reader:
@@ -51,15 +53,15 @@ class Reader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
     def _poll(self) -> None:
         generation = 0
-        while not self._over.wait(0.01):
+        while not self._stop.wait(0.01):
             self.looks += 1
             try:
-                seen, whole = _look(self._home)
+                seen, whole = _read_lists(self._home)
             except NightjarError as error:
                 self.faults.append(f"a reader failed: {error.sentence}")
                 continue
@@ -70,7 +72,7 @@ class Reader:
             generation = seen
 
 
-def _look(home: Path) -> tuple[int, bool]:
+def _read_lists(home: Path) -> tuple[int, bool]:
     """Return the live generation, and True if the lists of its chain match their checksums."""
     lake = Lake(home / "lake")  # opened anew, as a reader in another process would
     publications = lake.read("publications")
@@ -82,13 +84,13 @@ def _look(home: Path) -> tuple[int, bool]:
     return int(rows[c.GENERATION][-1]), first_altered(shown, rows) is None
 
 
-def taken(home: Path) -> Counter[Entry]:
+def lake_entries(home: Path) -> Counter[Entry]:
     """Return the rows of the lake in the form of `ExpectedState.entries`, and leftover files."""
     ws = Workspace.open(home)
     events = ws.lake.read("events")
-    # Pseudonyms are random per workspace, so rows are compared by raw ids.
+    # Pseudonyms are random per workspace: rows are compared by raw ids, and of event ids that hash
+    # a pseudonym only the absence is compared.
     raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
-    # Derived ids hash the pseudonym, which is random per workspace: only their absence is compared.
     shown = events.select(
         pl.when(pl.col(c.EVENT_ID).str.contains(_DERIVED))
         .then(pl.lit(""))
@@ -108,10 +110,10 @@ def taken(home: Path) -> Counter[Entry]:
     )
     counts = batches.select(c.BATCH_ID, c.ROWS, c.ACCEPTED, c.QUARANTINED, c.DUPLICATES, c.SKIPPED)
     entries.update(("file", *row) for row in counts.iter_rows())
-    return entries + _left(home)
+    return entries + _leftover_files(home)
 
 
-def live_of(home: Path) -> Counter[Entry]:
+def published_entries(home: Path) -> Counter[Entry]:
     """Return the results of runs and passes: lists, publications, ledger, aliases, versions."""
     ws = Workspace.open(home)
     entries: Counter[Entry] = Counter(("list", *row) for row in lists(ws, None).iter_rows())
@@ -120,13 +122,13 @@ def live_of(home: Path) -> Counter[Entry]:
     entries.update(("ledger", line) for line in lines)
     entries.update(("alias", *pair) for pair in registry(ws).aliases().items())
     entries.update(("shown", *version) for version in registry(ws).shown())
-    return entries + _left(home)
+    return entries + _leftover_files(home)
 
 
-def _left(home: Path) -> Counter[Entry]:
+def _leftover_files(home: Path) -> Counter[Entry]:
     """Return files that no pass and no run may leave behind."""
     return Counter(
         ("left behind", path.relative_to(home).as_posix())
-        for pattern in _TRACES
+        for pattern in _LEFTOVERS
         for path in home.glob(pattern)
     )

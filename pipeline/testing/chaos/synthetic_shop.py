@@ -68,10 +68,10 @@ Entry = tuple[object, ...]
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a file, and its status if it were the only line."""
+    """A line of a file, and its status if the file had no other line."""
 
     fields: tuple[str, ...]
-    fate: str = _GOOD
+    status: str = _GOOD
 
     @property
     def content(self) -> tuple[str, ...]:
@@ -85,16 +85,16 @@ class ExpectedState:
 
     Attributes
     ----------
-    named
-        (event id, day) -> content of events with an id.
-    without_derived_ids
-        Number of events without an id, by content.
+    with_id
+        (event id, day) -> content of the events that were delivered with an id.
+    without_id
+        Number of events that were delivered without an id, by content.
     batches
-        sha256 of a file -> its rows, accepted, bad, duplicate and skipped ones.
+        sha256 of a file -> number of all, accepted, quarantined, duplicate and skipped rows.
     """
 
-    named: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
-    without_derived_ids: Counter[tuple[str, ...]] = field(default_factory=Counter)
+    with_id: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    without_id: Counter[tuple[str, ...]] = field(default_factory=Counter)
     batches: dict[str, tuple[int, int, int, int, int]] = field(default_factory=dict)
 
     def take(self, data: bytes, rows: Sequence[Row]) -> None:
@@ -110,34 +110,34 @@ class ExpectedState:
         digest = hashlib.sha256(data).hexdigest()
         if digest in self.batches:
             return
-        ends: Counter[str] = Counter()
+        statuses: Counter[str] = Counter()
         equal: Counter[tuple[str, ...]] = Counter()
         for row in rows:
-            ends[self._end(row, equal)] += 1
+            statuses[self._status_of(row, equal)] += 1
         counts = ("accepted", _BAD, "duplicate", _SKIPPED)
-        self.batches[digest] = (len(rows), *(ends[name] for name in counts))  # type: ignore[assignment]
+        self.batches[digest] = (len(rows), *(statuses[name] for name in counts))  # type: ignore[assignment]
 
-    def _end(self, row: Row, equal: Counter[tuple[str, ...]]) -> str:
-        if row.fate != _GOOD:
-            return row.fate
+    def _status_of(self, row: Row, equal: Counter[tuple[str, ...]]) -> str:
+        if row.status != _GOOD:
+            return row.status
         if not row.fields[0]:
             # Equal rows of one file are counted: the lake derives their ids from this ordinal.
             equal[row.content] += 1
-            if equal[row.content] <= self.without_derived_ids[row.content]:
+            if equal[row.content] <= self.without_id[row.content]:
                 return "duplicate"
-            self.without_derived_ids[row.content] += 1
+            self.without_id[row.content] += 1
             return "accepted"
         key = (row.fields[0], row.content[-1][:10])
-        if key in self.named:
-            return "duplicate" if self.named[key] == row.content else _BAD
-        self.named[key] = row.content
+        if key in self.with_id:
+            return "duplicate" if self.with_id[key] == row.content else _BAD
+        self.with_id[key] = row.content
         return "accepted"
 
     def entries(self) -> Counter[Entry]:
         """Return events, quarantined rows by file, and files with their counts."""
         entries: Counter[Entry] = Counter()
-        entries.update(("event", name, *content) for (name, _), content in self.named.items())
-        entries.update(("event", "", *content) for content in self.without_derived_ids.elements())
+        entries.update(("event", name, *content) for (name, _), content in self.with_id.items())
+        entries.update(("event", "", *content) for content in self.without_id.elements())
         for digest, counts in self.batches.items():
             entries["quarantined", digest] += counts[2]
             entries["file", digest, *counts] += 1
@@ -174,7 +174,7 @@ class Shop:
         for part in np.array_split(self._random.permutation(len(week)), fresh):
             # Each file gets rows that no other file has, because files of equal bytes count as one.
             rows = [week[n] for n in part[: int(self._random.integers(1, 15))]]
-            rows += [self._nasty(rows) for _ in range(int(self._random.integers(1, 4)))]
+            rows += [self._unusual_row(rows) for _ in range(int(self._random.integers(1, 4)))]
             self._land(home, f"shop-{len(self._past)}", rows, self._suffix())
         for _ in range(int(self._random.integers(0, 3))):
             again = list(self._past[int(self._random.integers(len(self._past)))])
@@ -187,7 +187,7 @@ class Shop:
         for day in range((end - start).days):
             for user in np.flatnonzero(self._random.random(_USERS) < 0.3):
                 at = start + timedelta(days=day, seconds=int(self._random.integers(0, 50_000)))
-                # Users with an even number buy even items, the others odd ones: a model can learn.
+                # A pattern to learn: users with an even number buy even items, the others odd ones.
                 item = 2 * int(self._random.integers(0, _ITEMS // 2)) + int(user % 2)
                 rows.append(self._row(f"u{user}", f"i{item}", at))
         return rows
@@ -196,11 +196,11 @@ class Shop:
         name = f"e{self._random.integers(1 << 60)}" if self._random.random() < 0.7 else ""
         return Row((name, user, item, "purchase", "1", at.strftime("%Y-%m-%dT%H:%M:%SZ"), ""))
 
-    def _nasty(self, rows: Sequence[Row]) -> Row:
+    def _unusual_row(self, rows: Sequence[Row]) -> Row:
         """Return a row that is invalid, late, a duplicate, or in conflict with another one."""
         row = rows[int(self._random.integers(len(rows)))]
         name, user, item, kind, value, at, note = row.fields
-        if row.fate != _GOOD:
+        if row.status != _GOOD:
             return row
         return (
             Row((name, user, item, kind, "two", at, note), _BAD),

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+import pytest
+
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.snapshot import snapshot
@@ -74,6 +76,7 @@ def test_an_as_of_before_all_data(copy):
         nightly(copy, NIGHTS[0].replace(year=2020))
 
 
-def test_a_recipe_that_is_not_configured(copy):
+@pytest.mark.parametrize("name", ["alz", "../../../etc"])
+def test_a_recipe_that_is_not_configured(copy, name):
     with raises("recipe.unknown"):
-        nightly(copy, NIGHTS[2], recipes=["alz"])
+        nightly(copy, NIGHTS[2], recipes=[name])

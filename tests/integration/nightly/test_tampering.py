@@ -1,7 +1,8 @@
-"""Files of a run that were changed between its steps, with a new manifest."""
+"""Files of a workspace that were changed between two steps or two nights."""
 
 import io
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -10,6 +11,8 @@ import pytest
 from pipeline import columns as c
 from pipeline.steps.feedback.foldin import foldin
 from pipeline.steps.nightly.cold_check import cold_check
+from pipeline.steps.nightly.gate import gate
+from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.publish import publish
 from pipeline.steps.nightly.recommend import recommend
 from pipeline.steps.nightly.refit import refit
@@ -35,6 +38,13 @@ def third_lists(third_decided, tmp_path_factory):
 @pytest.fixture
 def unpublished(third_lists, tmp_path):
     return Workspace.open(copy_of(third_lists[0], tmp_path / "home")), third_lists[1]
+
+
+def flip(path):
+    """Change one bit in the middle of a file."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
 
 
 def reversed_factors(run):
@@ -79,6 +89,47 @@ def test_a_step_that_differs_from_the_ledger_is_not_published(unpublished, chang
     with raises("ledger.step_differs"):
         publish(ws, run_id)
     assert ws.lake.read("publications").equals(before)
+
+
+@pytest.mark.parametrize(
+    ("step", "name", "reader"),
+    [("refit", "scorer.npz", recommend), ("recommend", "lists.parquet", publish)],
+)
+def test_a_changed_file_of_a_run_is_not_read(unpublished, step, name, reader):
+    ws, run_id = unpublished
+    run = ws.run(run_id)
+    if reader is recommend:
+        shutil.rmtree(run.folder / "recommend")
+    flip(run.folder / step / name)
+    with raises("run.checksum"):
+        reader(ws, run_id)
+
+
+def test_a_changed_byte_of_the_ledger_stops_a_night(third):
+    path = third.home / "ledger.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"NDCG", b"NDCH", 1))
+    before = sorted((third.home / "runs").iterdir())
+    with raises("ledger.chain_broken"):
+        nightly(third, NIGHTS[2])
+    assert sorted((third.home / "runs").iterdir()) == before
+
+
+def test_an_emptied_ledger_stops_the_next_night(decided):
+    ws, run_id = decided
+    (ws.home / "ledger.jsonl").write_bytes(b"")
+    shutil.rmtree(ws.run(run_id).folder / "gate")
+    with raises("ledger.behind"):
+        gate(Workspace.open(ws.home), run_id)
+
+
+def test_a_change_of_the_config_between_two_steps_does_not_count(decided):
+    ws, run_id = decided
+    toml = ws.home / "nightjar.toml"
+    toml.write_text(toml.read_text().replace("factors = 8", "factors = 3"))
+    changed = Workspace.open(ws.home)
+    assert changed.config.recipes["als"].factors == 3
+    refit(changed, run_id)
+    assert ws.run(run_id).arrays("refit", "scorer")["item_factors"].shape[1] == 8
 
 
 def test_a_ledger_without_the_step_is_an_error(unpublished):

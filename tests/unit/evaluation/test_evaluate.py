@@ -24,7 +24,7 @@ from pipeline.evaluation.evaluate import (
     metric_name,
 )
 from pipeline.evaluation.metrics import HIT_RATE, PER_USER, RECALL
-from pipeline.evaluation.slices import SLICES, slug
+from pipeline.evaluation.slices import SLICES, slug, user_slices
 from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores
 from tests.raising import raises
 
@@ -136,7 +136,8 @@ def test_a_planted_leak_scores_zero_for_the_best_lists() -> None:
         assert values(evaluation.users, RECALL)["bob"] == 0.5
 
 
-def test_slices_name_their_users() -> None:
+def test_slices_name_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.evaluation.slices.MIN_GROUP_SIZE", 1)
     history, holdout = night()
     segments = pl.DataFrame({c.USER_ID: ["ann", "bob", "dan"], c.SEGMENT: ["Ü 1", "x", None]})
     evaluation = evaluate(ranked(history, "d", "c"), history, holdout, k=2, segments=segments)
@@ -164,6 +165,14 @@ def test_slices_name_their_users() -> None:
         values(evaluation.users, NDCG)["ann"]
     )
     assert "slice.warm.ndcg_at_2" not in evaluation.metrics
+
+
+def test_a_segment_of_fewer_than_ten_users_is_not_a_slice() -> None:
+    users = [f"u{n}" for n in range(19)]
+    history = window(*((user, "a", 1) for user in users))
+    segments = pl.DataFrame({c.USER_ID: users, c.SEGMENT: ["ten"] * 10 + ["nine"] * 9})
+    named = {name for name in user_slices(history, segments) if name.startswith("segment")}
+    assert named == {"segment_ten"}
 
 
 def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:

@@ -127,14 +127,19 @@ def test_groups_are_of_users_items_and_places():
         figures = the(result, by, name)
         assert (figures.exposures, figures.clicks) == (exposures, clicks), (by, name)
     assert [row.by for row in result.rows] == [
-        "all", "publication", "version", "recipe", "segment", "segment", "slot",
+        "all", "publication", "version", "recipe", "segment", "slot",
         "position", "position", "position",
     ]  # fmt: skip
 
 
-def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
+def test_a_segment_of_fewer_than_ten_users_has_no_row():
     result = run(all_users(("u11", "a", 2)))
-    row = the(result, "segment", "(none)")
+    assert [row.name for row in result.rows if row.by == "segment"] == ["new"]
+
+
+def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
+    result = run(did(("u11", "a", 2)))
+    row = the(result)
     assert row.users == 1
     assert {v for n, v in plain_json(row).items() if n not in ("by", "name", "users")} == {None}
 

@@ -61,6 +61,7 @@ class Page(HTMLParser):
         self.texts: list[str] = []
         self.tags: Counter[str] = Counter()
         self.loads: list[str] = []
+        self.attributes: set[str] = set()
         self.ids: list[str] = []
         self.used: list[str] = []
         self.pictures: list[dict[str, str | None]] = []
@@ -78,6 +79,7 @@ class Page(HTMLParser):
         self.tags[tag] += 1
         for name, value in attrs:
             text = value or ""
+            self.attributes.add(name)
             self.used += re.findall(r"url\(#([^)]+)\)", text)
             if name == "id":
                 self.ids.append(text)
@@ -231,7 +233,10 @@ def test_every_figure_has_a_description_and_shares_no_id() -> None:
 
 
 def test_everything_is_escaped() -> None:
-    evil = "<script>alert('x')</script>&\"'$\\nope{$]]>\x07"
+    evil = (
+        "<script>alert('x')</script><svg onload=alert(1)></title></style>-->=HYPERLINK(1)"
+        "&\"'$\\nope{$]]>\x07"
+    )
     rules = (RuleResult(evil, evil, None, None, "waiting", evil),)
     night = changed(
         NIGHT,
@@ -286,6 +291,8 @@ def test_everything_is_escaped() -> None:
     assert "<script" not in html
     assert page.tags["script"] == 0
     assert page.tags["svg"] == len(DRAWN)
+    assert page.tags["title"] == page.tags["style"] == 1
+    assert page.loads == [] and not any(name.startswith("on") for name in page.attributes)
     assert evil in page.texts
     assert NightPage.parse(stored(night), "page.json") == night
 

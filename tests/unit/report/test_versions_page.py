@@ -109,6 +109,14 @@ def test_the_page_is_well_formed_escaped_and_loads_nothing() -> None:
     assert not re.search(r"(?:src|href)=[\"']?http", text)
     assert text.index("Found") < text.index("<h2>Versions") < text.index("On the days")
     assert versions_page(PAGE) == text
+    evil = "<script>1</script><svg onload=alert(1)></title></style>-->"
+    sample = Sample(evil, evil, (Entry(evil, True),), (Entry(evil, False),))
+    text = versions_page(
+        replace(PAGE, sentence=evil, lists=evil, samples=(sample,), settings=(Pair(*[evil] * 3),))
+    )
+    Rows(text)
+    assert "<script" not in text and "<svg onload" not in text
+    assert text.count("</title>") == text.count("</style>") == 1
 
 
 def test_both_sides_stand_beside_each_other() -> None:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
 
 from pipeline.steps.doctor import examine
+from pipeline.workspace.workspace import Workspace
 
 
 def lightfm(home):
@@ -24,3 +26,23 @@ def test_a_missing_lightfm_is_not_a_fault_and_the_line_names_its_target(tmp_path
     check = lightfm(tmp_path)
     assert check.ok
     assert check.sentence == "not installed; `make lightfm` builds it (family lightfm)"
+
+
+@pytest.mark.root
+def test_a_landing_folder_on_another_file_system_is_reported(tmp_path):
+    ws = Workspace.init(tmp_path / "ws")
+
+    def landing():
+        (check,) = (check for check in examine(ws.home) if check.name == "landing")
+        return check
+
+    assert (landing().ok, "another file system" in landing().sentence) == (True, False)
+    folder = ws.home / "landing" / "items"
+    command = ["mount", "-t", "tmpfs", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        assert landing().ok
+        assert landing().sentence.startswith(f"{folder}: another file system")
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)

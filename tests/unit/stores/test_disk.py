@@ -21,9 +21,9 @@ def test_a_failure_has_the_id_the_sentence_and_the_reason_of_the_system(tmp_path
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (OSError(errno.ENOSPC, "No space left"), "no space left; free disk space"),
+        (OSError(errno.ENOSPC, "No space"), "no space left on device; free disk space or inodes"),
         (OSError(errno.EACCES, "Permission denied"), "permission denied; correct the permissions"),
-        (OSError(errno.EIO, "Input/output error"), "input/output error; check the path and"),
+        (OSError(errno.EIO, "Input/output error"), "input/output error; check the disk"),
         (OSError("a library's own text"), "a library's own text; check the path and"),
     ],
 )

@@ -152,6 +152,23 @@ def test_a_file_that_is_no_vault_is_an_error(tmp_path):
         Vault(path, KEY)
 
 
+def test_a_damaged_schema_is_an_error(vault):
+    # SQLite's message quotes the schema, and is not UTF-8 then.
+    vault.path.write_bytes(vault.path.read_bytes().replace(b"WITHOUT", b"WITH\xe1UT"))
+    with raises("vault.unusable"):
+        Vault(vault.path, KEY)
+
+
+def test_a_full_disk_is_named(vault, monkeypatch):
+    def full(*_):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Vault, "_pseudonyms", full)
+    with raises("vault.unusable") as caught:
+        vault.pseudonyms(["anna"])
+    assert "no space left on device; free disk space" in caught.value.sentence
+
+
 def test_a_vault_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with raises("vault.cannot_create"):

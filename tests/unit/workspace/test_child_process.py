@@ -1,5 +1,6 @@
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,7 +62,9 @@ def test_it_gets_no_secrets(child, monkeypatch):
         monkeypatch.setenv(name, "s3cret")
     with Child(max_memory_bytes=GIB, max_seconds=20) as fresh:
         assert "s3cret" not in json.dumps(fresh.call(f"{ME}:environment"))
-    assert "s3cret" not in run_child(ME, ["place"])
+        assert "s3cret" not in json.dumps(fresh.call(f"{ME}:place"))
+    place = run_child(ME, ["place"])
+    assert "s3cret" not in place and json.loads(place)["arguments"][-2:] == ["place", ""]
 
 
 def test_it_leaves_no_core_dump(child):
@@ -110,12 +113,20 @@ def test_a_bug_is_logged_by_its_name_and_not_its_words(child):
 
 @pytest.mark.parametrize(
     ("function", "sentence"),
-    [("die", "died .signal 9"), ("leave", "died .exit code 3"), ("hoard", "MemoryError|died")],
+    [("crash", "died .signal 6"), ("leave", "died .exit code 3"), ("hoard", "MemoryError|died")],
 )
 def test_its_death_is_an_error_and_the_next_call_starts_another(child, function, sentence):
     before = child.call(f"{ME}:echo", text="", number=0)["pid"]
     with pytest.raises(ChildFailed, match=sentence):
         child.call(f"{ME}:{function}")
+    assert child.call(f"{ME}:echo", text="", number=0)["pid"] != before
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_child_that_was_killed_from_outside_is_named_as_that(child, signal_number):
+    before = child.call(f"{ME}:echo", text="", number=0)["pid"]
+    with raises("resource.child_killed"):
+        child.call(f"{ME}:die", signal_number=signal_number)
     assert child.call(f"{ME}:echo", text="", number=0)["pid"] != before
 
 

@@ -1,4 +1,5 @@
 import tomllib
+import traceback
 
 import pytest
 
@@ -58,7 +59,7 @@ def test_a_wrong_value_names_field_value_and_bound(file):
 
 def test_an_unknown_family_names_the_families(file):
     sentence = refused(file, '[recipes.x]\nfamily = "alz"\n')
-    assert sentence.startswith("nightjar.toml: unknown recipes.x.family = 'alz'. Allowed: ")
+    assert sentence.startswith("nightjar.toml: unknown family 'alz' in recipes.x. Allowed: ")
     assert "'als'" in sentence
 
 
@@ -98,6 +99,8 @@ def test_a_bad_variable_is_named_in_the_error(file):
         ("NIGHTJAR__FOO__BAR", "1", "environment NIGHTJAR__FOO__BAR: unknown setting foo"),
     ):
         assert refused(file, "", {name: value}).startswith(sentence)
+    for misspelt in ("NIGHTJAR__VAULT_KEY", "NIGHTJAR__VAULT__KEY"):
+        assert "PLANTED" not in refused(file, "", {misspelt: "PLANTED"})
 
 
 def test_the_environment_changes_one_field_of_a_default_recipe(file):
@@ -108,14 +111,19 @@ def test_the_environment_changes_one_field_of_a_default_recipe(file):
 
 def test_a_recipe_without_a_family(file):
     sentence = refused(file, "[recipes.x]\nfactors = 3\n")
-    problem, _, allowed = sentence.partition("; add one of: ")
+    problem, _, allowed = sentence.partition("; write family = one of: ")
     assert problem == "nightjar.toml: recipes.x has no family"
     assert allowed == ", ".join(repr(family) for family in FAMILIES)
 
 
-@pytest.mark.parametrize("name", ["../../evil", "a/b", "", ".hidden", "a b"])
+@pytest.mark.parametrize(
+    "name",
+    ["../../evil", "a/b", "a/../../x", "", ".hidden", "a b", "'; rm -rf", "<script>1\\n../../x"],
+)
 def test_a_recipe_is_a_folder_and_stays_in_its_run(file, name):
-    assert "is not a name of a recipe" in refused(file, f'[recipes."{name}"]\nfamily = "als"\n')
+    sentence = refused(file, f'[recipes."{name}"]\nfamily = "als"\n')
+    assert "is not a name of a recipe" in sentence
+    assert sentence.isprintable()
 
 
 def test_a_section_is_a_table(file):
@@ -198,3 +206,47 @@ def test_settings_of_another_version_are_named(file):
     kept["ingest"]["retrain_min_new_events"] = 1000
     with raises("config.unknown_setting"):
         load(kept)
+
+
+URI = "http://user:PLANTED/1@127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ("registry.tracking_uri", f'[registry]\ntracking_uri = "{URI}"'),
+        ("sources.s.path", f'[sources.s]\npath = "{URI}"'),
+        ("sources.s.skip_when.kind", f'[sources.s]\nskip_when = {{ kind = ["{URI}"] }}'),
+        ("sinks.lists.uri", '[sinks.lists]\nuri = "postgresql+psycopg2://user:PLANTED@host/db"'),
+        ("sinks.uri", '[sinks]\nuri = "HTTPS://PLANTED@host"'),
+    ],
+)
+def test_a_uri_with_a_login_is_refused_in_any_field_and_not_shown(file, field, text):
+    file.write_text(text)
+    with raises("config.login_in_uri") as caught:
+        compose(file, {})
+    assert f" {field} " in caught.value.sentence
+    assert "PLANTED" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_uri_with_a_login_in_the_environment_is_refused(file):
+    with raises("config.login_in_uri") as caught:
+        compose(file, {"NIGHTJAR__SOURCES__S__PATH": URI})
+    assert "environment NIGHTJAR__SOURCES__S__PATH" in caught.value.sentence
+    assert "PLANTED" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("uri", ["sqlite:////home/a@b/mlflow.db", "http://127.0.0.1:5000"])
+def test_a_uri_without_a_login_is_accepted(file, uri):
+    file.write_text(f'[registry]\ntracking_uri = "{uri}"')
+    assert compose(file, {}).config.registry.tracking_uri == uri
+
+
+@pytest.mark.parametrize(
+    "text", ['[registry]\ntracking_uri = "user:PLANTED@host"', '[gate]\nalpha = "PLANTED@x"']
+)
+def test_the_traceback_of_an_invalid_value_does_not_show_it(file, text):
+    file.write_text(text)
+    with raises("config.invalid_value") as caught:
+        compose(file, {})
+    assert "PLANTED" not in "".join(traceback.format_exception(caught.value))

@@ -68,7 +68,8 @@ class BacktestSandbox:
     @cached_property
     def ws(self) -> Workspace:
         """The sandbox as a workspace."""
-        made = Workspace.init(self.home, _TEMPLATE)
+        group = self.source.config.workspace.group
+        made = Workspace.init(self.home, _TEMPLATE, group)
         # Not the config of the sandbox's file: all schedules run with the pinned one.
         return Workspace(made.home, Composed(self.config, {}))
 

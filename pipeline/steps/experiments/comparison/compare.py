@@ -37,6 +37,7 @@ from pipeline.workspace.artifacts import (
 )
 from pipeline.workspace.config import dump, flat
 from pipeline.workspace.config_errors import Tree
+from pipeline.workspace.permissions import open_export
 from pipeline.workspace.registry import registry
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.versions import Version, find, hyper_parameters
@@ -121,10 +122,14 @@ def compare(
     with task_log("compare", second.night.as_of, progress=progress) as log:
         page = _page(ws, first, second, log.progress)
         name = f"compare-{left}-{right}.html"
-        path = out or ws.home / "reports" / name
+        path = ws.home / "reports" / name if out is None else out
         text = versions_page(page).encode()
         # Before MLflow, so that the page exists even if MLflow is unavailable.
-        write_atomically(path, text)
+        if out is None:
+            write_atomically(path, text)
+        else:
+            with open_export(out) as file:
+                file.write(text)
         fault = None
         log.progress("MLflow: the page at both versions")
         try:

@@ -28,7 +28,6 @@ from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, CONFIG, land, orders, workspace
-from tests.raising import raises
 
 ROOT = Path(__file__).resolve().parents[4]
 OTHER_UID = 65534
@@ -162,11 +161,12 @@ def test_whatever_lies_at_the_place_of_a_reason_is_replaced(ws, tmp_path, kind):
     assert reason.read_text().startswith("y.csv: ") and not reason.is_symlink()
 
 
-def test_a_folder_at_the_place_of_a_reason_is_an_error(ws):
+def test_a_folder_at_the_place_of_a_reason_keeps_the_file_in_its_place(ws):
     (ws.home / "rejected" / rejected(BAD)[1]).mkdir(parents=True)
     path = land(ws, "y.csv", BAD)
-    with raises("storage.cannot_write"):
-        feedback(ws, AT)
+    result = feedback(ws, AT)
+    [file] = result.outcomes
+    assert (file.status, file.error_id, result.exit_code) == ("waits", "storage.cannot_write", 6)
     assert path.exists()
 
 
@@ -230,6 +230,22 @@ def thing(request, ws) -> tuple[Path, str]:
     path = ws.home / "landing" / "events" / "orders-x.csv"
     MADE[request.param](path)
     return old(path), request.param.strip()
+
+
+def test_many_irregular_entries_have_few_lines(ws):
+    for number in range(150):
+        link = ws.home / "landing" / "events" / f"x{number}.csv"
+        link.symlink_to("nowhere")
+        old(link)
+    first = feedback(ws, AT)
+    assert len(first.outcomes) == first.files == 150
+    assert len(first.problems) == 21
+    assert first.problems[-1].startswith("and 130 more ")
+    assert first.text().count("is a link") == 20
+    later = feedback(Workspace.open(ws.home), AT + timedelta(minutes=1))
+    assert len(later.warnings) == 21
+    assert later.warnings[-1].startswith("and 130 more ")
+    assert later.text().count("is a link") == 20
 
 
 def never_opened(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:

@@ -22,8 +22,9 @@ from pipeline.cli import main
 from pipeline.cli.terminal import instant
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.steps.ingest.ingest import ingest_landed
-from pipeline.steps.maintenance.gc import WRITERS, gc
+from pipeline.steps.maintenance.gc import WRITERS, gc, instant_of_ages
 from pipeline.steps.nightly.snapshot import TABLES
+from pipeline.stores.batches import Batches
 from pipeline.stores.lake import SCHEMAS, Lake
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.runs import Run, Runs
@@ -139,6 +140,25 @@ def test_files_leave_after_they_lay_there_for_days(ws):
     assert [list((ws.home / name).iterdir()) for name in ("archive", "rejected")] == [[], []]
     assert "archive: 4 files removed" in result.text()
     assert "MB freed" in result.text()
+
+
+@pytest.mark.parametrize("name", ["link", ".gone-link", ".draft-link-1"])
+@pytest.mark.parametrize("folder", ["archive", "rejected", "runs", "runs/decided"])
+@pytest.mark.parametrize("decided", [False, True])
+def test_a_link_in_a_folder_of_old_files_does_not_lead_out(ws, tmp_path, folder, name, decided):
+    """The folder behind the link is an old run of another workspace."""
+    night(ws, "decided", 20, decided=True)
+    run = night(ws, "victim", 20, decided=decided)
+    with run.draft("train/mad") as draft:
+        draft.bytes("scorer.npz", b"123")
+    victim = (ws.home / "runs" / "victim").rename(tmp_path / "victim")
+    before = {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()}
+    (ws.home / folder / name).symlink_to(victim)
+    (ws.home / folder / f"{name}.json").symlink_to(next(iter(before)))
+    gc(ws, days(30))
+    gc(ws, days(31))
+    assert len(before) > 1
+    assert {path: path.read_bytes() for path in victim.rglob("*") if path.is_file()} == before
 
 
 def test_a_version_goes_after_a_week_unless_it_is_pinned(ws):
@@ -375,7 +395,8 @@ def test_damage_is_named_and_stops_it(ws):
 
 
 def test_the_command_prints_one_object_and_the_rest(ws, monkeypatch, capsys):
-    arguments = ["nightjar", "gc", "--at", days(8).isoformat(), "--json", "--home", str(ws.home)]
+    at = days(8).isoformat()
+    arguments = ["nightjar", "gc", "--at", at, "--yes", "--json", "--home", str(ws.home)]
     monkeypatch.setattr("sys.argv", arguments)
     # Versions have the time of the clock, so they are old only at a later instant.
     monkeypatch.setattr("pipeline.cli.maintenance.parse_past_instant", instant)
@@ -394,7 +415,7 @@ def test_the_command_prints_one_object_and_the_rest(ws, monkeypatch, capsys):
     }
     assert printed["tables"][0]["cleared"]["files"] == 8
     assert printed["bytes"] > 8000
-    monkeypatch.setattr("sys.argv", [*arguments[:4], "--home", str(ws.home)])
+    monkeypatch.setattr("sys.argv", [*arguments[:5], "--home", str(ws.home)])
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 0
@@ -481,3 +502,40 @@ def slowness(lake: Lake, other: Lake) -> float:
             one.read("events")
             seconds_of.append(perf_counter() - start)
     return min(seconds[lake]) / min(seconds[other])
+
+
+def test_a_clock_that_is_a_year_ahead_is_refused(ws):
+    last = AT + timedelta(days=3)  # the newest ingest; the bad file added none
+    ahead = last + timedelta(days=366)
+    with raises("gc.far_ahead"):
+        instant_of_ages(ws, ahead, by_hand=False)
+    with raises("gc.far_ahead"):
+        instant_of_ages(ws, ahead, by_hand=True)
+    assert instant_of_ages(ws, ahead, by_hand=False, far_ahead=True) == ahead
+    assert instant_of_ages(ws, last + timedelta(days=365), by_hand=False) < ahead
+
+
+def test_in_a_replay_ages_count_from_the_last_ingest(ws):
+    config = ws.home / "nightjar.toml"
+    config.write_text(config.read_text() + '[publish]\nlive_from = "as_of"\n')
+    replay = Workspace.open(ws.home)
+    assert instant_of_ages(replay, NOW, by_hand=False) == AT + timedelta(days=3)
+    assert instant_of_ages(replay, AT, by_hand=True) == AT
+    with raises("gc.far_ahead"):
+        instant_of_ages(replay, NOW, by_hand=True)
+
+
+def test_an_empty_workspace_has_no_last_ingest(tmp_path):
+    assert instant_of_ages(workspace(tmp_path / "ws"), NOW, by_hand=False) == NOW
+
+
+def test_runs_are_freed_before_the_lake_is_touched(ws, monkeypatch):
+    run = night(ws, "20240101T000000Z-old", 30)
+
+    def full(*_):
+        raise LakeError("lake.unavailable", "no space left on device")
+
+    monkeypatch.setattr(Batches, "recover", full)
+    with raises("lake.unavailable"):
+        gc(ws, days(0))
+    assert not run.folder.exists()

@@ -1,0 +1,205 @@
+"""Modes of the paths of a workspace: for its owner only, or also for the members of one group.
+
+    path                                     owner only   with a group
+    folders, files                           700, 600     2750, 640
+    landing/ and its tables                  700          2770
+    folders of `_PRIVATE`                    700          700
+    vault.db and SQLite's files beside it    600          600
+
+Guarantees:
+
+* Raw ids, bad values, keys and logins are accessible to the owner only, in both kinds.
+* Members of the group can read the other files, and can write only in `landing/`.
+* Folders have the set-group-ID bit, so that new files belong to the group.
+* A file that is written outside the workspace is readable by its owner only, even if it replaces a
+  file that was not.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePath
+from typing import IO, Final, NamedTuple
+
+from pipeline.errors import ConfigError
+from pipeline.stores.disk import storage_errors
+
+PRIVATE_FOLDER: Final = 0o700
+PRIVATE_FILE: Final = 0o600
+_BITS: Final = 0o777
+_PRIVATE: Final = ("airflow", "archive", "lake/quarantine", "rejected", "scratch", "secrets")
+_VAULT: Final = "vault.db"
+_LANDING: Final = "landing"
+
+
+class _Modes(NamedTuple):
+    folder: int
+    file: int
+    landing: int
+    umask: int
+
+
+_OWNER_ONLY: Final = _Modes(PRIVATE_FOLDER, PRIVATE_FILE, PRIVATE_FOLDER, 0o077)
+_WITH_GROUP: Final = _Modes(0o2750, 0o640, 0o2770, 0o027)
+
+
+def set_umask(group: str | None = None) -> None:
+    """Let this process create the files of a workspace with the right mode.
+
+    Changes the whole process and its later children.
+
+    Parameters
+    ----------
+    group
+        Group of the workspace; without one, files are for their owner only.
+    """
+    os.umask(_modes(group).umask)
+
+
+def group_id(group: str) -> int:
+    """Return the number of a group.
+
+    Raises
+    ------
+    ConfigError
+        `workspace.unknown_group`.
+    """
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ConfigError(
+            "workspace.unknown_group",
+            f"unknown group {group!r}; name a group that `getent group` lists",
+        ) from None
+
+
+def require_membership(group: str) -> None:
+    """Raise unless this process can give files to a group.
+
+    Raises
+    ------
+    ConfigError
+        `workspace.unknown_group`, `workspace.group_not_allowed`.
+    """
+    number = group_id(group)
+    if os.geteuid() != 0 and number not in (os.getegid(), *os.getgroups()):
+        raise ConfigError(
+            "workspace.group_not_allowed",
+            f"you are not a member of the group {group!r}; name one that `id -nG` lists, or log "
+            "in again after you were added to it",
+        )
+
+
+def share(home: Path, group: str | None) -> None:
+    """Give the folders of a new workspace their modes, and their group.
+
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    group
+        Its group, or None.
+    """
+    for folder in (home, *(path for path in home.rglob("*") if path.is_dir())):
+        mode = _mode(folder.relative_to(home), True, group)
+        if group is not None and mode != PRIVATE_FOLDER:
+            # Before the mode: a change of the group clears the set-group-ID bit.
+            os.chown(folder, -1, group_id(group))
+        folder.chmod(mode)
+
+
+def corrections(home: Path, group: str | None) -> list[str]:
+    """Return the commands that correct the paths to which too many users have access.
+
+    Delivered files have the mode that their sender chose, and what is below a private folder cannot
+    be reached by others: both are left out.
+
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    group
+        Its group, or None.
+
+    Returns
+    -------
+    One command per path, folders before their content.
+
+    Raises
+    ------
+    ConfigError
+        `workspace.unknown_group`.
+    """
+    number = None if group is None else group_id(group)
+    commands = []
+    for path, inner in _examined(home):
+        try:
+            about = path.lstat()
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        mode = _mode(inner, stat.S_ISDIR(about.st_mode), group)
+        place = shlex.quote(str(path))
+        if about.st_mode & _BITS & ~mode:
+            commands.append(f"chmod {mode:o} {place}")
+        elif about.st_mode & stat.S_IRWXG and about.st_gid != number:
+            commands.append(f"chgrp {group} {place}")
+    return commands
+
+
+@contextmanager
+def open_export(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file outside the workspace for writing, readable by its owner only.
+
+    Yields
+    ------
+    The file, empty and open for writing.
+
+    Raises
+    ------
+    StorageError
+        `storage.cannot_write`: also for a file of another user.
+    """
+    with storage_errors("storage.cannot_write", f"cannot write {path}"):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+        with os.fdopen(handle, "wb") as file:
+            # Not of a device or a pipe, such as /dev/stdout.
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                # Before the first byte: a file that exists keeps its mode when it is opened.
+                os.fchmod(handle, PRIVATE_FILE)
+                file.truncate()
+            yield file
+
+
+def _modes(group: str | None) -> _Modes:
+    return _OWNER_ONLY if group is None else _WITH_GROUP
+
+
+def _mode(inner: PurePath, is_folder: bool, group: str | None) -> int:
+    """Return the mode of a path, relative to the workspace."""
+    modes = _modes(group)
+    if not is_folder:
+        is_vault = len(inner.parts) == 1 and inner.name.startswith(_VAULT)
+        return PRIVATE_FILE if is_vault else modes.file
+    if str(inner) in _PRIVATE:
+        return PRIVATE_FOLDER
+    return modes.landing if inner.parts[:1] == (_LANDING,) else modes.folder
+
+
+def _examined(home: Path) -> Iterator[tuple[Path, PurePath]]:
+    """Yield the workspace and its paths, also relative; without links, whose mode has no effect."""
+    for folder, folders, files in os.walk(home):
+        inner = Path(folder).relative_to(home)
+        yield Path(folder), inner
+        is_table = len(inner.parts) == 2 and inner.parts[0] == _LANDING
+        if is_table or str(inner) in _PRIVATE:
+            folders.clear()
+        else:
+            for name in sorted(files):
+                if not Path(folder, name).is_symlink():
+                    yield Path(folder, name), inner / name
+        folders.sort()
