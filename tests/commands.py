@@ -8,7 +8,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from pipeline.cli.app import app
-from pipeline.errors import NightjarError
+from pipeline.stores.disk import expected_failure
 
 
 class Outcome(NamedTuple):
@@ -25,6 +25,9 @@ def outcome(home: Path, *arguments: str) -> Outcome:
     with patch.dict(os.environ, clean, clear=True), redirect_stdout(io.StringIO()) as out:
         try:
             code = app([*arguments, "--home", str(home)], standalone_mode=False)
-        except NightjarError as error:
-            return Outcome(error.exit_code, error.id, out.getvalue())
+        except Exception as error:
+            failure = expected_failure(error)
+            if failure is None:
+                raise
+            return Outcome(failure.exit_code, failure.id, out.getvalue())
     return Outcome(code if isinstance(code, int) else 0, "", out.getvalue())

@@ -38,6 +38,7 @@ from pipeline.errors import (
 )
 from pipeline.serving.publish import live
 from pipeline.steps.feedback import foldin
+from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.ingest import landing
 from pipeline.steps.lists import lists
 from pipeline.steps.maintenance.gc import gc
@@ -666,6 +667,13 @@ def fails(owner: Any, name: str, kind: type[NightjarError], id: str) -> tuple[Da
     return lambda w: w.patch(owner, name, raising(kind(id, ""))), FEEDBACK
 
 
+def pass_over_files(w: World) -> None:
+    """Run a feedback pass, and raise the problem of a file, which stops nothing else."""
+    for file in feedback(Workspace.open(w.home), NIGHTS[2]).outcomes:
+        if file.error_id:
+            raise StorageError(file.error_id, file.sentence)
+
+
 def own_vault(w: World) -> None:
     ws = Workspace.init(w.home / "new")
     if not w.undo:
@@ -705,13 +713,21 @@ HARMLESS: dict[str, tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: Workspace.open(w.home).runs.open("../x" if w.undo else "x"),
     ),
     "run.step_committed": fails(Run, "draft", StorageError, "run.step_committed"),
-    "storage.cannot_move": fails(landing, "_move", StorageError, "storage.cannot_move"),
+    "storage.cannot_move": (
+        lambda w: w.patch(
+            landing, "_move", raising(StorageError("storage.cannot_move", "cannot move"))
+        ),
+        pass_over_files,
+    ),
     "storage.cannot_read": fails(Run, "bytes", StorageError, "storage.cannot_read"),
     "storage.cannot_remove": fails(
         Batches, "_remove_orphans", StorageError, "storage.cannot_remove"
     ),
-    "storage.cannot_write": (lambda w: occupy(w, "archive"), FEEDBACK),
-    "storage.failed": fails(foldin, "stage", StorageError, "storage.failed"),
+    "storage.cannot_write": (lambda w: occupy(w, "archive"), pass_over_files),
+    "storage.failed": (
+        lambda w: w.patch(Lake, "append", raising(PermissionError(13, "Permission denied"))),
+        FEEDBACK,
+    ),
     "vault.cannot_create": (
         lambda w: w.patch(
             Workspace, "create_vault", raising(StorageError("vault.cannot_create", ""))
