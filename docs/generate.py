@@ -82,7 +82,8 @@ ERRORS_HEAD = f"""\
 An error has an id, `area.problem`, one sentence, and the exit code of its command. Braces stand for
 values. Errors of data begin with the file or table, and end with the number of rows and the first
 line numbers. A message of `child` without a next step is a part of `ingest.read_limits`, which has
-one.
+one. `docs/RECOVERY.md` has the commands that restore a damaged or lost store, by the id of the
+error.
 """
 
 

@@ -28,7 +28,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import polars as pl
 
@@ -40,6 +40,7 @@ from pipeline.stores.disk import sha256, storage_errors, sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
+LOST: Final = "lost"
 MERGED: Final = ("items", "users")
 """Tables that each file replaces as a whole; rows of `events` are appended."""
 
@@ -162,6 +163,34 @@ class Batches:
         """Return the latest `ingested_at` of a file, in UTC; None before the first file."""
         newest = self._lake.read("batches", columns=[c.INGESTED_AT])[c.INGESTED_AT].max()
         return newest if isinstance(newest, datetime) else None
+
+    def lost(self, events: pl.DataFrame) -> list[dict[str, Any]]:
+        """Return the files of which events are missing.
+
+        Parameters
+        ----------
+        events
+            Column `batch_id` of the events that can be read.
+
+        Returns
+        -------
+        Rows of `columns.BATCHES` in the order of their ingest, with the number of missing events
+        as `LOST`.
+        """
+        present = events.group_by(c.BATCH_ID).len(LOST)
+        joined = self._done_events().join(present, on=c.BATCH_ID, how="left")
+        lost = pl.col(c.ACCEPTED) - pl.col(LOST).fill_null(0)
+        short = joined.with_columns(lost.alias(LOST)).filter(pl.col(LOST) > 0)
+        return list(short.sort(c.SEQ).iter_rows(named=True))
+
+    def number_behind(self) -> tuple[str, int] | None:
+        """Return the transaction of the last file of events if the table does not have it yet."""
+        last = max(self._done_events()[c.SEQ], default=0)
+        return None if last <= self.last_at() else (APP, last)
+
+    def _done_events(self) -> pl.DataFrame:
+        done = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
+        return self._lake.read("batches", where=done)
 
     def last_at(self, version: int | None = None) -> int:
         """Return the `seq` of the last file in a version of `events`; 0 if there is none."""

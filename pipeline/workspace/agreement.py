@@ -151,8 +151,8 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
             "lake as a whole from a backup that is not older than the ledger",
         )
     # A ledger that was written again may lack lines that no other store has.
-    repaired = max((e["generation"] for e in entries if e["type"] == "repair"), default=0)
-    if repaired and last[c.GENERATION] <= repaired:
+    accepted = max((entry.get("accepted_generation", 0) for entry in entries), default=0)
+    if last[c.GENERATION] <= accepted:
         return
     # Again: lines may have been appended before that publication.
     entries, lines = ledger.entries(), last[c.LEDGER_LINES]

@@ -279,8 +279,8 @@ class RepairEntry(LedgerEntry):
     ----------
     store
         ``ledger``, or the table of the lake whose lost checksums were accepted.
-    generation
-        Newest publication at that instant; 0 for none.
+    accepted_generation
+        The ledger is not compared with publications up to this one: it may lack `missing`.
     missing
         Entries of the ledger that could not be restored.
     """
@@ -290,7 +290,7 @@ class RepairEntry(LedgerEntry):
     by: str
     reason: str
     sentence: str
-    generation: int = 0
+    accepted_generation: int = 0
     missing: tuple[str, ...] = ()
 
 

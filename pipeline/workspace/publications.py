@@ -122,7 +122,15 @@ def reconcile(ws: Workspace) -> None:
 
 
 def append_ledger_entry(ws: Workspace, row: publish.PublicationRow) -> None:
-    """Append the entry of a publication, see `ledger_entry`."""
+    """Append the entry of a publication.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    row
+        Its row in ``publications``.
+    """
     append_entry(ws.ledger, ledger_entry(ws, row))
 
 

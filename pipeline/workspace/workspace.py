@@ -148,15 +148,15 @@ class Workspace:
     @cached_property
     def lake(self) -> Lake:
         """Client of the Delta tables; opening it checks their last commits."""
-        refuse_small_address_space()  # the lake's library would abort the process
-        lake = Lake(self.home / "lake", self.config.locks.wait_seconds)
+        lake = self.damaged_lake
         lake.check_tail()
         return lake
 
     @property
     def damaged_lake(self) -> Lake:
         """Client of the Delta tables for repairs: opening it checks nothing."""
-        return Lake(self.home / "lake")
+        refuse_small_address_space()  # the lake's library would abort the process
+        return Lake(self.home / "lake", self.config.locks.wait_seconds)
 
     @property
     def damaged_ledger(self) -> Ledger:

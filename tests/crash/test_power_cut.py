@@ -32,6 +32,7 @@ from pipeline import failpoints
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
 from pipeline.steps.nightly.nightly import nightly
+from pipeline.stores.disk import sync
 from pipeline.stores.registry.connection import create
 from pipeline.testing.chaos.fork_server import _WARM
 from pipeline.testing.chaos.synthetic_shop import CONFIG, FIRST_NIGHT, NIGHT, Shop
@@ -84,10 +85,10 @@ def image(tmp_path_factory):
         shop.first(ws.home)
         ready = {path.name for path in (home / "landing/events").iterdir()}
         shop.batch(ws.home)
-        (home.parent / "sender").mkdir()
+        (home.parent / "week").mkdir()
         for path in (home / "landing/events").iterdir():
             if path.name not in ready:
-                path.rename(home.parent / "sender" / path.name)
+                path.rename(home.parent / "week" / path.name)
     return image
 
 
@@ -163,15 +164,12 @@ def serve() -> None:
 
 def work(home: Path) -> None:
     """Ingest, make a night, deliver the files of the next week, and make a pass."""
-    ws = Workspace.open(home)
-    feedback(ws, FIRST_NIGHT)
-    nightly(ws, FIRST_NIGHT)
-    for path in sorted((home.parent / "sender").iterdir()):
-        path.rename(home / "landing/events" / path.name)
-    for folder in (home.parent / "sender", home / "landing/events"):
-        handle = os.open(folder, os.O_RDONLY)
-        os.fsync(handle)
-        os.close(handle)
+    ws, week = Workspace.open(home), home.parent / "week"
+    if week.exists():
+        feedback(ws, FIRST_NIGHT)
+        nightly(ws, FIRST_NIGHT)
+        week.rename(home / "landing/events/week")
+        sync(home.parent, home / "landing/events")
     feedback(ws, NIGHT)
 
 

@@ -219,7 +219,7 @@ def test_a_killed_repair_is_completed(ws, monkeypatch):
         break
     assert deaths > 1
     assert rows(ws) == before
-    assert not list(ws.home.glob("tmp*"))
+    assert not list((ws.home / "scratch").glob("*"))
 
 
 def test_the_reader_is_a_child_process(original, tmp_path):

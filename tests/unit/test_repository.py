@@ -181,7 +181,7 @@ def test_no_code_runs_a_text_or_loads_an_object() -> None:
 # Each is a name of our own, a number of placeholders, or checked: none is text of a user or a file.
 IN_SQL = {
     "pipeline/stores/lake/compaction.py": {"column", "format_instant(instant)", "named"},
-    "pipeline/stores/lake/delta.py": {"column", "value"},
+    "pipeline/stores/lake/delta.py": {"column", "named"},
     "pipeline/stores/registry/client.py": {
         *("RUN_TAG", "RECIPE_TAG", "NightRecord.MARK", "night.run_id", "self._model_name")
     },

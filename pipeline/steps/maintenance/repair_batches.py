@@ -41,7 +41,7 @@ from pipeline.data.sources.config import Source
 from pipeline.errors import ConfigError, StorageError
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.read_file import read_text, sum_of
-from pipeline.stores.batches import APP, Batches
+from pipeline.stores.batches import LOST, Batches
 from pipeline.stores.disk import storage_errors
 from pipeline.stores.lake import Lake, Restoration
 from pipeline.stores.vault import Vault
@@ -50,11 +50,10 @@ from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 
 _TABLE: Final = "events"
-_COUNT: Final = "count"
 _NAMED: Final = 20
 
 Batch = Mapping[str, Any]
-"""Row of `batches`, with the number of its events in sound files as `count`."""
+"""Row of `Batches.lost`."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +113,15 @@ def repair_batches(
     """
     lake = ws.damaged_lake
     with lake.lock("ingest"):
-        Batches(lake).recover()
+        batches = Batches(lake)
+        batches.recover()
         lake.open_for_writing(_TABLE)  # a killed repair may not have acknowledged its commit
         restoration = Restoration(lake.root, _TABLE)
         progress("compare the files of events with their checksums")
         files = lake.files(_TABLE)
         damaged = restoration.damaged_files(files)
         sound = files - set(damaged)
-        short = _short_batches(lake, restoration.rows(sound, [c.BATCH_ID]))
+        short = batches.lost(restoration.rows(sound, [c.BATCH_ID]))
         chosen = _choose(lake, short, wanted, damaged)
         if not damaged and not chosen:
             return BatchesRepaired({}, (), ())
@@ -139,17 +139,11 @@ def repair_batches(
         days = {_day(file) for file in damaged} | set(new[c.EVENT_DAY].cast(pl.String))
         kept = restoration.rows([file for file in sound if _day(file) in days])
         progress(f"write {len(days):,} days")
-        txn = _missing_number(lake)
+        # A table that is an older copy gets the number of the last file with its events.
+        txn = batches.number_behind()
         lake.replace_partitions(_TABLE, pl.concat([kept, new]), days, txn=txn)
     counts = {batch[c.BATCH_ID]: r.height for batch, r in zip(chosen, restored, strict=True)}
     return BatchesRepaired(counts, tuple(sorted(days)), damaged)
-
-
-def _missing_number(lake: Lake) -> tuple[str, int] | None:
-    """Return the number of the last file if the table does not have it, being an older copy."""
-    done = (pl.col(c.STATUS) == c.BatchStatus.DONE) & (pl.col(c.TABLE) == _TABLE)
-    last = max(lake.read("batches", where=done, columns=[c.SEQ])[c.SEQ], default=0)
-    return None if last <= (lake.last_txn(_TABLE, APP) or 0) else (APP, last)
 
 
 def _day(file: str) -> str:
@@ -157,19 +151,9 @@ def _day(file: str) -> str:
     return file.partition("/")[0].partition("=")[2]
 
 
-def _short_batches(lake: Lake, events: pl.DataFrame) -> list[Batch]:
-    """Return the batches with fewer events than accepted, in the order of their ingest."""
-    done = (pl.col(c.STATUS) == c.BatchStatus.DONE) & (pl.col(c.TABLE) == _TABLE)
-    counts = events.group_by(c.BATCH_ID).len(_COUNT)
-    batches = lake.read("batches", where=done).join(counts, on=c.BATCH_ID, how="left")
-    present = pl.col(_COUNT).fill_null(0)
-    short = batches.with_columns(present).filter(present < pl.col(c.ACCEPTED)).sort(c.SEQ)
-    return list(short.iter_rows(named=True))
-
-
 def _choose(
-    lake: Lake, short: list[Batch], wanted: Sequence[str], damaged: Collection[str]
-) -> list[Batch]:
+    lake: Lake, short: Sequence[Batch], wanted: Sequence[str], damaged: Collection[str]
+) -> Sequence[Batch]:
     """Return the batches to restore; refuse ids that are unknown, or too few for the damage."""
     if not wanted:
         return short
@@ -217,9 +201,12 @@ def _names(batches: Sequence[str]) -> str:
 @contextmanager
 def _reader(ws: Workspace) -> Iterator[Callable[[Path, Batch], ValidatedRows]]:
     """Provide a function that reads and validates an archived file as its first ingest did."""
-    config, limits = ws.config.ingest, ws.config.ingest.limits
+    config, limits, folder = ws.config.ingest, ws.config.ingest.limits, ws.home / "scratch"
+    # Files have raw ids: the next ingest empties this folder if the repair is killed.
+    with storage_errors("storage.cannot_write", f"cannot write {folder}"):
+        folder.mkdir(mode=0o700, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(dir=ws.home) as scratch,
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
         Child(max_memory_bytes=limits.max_memory_bytes, max_seconds=limits.max_seconds) as child,
     ):
 
@@ -263,7 +250,7 @@ def _lost_rows(
         events = with_event_ids(events, vault.event_id)
     events = with_origin(derive_ids(events), source=batch[c.SOURCE], batch_id=name)
     fresh, _ = split_duplicates(events, known)
-    lost = batch[c.ACCEPTED] - batch[_COUNT]
+    lost = batch[LOST]
     if fresh.height != lost:
         raise StorageError(
             "repair.rows_differ",

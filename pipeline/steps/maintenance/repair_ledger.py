@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from itertools import accumulate
 from operator import attrgetter
@@ -131,13 +131,13 @@ def repair_ledger(
         if missing:
             sentence += f", {len(missing)} could not be restored"
         repair = RepairEntry(
-            key=f"repair:ledger:{len(old.chained)}:{datetime.now(UTC):%Y%m%dT%H%M%S%f}",
+            key=f"repair:ledger:{len(entries) + 1}",
             as_of=at,
             store="ledger",
             by=by,
             reason=reason,
             sentence=sentence,
-            generation=max(publications[c.GENERATION], default=0),
+            accepted_generation=max(publications[c.GENERATION], default=0),
             missing=missing,
         )
         progress("write the ledger")
@@ -277,11 +277,9 @@ class _Restored:
 
 
 def _places(entries: Collection[Entry]) -> Callable[[Entry], _Place]:
-    """Return a function that gives the place of an entry.
-
-    A publication lies behind the steps of its run, and its generation behind the one before. Other
-    entries lie behind the publications up to their as-of.
-    """
+    """Return a function that gives the place of an entry, which can be compared."""
+    # A publication lies behind the steps of its run, and its generation behind the one before.
+    # Other entries lie behind the publications up to their as-of.
     published = sorted(
         (entry for entry in entries if isinstance(entry, PublicationEntry | PatchEntry)),
         key=attrgetter("generation"),

@@ -149,10 +149,8 @@ class CommitIntegrity:
         return True
 
     def _withdraw(self, version: int) -> None:
-        """Remove the log entry of a commit that a power cut left in part.
-
-        A writer at work is never affected: until the power is cut, its files are whole for others.
-        """
+        """Remove the log entry of a commit that a power cut left in part."""
+        # A writer at work is never affected: until the power is cut, others see its files whole.
         path = self._path / commit_name(version)
         with storage_errors("storage.cannot_remove", f"cannot remove {path}"):
             path.unlink(missing_ok=True)  # another process may have removed it
