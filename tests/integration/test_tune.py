@@ -20,6 +20,7 @@ from pipeline.steps.experiments.tuning.report import mirror
 from pipeline.steps.experiments.tuning.tune import default_as_of, parse_budget, tune
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history
+from pipeline.steps.maintenance.register_all import register_all
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.stores.studies.files import StudyFiles
@@ -377,12 +378,19 @@ def test_a_study_is_shown_in_mlflow_once_however_often_it_is_mirrored(judged):
 @pytest.mark.slow
 def test_a_registry_that_is_away_loses_nothing(tuned, tmp_path):
     shutil.copytree(tuned[0].home, tmp_path / "home")
+    from mlflow import MlflowClient
+
     ws = Workspace.open(tmp_path / "home")
     (ws.home / "mlflow").write_text("in the way")
     with pytest.raises(RegistryError):
         mirror(ws, tuned[1].study)
     (ws.home / "mlflow").unlink()
-    assert mirror(ws, tuned[1].study)
+    # No run is registered yet, so the studies are all that an empty MLflow gets.
+    result = register_all(ws)
+    assert (result.runs, result.studies) == (0, 1)
+    client = MlflowClient(ws.tracking_uri, registry_uri=ws.tracking_uri)
+    experiment = client.get_experiment_by_name("nightjar-tuning").experiment_id
+    assert mirror(ws, tuned[1].study) in {r.info.run_id for r in client.search_runs([experiment])}
 
 
 @pytest.mark.slow
