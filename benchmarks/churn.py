@@ -42,6 +42,7 @@ from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from benchmarks.quality import completejourney, missing, online_retail
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, History, build_history
+from pipeline.data.split import PinnedTask
 from pipeline.evaluation.earlier_windows import earlier_windows
 from pipeline.evaluation.holdout import truth_of
 from pipeline.evaluation.metrics import ndcg
@@ -228,7 +229,7 @@ def selected_blend(events: pl.DataFrame, until: datetime) -> Recipe:
     """Return the default blend with the hyperparameters that a run on `until` selects."""
     columns = {c.KIND: pl.lit("purchase"), c.VALUE: pl.lit(1.0)}
     past = events.filter(pl.col(c.TIMESTAMP) < until).with_columns(**columns).drop(WEIGHT)
-    windows = list(earlier_windows(past, until, Config(), "discovery"))
+    windows = list(earlier_windows(past, until, Config(), PinnedTask("discovery")))
     print_progress(f"selecting the blend's hyperparameters on {len(windows)} windows")
     recipe: Recipe = default_recipes()["blend"]
     return select_hyperparameters(

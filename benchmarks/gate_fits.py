@@ -27,11 +27,13 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.data.split import Split, SplitConfig, before, split
-from pipeline.evaluation.calibrate import CUTOFFS, REPLICATES, calibrate, replay
-from pipeline.evaluation.compare import difference
+from pipeline.evaluation.calibrate import CUTOFFS, REPLICATES, Needed, calibrate, replay
+from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import NDCG, SLICE
 from pipeline.evaluation.gate import GateConfig
-from pipeline.evaluation.gate.rules import e_value_needed, slice_rules
+from pipeline.evaluation.gate.e_process import opening_weight, threshold_of
+from pipeline.evaluation.gate.records import BlockRecord, record_of
+from pipeline.evaluation.gate.slice_rules import recorded_slice_rules
 from pipeline.evaluation.holdout import rows_of
 from pipeline.evaluation.seed_variance import ReplicateBlock, list_values, seed_spread
 from pipeline.evaluation.slices import COLD, HOT, LAPSED, RECENT, WARM, user_slices
@@ -231,7 +233,7 @@ def equal_fits(shop: World, known: Bank, progress: Progress) -> list[Figure]:
     figures += _lineages(shop.name, known.weeks, tau)
     progress(f"{shop.name}: slices of equal recipes")
     corrected, plain = _false_slices(known, tau)
-    figures.append(between("slices, false blocks by Holm, %", corrected, 3, 7))
+    figures.append(between("slices, false blocks with Bonferroni's correction, %", corrected, 3, 7))
     figures.append(between("slices, false blocks without a correction, %", plain, 19, 28))
     return figures + _calibrated(known)
 
@@ -245,28 +247,33 @@ def _lineages(name: str, weeks: Sequence[ReplicateBlock], tau: float) -> list[Fi
             test = difference(
                 week.ndcg[first], week.ndcg[second], tau_candidate=tau, tau_champion=tau
             )
-            blocks.append((test.x, test.v, week.holdout) if test.underpowered is None else None)
+            sums = (test.n, test.t2, test.x, test.s_dd, test.s_db, test.s_bb)
+            judged = test.underpowered is None
+            blocks.append(BlockRecord(week.holdout, *sums) if judged else None)
         paths.append(blocks)
-    judged = sum(block is not None for block in paths[0])
+    weeks_used = sum(block is not None for block in paths[0])
     figures = []
-    for points, asked in ((1 / CONFIG.alpha, SWITCHED[name]), (e_value_needed(CONFIG, 1), 0)):
-        switched = sum(replay(p, points, CONFIG.min_lift).switched is not None for p in paths)
+    four = threshold_of(CONFIG.alpha, opening_weight(4))
+    for points, asked in ((1 / CONFIG.alpha, SWITCHED[name]), (four, 0)):
+        needed = Needed(points, CONFIG.min_lift, CONFIG.not_one_week, CONFIG.period_sd_of("repeat"))
+        switched = sum(replay(path, needed).switched is not None for path in paths)
         what = (
-            f"of {len(paths)} pairs of fits over {judged} weeks, switched at e-value {points:.0f}"
+            f"of {len(paths)} pairs of fits over {weeks_used} weeks, "
+            f"switched at e-value {points:.0f}"
         )
         figures.append(at_most(what, switched, asked))
     return figures
 
 
 def _false_slices(known: Bank, tau: float) -> tuple[float, float]:
-    """Return the pairs of equal recipes with a regressed slice, in %: by Holm, and plain."""
+    """Return the pairs of equal recipes with a regressed slice, in %: corrected, and plain."""
     regressed = plain = tests = 0
     for month, slices in zip(known.months, known.slices, strict=True):
         frames = [_frame(values, slices) for values in month.ndcg]
         for first, second in permutations(frames, 2):
-            results = slice_rules(
-                "switch", "equal", (first, second), (tau, tau), CONFIG.slice_alpha_switch, CONFIG
-            )
+            test = difference(*paired(first, second, NDCG), tau_candidate=tau, tau_champion=tau)
+            record = record_of(test, (first, second), (), month.holdout)
+            results = recorded_slice_rules("equal", (first, second), [record], CONFIG)
             judged = [rule for rule in results if rule.outcome in ("pass", "fail")]
             regressed += any(rule.outcome == "fail" for rule in judged)
             plain += any((rule.figure or 0.0) <= CONFIG.slice_alpha_switch for rule in judged)
@@ -286,7 +293,7 @@ def _calibrated(known: Bank) -> list[Figure]:
         ReplicateBlock(m.holdout, m.ndcg[:REPLICATES], m.ndcg_reversed[:REPLICATES])
         for m in known.months[-CUTOFFS:]
     ]
-    calibration = calibrate(blocks, CONFIG)
+    calibration = calibrate(blocks, CONFIG, candidates=4, task="repeat")
     what = (
         f"calibration: one block's rate of false switches, upper limit (v̂ {calibration.v_hat:.2f})"
     )

@@ -19,7 +19,7 @@ from benchmarks.gate_fits import BLEND, DAY, K, World, fits_of
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
-from pipeline.data.split import Split, SplitConfig, before, split
+from pipeline.data.split import PinnedTask, Split, SplitConfig, before, split
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.evaluate import evaluate, evaluate_stored
 from pipeline.evaluation.gate import (
@@ -87,6 +87,7 @@ class Paired:
         )
         evidence = Evidence(
             k=K,
+            task="repeat",
             holdout=self.part.holdout,
             judged=judged,
             expected=(),
@@ -99,7 +100,7 @@ class Paired:
         lift = refresh.rules[0].figure
         assert lift is not None
         failed = {rule.name.split(".")[1] for rule in refresh.rules if rule.outcome == "fail"}
-        return failed & {"last", "month", "slice"}, lift
+        return failed & {"last", "month", "slices"}, lift
 
     def _reference(self, tonight: Fit, stored: Fit) -> Reference:
         pair = evaluate_stored(
@@ -138,7 +139,7 @@ def _healthy(shop: World, taus: Mapping[str, float], progress: Progress) -> list
     return [
         at_most(f"{label} against the last night, of {pairs}", causes["last"], 0),
         at_most(f"{label} against a month ago, of {months}", causes["month"], 0),
-        at_most(f"{label} by a slice, of {pairs}", causes["slice"], 0.02 * pairs),
+        at_most(f"{label} by a slice, of {pairs}", causes["slices"], 0.02 * pairs),
     ]
 
 
@@ -217,11 +218,13 @@ def nights(shop: World, progress: Progress) -> list[Figure]:
         as_of = shop.end - DAY * (NIGHTS - number)
         first = not accepted
         events = shop.events.filter(before(as_of))
-        part = split(events, as_of, SplitConfig(task="repeat"), first=first, holdout_days=days)
+        pinned = PinnedTask(holdout_days=days)
+        part = split(events, as_of, SplitConfig(task="repeat"), first=first, pinned=pinned)
         history = shop.history(part.cutoff)
         scorers = {name: recipe.train(history) for name, recipe in UNCHANGED.items()}
         evidence = Evidence(
             k=K,
+            task="repeat",
             holdout=part.holdout,
             judged=tuple(_judged(name, s, history, part) for name, s in scorers.items()),
             expected=tuple(scorers),

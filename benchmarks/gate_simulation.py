@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.gate_figures import Figure, at_least, days, near, rate
 from pipeline.evaluation.gate import GateConfig
 from pipeline.evaluation.gate.e_process import EFFECTS, MIXTURE_WEIGHTS
-from pipeline.evaluation.gate.rules import e_value_needed
 
 Floats = NDArray[np.float64]
 
@@ -90,7 +89,7 @@ def _lasting(spread: float, kept: float, runs: int, random: np.random.Generator)
 
 
 class Accounts:
-    """Many `EProcess`es at once; a test compares them with `EProcess`."""
+    """E(v) of many e-processes at once; a test compares them with `figures_of`."""
 
     def __init__(self, runs: int) -> None:
         self.log_bets = np.zeros((runs, len(EFFECTS)))
@@ -110,13 +109,13 @@ class Accounts:
 
     @property
     def log_points(self) -> Floats:
-        """As `EProcess.log_e`."""
+        """As `EFigures.log_v`."""
         points: Floats = logsumexp(self.log_bets, axis=1, b=MIXTURE_WEIGHTS)
         return points
 
     @property
     def lift(self) -> Floats:
-        """As `EProcess.lift`."""
+        """As `EFigures.lift`."""
         return np.divide(self.sx, self.sw, out=np.full(len(self.sx), np.nan), where=self.sw > 0)
 
 
@@ -132,8 +131,7 @@ def every_night(shop: Shop, margin: float) -> Callable[[int], Rule]:
 
 def account(shop: Shop, candidates: int) -> Callable[[int], Rule]:
     """Return the rule of the e-process, with the threshold of so many candidates."""
-    config = CONFIG.model_copy(update={"candidates": candidates})
-    points = np.log(e_value_needed(config, candidates))
+    points = np.log(candidates / CONFIG.alpha)
 
     def begin(runs: int) -> Rule:
         kept = Accounts(runs)
@@ -244,7 +242,7 @@ def simulate(runs: int = RUNS, seed: int = 7) -> list[Figure]:
                 figures.append(days(f"{label}: days to {lift:+.0%}", median, expected, line.step))
     for name, shop in SHOPS.items():
         label = f"{name}, 365 candidates that are 0.5 % worse: level after a year, "
-        for points in (1 / CONFIG.alpha, e_value_needed(CONFIG, 1)):
+        for points in (1 / CONFIG.alpha, CANDIDATES / CONFIG.alpha):
             mean = creep(shop, points, runs, random)
             figures.append(at_least(f"{label}threshold {points:.0f}", mean, CREEP[name], "{:+.3%}"))
     naive = ignoring_seeds(tau=0.0031, mean=0.124, spread=0.043, n=15_000)

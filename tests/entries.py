@@ -17,7 +17,7 @@ from pipeline.workspace.ledger import (
 )
 
 NIGHT = datetime(2024, 6, 1, 9, tzinfo=UTC)
-KEY = ComparisonKey(task="repeat", target_kinds=("purchase",), k=20)
+KEY = ComparisonKey(task="repeat", target_kinds=("purchase",), k=20, data="d")
 ALS = default_recipes()["als"]
 
 
@@ -37,6 +37,7 @@ def decision(age, kind="keep", run_id=None, sentence="", **fields):
     block = Interval(as_of - timedelta(days=7), as_of)
     values = {
         "holdout_days": 7,
+        "judged": ((7, 500),),
         "selected_recipes": {},
         "weights": SelectedWeights(configured=FeaturesConfig(), chosen=FeaturesConfig()),
         "comparison_key": KEY,

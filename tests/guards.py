@@ -227,8 +227,8 @@ GUARDS: Final = (
     ),
     Guard(
         "a lake that is gone is no empty one",
-        "pipeline/steps/ingest/ingest.py",
-        'if ws.lake.version("batches") is None and LedgerHistory.of(ws.ledger).entries:',
+        "pipeline/workspace/agreement.py",
+        'if entries and lake.version("batches") is None:',
         "if False:",
         f"{_RACES}::test_a_lake_that_is_gone_is_no_empty_one",
     ),

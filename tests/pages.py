@@ -8,7 +8,7 @@ from pipeline.data.clean.treat import CleanReport, ColumnReport
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.decision import RuleResult
-from pipeline.evaluation.gate.e_process import EFFECTS, EProcess, EProcessKey, EProcessStatus
+from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
 from pipeline.monitoring.policy import RetrainAction as Action
 from pipeline.monitoring.policy import RetrainDecision
@@ -43,12 +43,25 @@ def evaluation(mean=None, lo=None, hi=None, **others):
 
 def status(recipe, points, *, lift=0.0, se=0.0, blocks=0, effect=None, more=None, waiting=None):
     """Return the state of a candidate, with a threshold of 500; its hash is its name."""
-    log = math.log(points) if points else -900.0
-    sw = 1 / se**2 if se else 0.0
-    account = EProcess(
-        EProcessKey("champion", recipe, "ndcg", 20, 7), (log,) * len(EFFECTS), lift * sw, sw, blocks
+    log, half = math.log(points) if points else -900.0, 1.96 * se
+    return EProcessStatus(
+        recipe=recipe,
+        recipe_hash=recipe,
+        champion_hash="champion",
+        opened=EARLIER,
+        weight=0.2,
+        threshold=500.0,
+        use="waiting" if waiting else "recorded",
+        blocks=blocks,
+        log_e=log,
+        lift=lift if blocks else None,
+        se=se if blocks else None,
+        lift_lo=lift - half if blocks else None,
+        lift_hi=lift + half if blocks else None,
+        smallest_effect=effect,
+        blocks_for_two_percent=more,
+        waiting=waiting,
     )
-    return EProcessStatus(recipe, account, 500.0, effect, more, waiting)
 
 
 def cost(seconds, cpu, peak, parameters, rate, device="cpu"):
@@ -170,7 +183,7 @@ BARE = NightPage(
 )
 RULES = (
     RuleResult("switch.lift", "als", 0.4, 0.01, "pass", "als is better"),
-    RuleResult("switch.slice.lapsed", "als", -0.06, None, "underpowered", "32 people"),
+    RuleResult("switch.slices.lapsed", "als", -0.06, None, "underpowered", "32 people"),
     RuleResult("switch.lift", "other", -0.4, 0.01, "fail", "other loses"),
     RuleResult("check.schema", "", None, None, "pass", "as last night, too"),
     RuleResult("check.volume", "", 0.4, 0.5, "fail", "too few events"),

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipeline.base import Interval
+from pipeline.data.split import PinnedTask
 from pipeline.evaluation.gate.decision import Decision
 from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.ledger import ComparisonKey, DecisionEntry, SelectedWeights, append_entry
@@ -29,8 +30,7 @@ def snapshot(ws: Workspace, *tables: str, **fields: Any) -> SnapshotFile:
         "champion": None,
         "champion_name": None,
         "publish": True,
-        "holdout_days": None,
-        "task": None,
+        "pinned": PinnedTask(),
         "seed_sds": {},
         "weights": None,
         "trigger": None,
@@ -67,10 +67,11 @@ def append_decision(ws: Workspace, run_id: str) -> DecisionEntry:
             recipe=made.recipe,
             sentence=made.sentence,
             output_sha256="0" * 64,
+            judged=(),
             holdout_days=1,
             selected_recipes={},
             weights=SelectedWeights(configured=ws.config.features, chosen=ws.config.features),
-            comparison_key=ComparisonKey(task="discovery", target_kinds=(), k=20),
+            comparison_key=ComparisonKey(task="discovery", target_kinds=(), k=20, data="d"),
             live=(),
             attribution=None,
             drift=None,

@@ -23,8 +23,8 @@ but it stays in the denominator, so that a smaller catalogue does not improve a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Literal, cast
 
@@ -33,15 +33,16 @@ from pydantic import Field, field_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen, Interval, format_instant, to_utc
-from pipeline.data.features import RATING_THRESHOLD
+from pipeline.data.features import RATING_THRESHOLD, FeaturesConfig
 from pipeline.data.targets import (
     LAST,
     REPEAT_SHARE,
     Task,
     is_target,
+    present_kinds,
     ratings_since,
     repeat_share,
-    target_kinds,
+    strongest_first,
     target_pairs,
     targets_of,
 )
@@ -49,6 +50,10 @@ from pipeline.errors import DataError
 
 UNDERPOWERED: Final = "underpowered"
 EMPTY_HOLDOUT: Final = "empty_holdout"
+STRENGTH: Final = strongest_first(FeaturesConfig().weights)
+"""Order of kinds by their default weights."""
+_PROPOSAL_BLOCKS: Final = 4
+"""Number of holdouts with enough users after which a stronger kind is proposed as the target."""
 
 
 class SplitConfig(Frozen):
@@ -58,7 +63,8 @@ class SplitConfig(Frozen):
     holdout_days_options: tuple[int, ...] = Field(
         default=(7, 14, 28),
         min_length=1,
-        description="Lengths in days that the holdout may grow to until it has `min_users` users.",
+        description="Lengths in days that the holdout may have: it grows at once until it has "
+        "`min_users` users, and shrinks when a shorter one had so many in every run of 28 days.",
     )
     min_users: int = Field(
         default=200, ge=2, description="Users that a holdout needs for a decision."
@@ -76,8 +82,9 @@ class SplitConfig(Frozen):
     target_kinds: tuple[str, ...] | None = Field(
         default=None,
         min_length=1,
-        description="Kinds of events that count as targets; by default the strongest kind in the "
-        "data.",
+        description="Kinds of events that count as targets. By default the kind with the largest "
+        "weight under `[features] weights` by which `min_users` users can be evaluated; the first "
+        "run that has so many users pins it.",
     )
 
     @field_validator("holdout_days_options")
@@ -86,6 +93,29 @@ class SplitConfig(Frozen):
         if list(choices) != sorted(set(choices)) or choices[0] < 1:
             raise ValueError("must be at least 1 day and in ascending order")
         return choices
+
+
+@dataclass(frozen=True)
+class PinnedTask:
+    """Choices of earlier runs that later ones keep, so that the data cannot change the task.
+
+    Attributes
+    ----------
+    task, target_kinds
+        None: not chosen yet.
+    holdout_days
+        Length of the newest holdout.
+    shorter
+        Shorter lengths that had enough users in every run of the last weeks.
+    """
+
+    task: Task | None = None
+    target_kinds: tuple[str, ...] | None = None
+    holdout_days: int | None = None
+    shorter: tuple[int, ...] = ()
+
+
+_NOTHING_PINNED: Final = PinnedTask()
 
 
 @dataclass(frozen=True)
@@ -101,8 +131,8 @@ class Split:
     task
         `repeat` if ground truth and lists may include items that the user had.
     repeat_share
-        Share of the target pairs of the last 28 days that the user had before; ``None`` without
-        such pairs.
+        Share of the target pairs of the 28 days before the cutoff that the user had before;
+        ``None`` without such pairs.
     target_kinds
         Kinds of events that count as targets.
     judged
@@ -111,6 +141,11 @@ class Split:
         `underpowered` (fewer than `min_users` users) and `empty_holdout`, where they apply.
     truth
         `user_id`, `item_id`: distinct target items of every evaluated user, sorted.
+    targets
+        `user_id`, `item_id`: as `truth`, also of users without an event before the cutoff, whose
+        history may be lost.
+    stronger_kinds
+        Stronger kinds than the target by which four disjoint holdouts have `min_users` users.
     ratings
         `user_id`, `item_id`, `value`: newest rating of each pair in the holdout, of all users;
         ``None`` if the data have no rating at all.
@@ -125,12 +160,19 @@ class Split:
     judged: tuple[tuple[int, int], ...]
     flags: tuple[str, ...]
     truth: pl.DataFrame
+    targets: pl.DataFrame
+    stronger_kinds: tuple[str, ...] = ()
     ratings: pl.DataFrame | None = None
 
     @property
     def cutoff(self) -> datetime:
         """End of the training window, start of the holdout."""
         return self.holdout.start
+
+    @property
+    def pinned(self) -> PinnedTask:
+        """Task and target kinds, for splits at other instants."""
+        return PinnedTask(self.task, self.target_kinds)
 
     @property
     def users(self) -> pl.Series:
@@ -200,7 +242,8 @@ def split(
     config: SplitConfig,
     *,
     first: bool,
-    holdout_days: int | None = None,
+    pinned: PinnedTask = _NOTHING_PINNED,
+    strength: Sequence[str] = STRENGTH,
     rating_threshold: float = RATING_THRESHOLD,
 ) -> Split:
     """Separate the last days before `as_of` and derive their ground truth.
@@ -213,12 +256,13 @@ def split(
     as_of
         End of the holdout.
     config
-        Lengths, task and target kinds.
+        Lengths, task and target kinds, which go before the pinned ones.
     first
-        True without a champion: use the longest length with at least `min_users` users. False:
-        the shortest such length that is not below `holdout_days`.
-    holdout_days
-        Length of the previous run's holdout, which never shrinks; ``None``: the config's.
+        True without a champion: use the longest length with at least `min_users` users.
+    pinned
+        Choices of earlier runs. Without a champion its length does not count.
+    strength
+        Kinds that may become the target, the strongest first (`strongest_first`).
     rating_threshold
         A rating below it is not a target.
 
@@ -235,9 +279,8 @@ def split(
         `split.no_target_kind`: no event of a known kind.
     """
     as_of = to_utc(as_of)
-    start = config.holdout_days if first else max(config.holdout_days, holdout_days or 0)
-    options = (days for days in config.holdout_days_options if first or days > start)
-    lengths = sorted({start, *options})
+    start = pinned.holdout_days or config.holdout_days
+    lengths = sorted({config.holdout_days if first else start, *config.holdout_days_options})
     last_event(events, as_of)  # raises without any event, so `begin` below is never null
     rows = events.filter(before(as_of))
     begin = cast(datetime, rows[c.TIMESTAMP].min())
@@ -251,39 +294,131 @@ def split(
             "give a later as-of, or ingest older events",
             where="events",
         )
-    kinds = target_kinds(rows, config.target_kinds, rating_threshold)
-    wanted = is_target(kinds, rating_threshold)
-    share = repeat_share(rows, wanted, as_of)
-    # Without pairs of earlier users no repetition is seen.
-    inferred: Task = "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
-    task = inferred if config.task == "auto" else config.task
-    # The pairs of the longest holdout contain those of all shorter ones.
-    pairs = target_pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
-    truths = {days: targets_of(pairs, as_of - timedelta(days=days), task) for days in usable}
-    judged = {days: truth[c.USER_ID].n_unique() for days, truth in truths.items()}
-    chosen = _choose(judged, config.min_users, longest=first)
+    holdouts = _target(rows, as_of, usable, config, pinned, strength, rating_threshold)
+    chosen = _choose(holdouts.judged, config, pinned, first=first)
     cutoff = as_of - timedelta(days=chosen)
     flags = {
-        UNDERPOWERED: judged[chosen] < config.min_users,
-        EMPTY_HOLDOUT: pairs.filter(pl.col(LAST) >= cutoff).is_empty(),
+        UNDERPOWERED: holdouts.judged[chosen] < config.min_users,
+        EMPTY_HOLDOUT: holdouts.pairs.filter(pl.col(LAST) >= cutoff).is_empty(),
     }
-    return Split(
+    task = holdouts.tasks[chosen]
+    wanted = is_target(holdouts.kinds, rating_threshold)
+    part = Split(
         train=Interval(begin, cutoff),
         holdout=Interval(cutoff, as_of),
         holdout_days=chosen,
         task=task,
-        repeat_share=share,
-        target_kinds=kinds,
-        judged=tuple(judged.items()),
+        repeat_share=repeat_share(rows, wanted, cutoff),
+        target_kinds=holdouts.kinds,
+        judged=tuple(holdouts.judged.items()),
         flags=tuple(flag for flag, raised in flags.items() if raised),
-        truth=truths[chosen],
+        truth=targets_of(holdouts.pairs, cutoff, task),
+        targets=targets_of(holdouts.pairs, cutoff, task, known=False),
         ratings=ratings_since(rows, cutoff),
     )
+    if first or config.target_kinds:
+        return part
+    return replace(part, stronger_kinds=_stronger(rows, part, config, strength, rating_threshold))
 
 
-def _choose(judged: Mapping[int, int], enough: int, *, longest: bool) -> int:
-    """Choose a length with enough users, else the one with the most users."""
-    able = [days for days, users in judged.items() if users >= enough]
-    if able:
-        return max(able) if longest else min(able)
+def _target(
+    rows: pl.DataFrame,
+    as_of: datetime,
+    usable: Sequence[int],
+    config: SplitConfig,
+    pinned: PinnedTask,
+    strength: Sequence[str],
+    rating_threshold: float,
+) -> _Holdouts:
+    """Return the holdouts of the configured or pinned target, else of the strongest usable kind."""
+    task = pinned.task if config.task == "auto" else config.task
+    named = config.target_kinds or pinned.target_kinds
+    if named:
+        return _holdouts(rows, as_of, usable, named, task, rating_threshold)
+    first: _Holdouts | None = None
+    for kind in present_kinds(rows, strength, rating_threshold):
+        option = _holdouts(rows, as_of, usable, (kind,), task, rating_threshold)
+        if option.users >= config.min_users:
+            return option
+        first = first or option
+    # No kind has enough users: the strongest one.
+    return cast(_Holdouts, first)
+
+
+@dataclass(frozen=True)
+class _Holdouts:
+    """Holdouts of all usable lengths for one choice of target kinds."""
+
+    kinds: tuple[str, ...]
+    pairs: pl.DataFrame
+    tasks: Mapping[int, Task]
+    judged: Mapping[int, int]
+    users: int
+    """Users of the longest one with a target item, whether they had it before or not."""
+
+
+def _holdouts(
+    rows: pl.DataFrame,
+    as_of: datetime,
+    usable: Sequence[int],
+    kinds: tuple[str, ...],
+    task: Task | None,
+    rating_threshold: float,
+) -> _Holdouts:
+    wanted = is_target(kinds, rating_threshold)
+    # The pairs of the longest holdout contain those of all shorter ones.
+    pairs = target_pairs(rows, wanted, as_of - timedelta(days=usable[-1]))
+    tasks: dict[int, Task] = {}
+    judged: dict[int, int] = {}
+    for days in usable:
+        cutoff = as_of - timedelta(days=days)
+        # Inferred from events before the cutoff: the holdout must not choose its own task.
+        tasks[days] = task or _inferred_task(repeat_share(rows, wanted, cutoff))
+        judged[days] = targets_of(pairs, cutoff, tasks[days])[c.USER_ID].n_unique()
+    # The target is chosen before the task, so items that a user had before count as well.
+    anyone = targets_of(pairs, as_of - timedelta(days=usable[-1]), "repeat")
+    return _Holdouts(kinds, pairs, tasks, judged, anyone[c.USER_ID].n_unique())
+
+
+def _inferred_task(share: float | None) -> Task:
+    # Without pairs of earlier users no repetition is seen.
+    return "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
+
+
+def _choose(
+    judged: Mapping[int, int], config: SplitConfig, pinned: PinnedTask, *, first: bool
+) -> int:
+    """Choose a length with enough users, else the pinned one, else the one with the most users."""
+    able = [days for days, users in judged.items() if users >= config.min_users]
+    if first and able:
+        return max(able)
+    start = pinned.holdout_days or config.holdout_days
+    shorter = [days for days in able if days < start and days in pinned.shorter]
+    longer = [days for days in able if days >= start]
+    if not first and (shorter or longer):
+        return min(shorter or longer)
+    if not first and pinned.holdout_days in judged:
+        return cast(int, pinned.holdout_days)
     return max(judged, key=lambda days: (judged[days], days))
+
+
+def _stronger(
+    rows: pl.DataFrame,
+    part: Split,
+    config: SplitConfig,
+    strength: Sequence[str],
+    rating_threshold: float,
+) -> tuple[str, ...]:
+    """Return the stronger kinds by which the last four holdouts have enough users."""
+    places = [strength.index(kind) for kind in part.target_kinds if kind in strength]
+    kinds = strength[: min(places, default=0)]
+
+    def users(kind: str, end: datetime) -> int:
+        cutoff, past = end - part.holdout.length, rows.filter(before(end))
+        pairs = target_pairs(past, is_target((kind,), rating_threshold), cutoff)
+        return targets_of(pairs, cutoff, part.task)[c.USER_ID].n_unique()
+
+    ends = [part.holdout.end - back * part.holdout.length for back in range(_PROPOSAL_BLOCKS)]
+    return tuple(
+        kind for kind in kinds if all(users(kind, end) >= config.min_users for end in ends)
+    )

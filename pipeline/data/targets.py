@@ -6,7 +6,7 @@ kept for the error of predicted ratings (`ratings_since`); the order of rows is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, Literal
 
@@ -18,7 +18,8 @@ from pipeline.errors import ConfigError
 Task = Literal["repeat", "discovery"]
 """`repeat`: lists may include items that the user had; `discovery`: they exclude them."""
 
-_STRONGEST_FIRST: Final = [kind.value for kind in reversed(c.Kind) if kind != c.Kind.RETURN]
+_ORDER: Final = ("purchase", "rating", "add_to_cart", "click", "view")
+"""Of kinds with equal weights the first one is the strongest; kinds of a shop's own come last."""
 # In grocery and gift-shop data, .36 to .45 of the pairs (user, item) bought within four weeks were
 # bought by that user before, in every season examined; in rating data it is 0. The threshold is far
 # from both, so that the inferred task does not change between runs.
@@ -30,37 +31,46 @@ LAST: Final = "last"
 _JOINED: Final = "joined"
 
 
-def target_kinds(
-    rows: pl.DataFrame, named: tuple[str, ...] | None, rating_threshold: float
+def strongest_first(weights: Mapping[str, float]) -> tuple[str, ...]:
+    """Sort kinds of events by their configured weight, the largest first.
+
+    A night's selection of weights must not change the order: it would choose the task by its data.
+    """
+
+    def place(kind: str) -> tuple[float, int, str]:
+        return -weights[kind], _ORDER.index(kind) if kind in _ORDER else len(_ORDER), kind
+
+    return tuple(sorted((kind for kind in weights if kind != c.Kind.RETURN), key=place))
+
+
+def present_kinds(
+    rows: pl.DataFrame, kinds: Sequence[str], rating_threshold: float
 ) -> tuple[str, ...]:
-    """Return the configured target kinds, or the strongest kind in the data.
+    """Return the kinds that have a target event, in the given order.
 
     Parameters
     ----------
     rows
         Columns `kind` and `value`.
-    named
-        `split.target_kinds` of the config; ``None``: choose.
+    kinds
+        Kinds to look for.
     rating_threshold
         A kind whose only events are ratings below it does not count.
 
     Raises
     ------
     ConfigError
-        `split.no_target_kind`: no event of a known kind.
+        `split.no_target_kind`: no event of any of the kinds.
     """
-    if named is not None:
-        return named
-    counted = rows.filter(is_target(_STRONGEST_FIRST, rating_threshold))
-    counted_kinds = set(counted[c.KIND].cast(pl.String).unique())
-    for kind in _STRONGEST_FIRST:
-        if kind in counted_kinds:
-            return (kind,)
-    present = ", ".join(rows[c.KIND].cast(pl.String).unique().sort())
+    counted = rows.filter(is_target(kinds, rating_threshold))[c.KIND].cast(pl.String).unique()
+    present = tuple(kind for kind in kinds if kind in set(counted))
+    if present:
+        return present
+    there = ", ".join(rows[c.KIND].cast(pl.String).unique().sort())
     raise ConfigError(
         "split.no_target_kind",
-        f"no event counts as a target; the kinds in the data are {present}; set "
-        "split.target_kinds to some of them",
+        f"no event counts as a target; the kinds in the data are {there}; give one of them a "
+        "weight under features.weights, or set split.target_kinds to some of them",
     )
 
 
@@ -79,7 +89,7 @@ def is_target(kinds: Sequence[str], rating_threshold: float) -> pl.Expr:
     return kind.is_in(list(kinds)) & ((kind != c.Kind.RATING.value) | liked)
 
 
-def repeat_share(rows: pl.DataFrame, wanted: pl.Expr, as_of: datetime) -> float | None:
+def repeat_share(rows: pl.DataFrame, wanted: pl.Expr, until: datetime) -> float | None:
     """Compute the share of recent target pairs that the user had before.
 
     Only target events count: viewing an item and then buying it is not a repetition.
@@ -90,15 +100,16 @@ def repeat_share(rows: pl.DataFrame, wanted: pl.Expr, as_of: datetime) -> float 
         Columns `user_id`, `item_id`, `timestamp` and those of `wanted`.
     wanted
         Condition of a target event, from `is_target`.
-    as_of
-        End of the 28 days that are examined.
+    until
+        Exclusive end of the 28 days that are examined; later rows are ignored.
 
     Returns
     -------
     Share in [0, 1] among users with a target event before these days; ``None`` without pairs.
     """
-    since = as_of - timedelta(days=_REPEAT_DAYS)
-    pairs = target_pairs(rows.filter(wanted), pl.lit(True), since)
+    since = until - timedelta(days=_REPEAT_DAYS)
+    past = rows.filter(wanted & (pl.col(c.TIMESTAMP) < until))
+    pairs = target_pairs(past, pl.lit(True), since)
     recent = pairs.filter(pl.col(_JOINED) < since)
     if recent.is_empty():
         return None
@@ -138,7 +149,9 @@ def target_pairs(rows: pl.DataFrame, wanted: pl.Expr, earliest: datetime) -> pl.
     return recent.join(had, on=[c.USER_ID, c.ITEM_ID]).join(joined, on=c.USER_ID)
 
 
-def targets_of(pairs: pl.DataFrame, cutoff: datetime, task: Task) -> pl.DataFrame:
+def targets_of(
+    pairs: pl.DataFrame, cutoff: datetime, task: Task, *, known: bool = True
+) -> pl.DataFrame:
     """Select the ground truth of a holdout.
 
     Parameters
@@ -149,12 +162,16 @@ def targets_of(pairs: pl.DataFrame, cutoff: datetime, task: Task) -> pl.DataFram
         Start of the holdout.
     task
         `discovery` leaves out pairs with an event before the cutoff.
+    known
+        Select only users with an event before the cutoff.
 
     Returns
     -------
-    `user_id`, `item_id` of users with an event before the cutoff, sorted.
+    `user_id`, `item_id`, sorted.
     """
-    inside = (pl.col(LAST) >= cutoff) & (pl.col(_JOINED) < cutoff)
+    inside = pl.col(LAST) >= cutoff
+    if known:
+        inside = inside & (pl.col(_JOINED) < cutoff)
     if task == "discovery":
         inside = inside & (pl.col(_FIRST) >= cutoff)
     return pairs.filter(inside).select(c.USER_ID, c.ITEM_ID).sort(c.USER_ID, c.ITEM_ID)

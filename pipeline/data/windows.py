@@ -6,7 +6,7 @@ of a window is used; the holdout is split from the events as stored, before clea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,7 +18,8 @@ from pipeline.data.clean.treat import CleanReport, apply, learn
 from pipeline.data.feature_encoding import add_features
 from pipeline.data.features import FeaturesConfig, cap_events, weigh
 from pipeline.data.matrix import History, build_history
-from pipeline.data.split import Split, SplitConfig, before, split
+from pipeline.data.split import PinnedTask, Split, SplitConfig, before, split
+from pipeline.data.targets import strongest_first
 
 _WHERE = "clean.events"
 
@@ -58,9 +59,9 @@ def parted(
     as_of: datetime,
     config: WindowConfig,
     *,
-    task: str | None,
     first: bool,
-    holdout_days: int | None,
+    pinned: PinnedTask,
+    strength: Sequence[str] | None = None,
 ) -> Split:
     """Separate the holdout of one as-of instant from its training window.
 
@@ -72,13 +73,13 @@ def parted(
         End of the holdout.
     config
         Settings of the split, and the rating threshold.
-    task
-        Task of the previous run, used where `split.task` is `auto`: an inferred task is kept, so
-        that it does not change under a champion.
     first
         True without a champion: the longest possible holdout is used.
-    holdout_days
-        Holdout length of the previous run in days; the length never shrinks.
+    pinned
+        Choices of earlier runs: an inferred task is kept, so that it does not change under a
+        champion.
+    strength
+        Kinds that may become the target, the strongest first; by default by the config's weights.
 
     Returns
     -------
@@ -91,15 +92,13 @@ def parted(
     ConfigError
         `split.no_target_kind`.
     """
-    split_config = config.split
-    if split_config.task == "auto" and task is not None:
-        split_config = split_config.model_copy(update={"task": task})
     return split(
         events,
         as_of,
-        split_config,
+        config.split,
         first=first,
-        holdout_days=holdout_days,
+        pinned=pinned,
+        strength=strength or strongest_first(config.features.weights),
         rating_threshold=config.features.rating_threshold,
     )
 

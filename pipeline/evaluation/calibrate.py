@@ -2,12 +2,12 @@
 
 Guarantees: the truth is known, because the two sides are fits of one recipe that differ only in
 their seed, or lists that a coin assigned to them, or one side has a planted change of known size;
-the tests are those of a nightly run (`difference`, `is_proved`, `EProcess`); a cutoff is tested
+the tests are those of a nightly run (`difference`, `is_proved`, `figures_of`); a cutoff is tested
 with the seed SD (τ) of the other cutoffs, as a nightly run uses a τ that was measured before it;
 neither pseudonyms nor the order of the input have an effect.
 
-The share of equal candidates that the test of one block accepts, at h = max(z_{α/M}, margin/se),
-with the minimum lift of a switch as margin:
+The share of equal candidates that the test of one block accepts, at h = max(z, margin/se), with the
+z of the level 3α/(4K) of each of K candidates, and the minimum lift of a switch as margin:
 
     rate = Φ̄(h/√v̂),  v̂ = var(D)/se²,  its upper limit with v̂·df/χ²_{.05,df},  df = C·(K − 1)
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -33,13 +34,13 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, gammaincinv, ndtr, ndtri
 
 from pipeline.base import Interval
+from pipeline.data.targets import Task
 from pipeline.errors import GateError
 from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.evaluation.compare import Difference, difference
-from pipeline.evaluation.gate import GateConfig, is_proved, threshold
-from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
-from pipeline.evaluation.gate.rules import e_value_needed
-from pipeline.evaluation.metrics import NDCG
+from pipeline.evaluation.gate import GateConfig, is_proved
+from pipeline.evaluation.gate.e_process import figures_of, opening_weight, threshold_of
+from pipeline.evaluation.gate.records import BlockRecord
 from pipeline.evaluation.seed_variance import ReplicateBlock, replicate_variance, seed_spread
 
 _Floats = NDArray[np.float64]
@@ -74,36 +75,53 @@ def clopper_pearson_upper(passed: int, of: int) -> float:
     return 1.0 if passed >= of else float(betaincinv(passed + 1, of - passed, 1 - _LEVEL))
 
 
-def replay(
-    blocks: Sequence[tuple[float, float, Interval] | None], needed: float, min_lift: float
-) -> Replay:
+@dataclass(frozen=True)
+class Needed:
+    """Requirements of a switch: e-value, lift, e-value without the strongest block, assumed SD."""
+
+    e_value: float
+    lift: float
+    without_best: float
+    period_sd: float
+
+
+def replay(blocks: Sequence[BlockRecord | None], needed: Needed) -> Replay:
     """Run an e-process over blocks, oldest first.
 
     Parameters
     ----------
     blocks
-        Lift, its variance, and the days; None for a block that could not be evaluated.
-    needed, min_lift
-        E-value and lift that a switch needs.
+        Records; None for a block that could not be evaluated.
+    needed
+        Requirements of a switch.
 
     Returns
     -------
     Replay
         Its path, and the block of the switch.
     """
-    e_process = EProcess(EProcessKey("champion", "candidate", NDCG, 0, 0))
-    path, switched = [], None
+    path, records, switched = [], list[BlockRecord](), None
     for number, block in enumerate(blocks, start=1):
         if block is not None:
-            e_process = e_process.add(*block)
-        path.append(e_process.log_e)
-        enough = e_process.log_e >= math.log(needed) and e_process.lift >= min_lift
+            records.append(block)
+        if not records:
+            path.append(0.0)
+            continue
+        figures = figures_of(records, needed.period_sd)
+        path.append(figures.log_e)
+        enough = (
+            figures.log_e >= math.log(needed.e_value)
+            and figures.lift >= needed.lift
+            and figures.log_rest >= math.log(needed.without_best)
+        )
         if switched is None and enough:
             switched = number
     return Replay(tuple(path), switched)
 
 
-def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibration:
+def calibrate(
+    blocks: Sequence[ReplicateBlock], config: GateConfig, *, candidates: int, task: Task
+) -> Calibration:
     """Measure the gate's error rate and power.
 
     Parameters
@@ -112,6 +130,10 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
         Disjoint blocks with equally many replicates, at least 2 of each, in any order.
     config
         Config of the gate.
+    candidates
+        Number of recipes that are evaluated beside the champion.
+    task
+        Whether lists may repeat items.
 
     Returns
     -------
@@ -141,7 +163,9 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
         lifts.append(
             np.mean([x.ndcg[b].mean() / w.mean() - 1 for x, w in zip(blocks, worse, strict=True)])
         )
-    needed, bound = e_value_needed(config, 1), threshold(config, 1)
+    weight = opening_weight(max(1, candidates))
+    needed = _needed(config, weight, task)
+    bound = config.alpha * weight
     holdouts = [block.holdout for block in blocks]
     tests = [test for pair in equal for test in pair]
     # No two of the pairs (0, 1), (2, 3), ... have a fit in common.
@@ -159,7 +183,7 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
         users=tuple(block.n_users for block in blocks),
         replicates=replicates,
         mean=float(np.mean([block.ndcg.mean() for block in blocks])),
-        threshold=needed,
+        threshold=needed.e_value,
         min_lift=config.min_lift,
         passed=passed,
         pairs=len(tests),
@@ -172,10 +196,15 @@ def calibrate(blocks: Sequence[ReplicateBlock], config: GateConfig) -> Calibrati
         sd_z=float(np.sqrt(np.mean(t**2))) if len(t) else 0.0,
         planted=float(np.mean(lifts)),
         every=every,
-        equal=tuple(replay(_counted(x, holdouts), needed, config.min_lift) for x in equal),
-        better=tuple(replay(_counted(x, holdouts), needed, config.min_lift) for x in better),
+        equal=tuple(replay(_counted(x, holdouts), needed) for x in equal),
+        better=tuple(replay(_counted(x, holdouts), needed) for x in better),
         **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
     )
+
+
+def _needed(config: GateConfig, weight: float, task: Task) -> Needed:
+    threshold, period_sd = threshold_of(config.alpha, weight), config.period_sd_of(task)
+    return Needed(threshold, config.min_lift, config.not_one_week, period_sd)
 
 
 def _tests(
@@ -195,13 +224,13 @@ def _tests(
     ]
 
 
-def _counted(
-    tests: Sequence[Difference], whens: Sequence[Interval]
-) -> list[tuple[float, float, Interval] | None]:
+def _counted(tests: Sequence[Difference], holdouts: Sequence[Interval]) -> list[BlockRecord | None]:
     """Return the input of an e-process for each block."""
     return [
-        (test.x, test.v, when) if test.underpowered is None and test.v > 0 else None
-        for test, when in zip(tests, whens, strict=True)
+        BlockRecord(block, x.n, x.t2, x.x, x.s_dd, x.s_db, x.s_bb)
+        if x.underpowered is None and x.v > 0
+        else None
+        for x, block in zip(tests, holdouts, strict=True)
     ]
 
 
@@ -256,7 +285,7 @@ def false_rate(
     blocks
         ``(replicates, n)`` values each.
     bound, margin
-        Level α/M of the test, and the minimum lift.
+        Level of the test, and the minimum lift.
 
     Returns
     -------

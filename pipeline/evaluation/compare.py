@@ -1,19 +1,23 @@
 """Comparison of two recipes on the same users: lift, variance and p-value on one block of days.
 
-Guarantees: all figures are relative to the champion's mean; the variance contains that over
+Guarantees: all figures are relative to the champion's mean; both variances contain that over
 seeds (τ²) besides the sampling of users, because the intervals of a bootstrap over users alone
 shrink with the number of users, and the effect of a seed does not; a comparison that must not be
 used states the reason.
 
-    d = c − b per user,  x = mean(d)/mean(b),  v = var(d)/(n·mean(b)²) + (τ_c² + τ_b²)/S
+With the values c and b of n users divided by mean(b), d = c − b, and S_dd, S_db, S_bb their centred
+sums of squares and products:
 
-and x/√v is compared with Student's t with n − 1 degrees of freedom.
+    x  = mean(d),  t² = (τ_c² + τ_b²)/R
+    v  = S_dd/(n(n−1)) + t²                          variance if there is no difference
+    v' = (S_dd − 2x·S_db + x²·S_bb)/(n(n−1)) + t²    variance of the ratio of two means
+
+Tests for a gain compare x/√v, tests for harm x/√v', with Student's t with n − 1 degrees of freedom.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,15 +52,20 @@ class Difference:
     Attributes
     ----------
     x
-        Lift: mean difference ÷ the champion's mean. NaN if `underpowered` is `NO_LEVEL`.
-    v
-        Variance of `x` over users and seeds.
+        Lift: mean difference ÷ the champion's mean. NaN if that is 0, or with fewer than two users.
+    v, v_ratio
+        Variance of `x` if there is no difference, and as a ratio of means; with seed noise.
+    t2
+        The part of both that is seed noise.
+    s_dd, s_db, s_bb
+        Centred sums of squares and products of differences and of the champion's values, in units
+        of the champion's mean.
     n, nonzero
         Number of users, and of those with different values.
     t
         x ÷ √v.
-    p_better, p_worse
-        One-sided p-values of `t` without a difference.
+    p_better, p_harm
+        One-sided p-values of a gain (by `v`) and of a loss (by `v_ratio`).
     smallest_effect
         Lift that such a block detects with power .8 at α = 1 %: 3.17·√v.
     candidate, champion
@@ -67,11 +76,16 @@ class Difference:
 
     x: float
     v: float
+    v_ratio: float
+    t2: float
+    s_dd: float
+    s_db: float
+    s_bb: float
     n: int
     nonzero: int
     t: float
     p_better: float
-    p_worse: float
+    p_harm: float
     smallest_effect: float
     candidate: float
     champion: float
@@ -79,8 +93,8 @@ class Difference:
 
     @property
     def se(self) -> float:
-        """Standard error of the lift."""
-        return math.sqrt(self.v)
+        """Standard error of the lift as a ratio of means."""
+        return math.sqrt(self.v_ratio)
 
 
 def difference(
@@ -102,7 +116,7 @@ def difference(
     tau_candidate, tau_champion
         SD over training seeds of each recipe's mean, relative to it.
     fits
-        S: number of fits with different seeds that each value is the mean of.
+        R: number of fits with different seeds that each value is the mean of.
     min_users, min_nonzero
         Below either, `underpowered` has the reason.
 
@@ -133,24 +147,32 @@ def difference(
         reason = NO_LEVEL
     elif nonzero < min_nonzero:
         reason = NO_DIFFERENCE
-    x = v = t = p_better = p_worse = math.nan
+    seeds = (tau_candidate**2 + tau_champion**2) / fits
+    x = v = v_ratio = t = p_better = p_harm = s_dd = s_db = s_bb = math.nan
     if n >= 2 and level > 0:
         x = float(delta.mean()) / level
+        d, b = delta / level - x, champion / level - 1
+        s_dd, s_db, s_bb = float(d @ d), float(d @ b), float(b @ b)
         # The variance over seeds shrinks with the number of fits, not with that of users.
-        seeds = (tau_candidate**2 + tau_champion**2) / fits
-        v = float(delta.var(ddof=1)) / (n * level**2) + seeds
-        # Equal values for all users and no variance over seeds: the sign of x is certain.
-        t = x / math.sqrt(v) if v > 0 else math.copysign(math.inf, x) if x else 0.0
+        v = s_dd / (n * (n - 1)) + seeds
+        # A rounded sum of squares can lie just below 0.
+        v_ratio = max(0.0, s_dd - 2 * x * s_db + x * x * s_bb) / (n * (n - 1)) + seeds
+        t = standardised(x, v)
         p_better = float(stdtr(n - 1, -t))
-        p_worse = float(stdtr(n - 1, t))
+        p_harm = float(stdtr(n - 1, standardised(x, v_ratio)))
     return Difference(
         x=x,
         v=v,
+        v_ratio=v_ratio,
+        t2=seeds,
+        s_dd=s_dd,
+        s_db=s_db,
+        s_bb=s_bb,
         n=n,
         nonzero=nonzero,
         t=t,
         p_better=p_better,
-        p_worse=p_worse,
+        p_harm=p_harm,
         smallest_effect=_FINDS * math.sqrt(v),
         candidate=float(candidate.mean()) if n else math.nan,
         champion=level if n else math.nan,
@@ -210,29 +232,18 @@ def paired(
     )
 
 
-def holm(p: Sequence[float], alpha: float) -> tuple[bool, ...]:
-    """Test several hypotheses at a family-wise level (Holm 1979).
-
-    Step down from the smallest p: the i-th (from 0) of m is rejected if all before it were and it
-    is at most ``alpha / (m − i)``.
+def standardised(x: float, v: float) -> float:
+    """Divide a lift by its standard error.
 
     Parameters
     ----------
-    p
-        One p-value per hypothesis.
-    alpha
-        Family-wise level.
+    x, v
+        A lift and its variance.
 
     Returns
     -------
-    tuple
-        True for each rejected hypothesis, in the order of `p`.
+    float
+        Infinite for a lift without any variance, 0 for no lift.
     """
-    rejected = [False] * len(p)
-    order = sorted(range(len(p)), key=lambda at: (p[at], at))
-    for step, at in enumerate(order):
-        # A NaN is not rejected, and ends the procedure.
-        if not p[at] <= alpha / (len(p) - step):
-            break
-        rejected[at] = True
-    return tuple(rejected)
+    # Equal changes for all users and no seed noise: the sign of x is certain.
+    return x / math.sqrt(v) if v > 0 else math.copysign(math.inf, x) if x else 0.0

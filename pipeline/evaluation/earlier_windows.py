@@ -19,7 +19,7 @@ from pipeline.base import Progress
 from pipeline.data.canonical_users import canonicalise_user_ids
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.matrix import History
-from pipeline.data.split import UNDERPOWERED, Split, before
+from pipeline.data.split import UNDERPOWERED, PinnedTask, Split, before
 from pipeline.data.windows import WindowConfig, parted, window
 from pipeline.errors import DataError
 from pipeline.evaluation.trials import EarlierWindows
@@ -56,7 +56,7 @@ def earlier_windows(
     events: pl.DataFrame,
     until: datetime,
     config: WindowConfig,
-    task: str,
+    pinned: PinnedTask,
     items: pl.DataFrame | None = None,
     users: pl.DataFrame | None = None,
     *,
@@ -74,8 +74,8 @@ def earlier_windows(
         End of the newest window, UTC.
     config
         Split, features and cleaning.
-    task
-        Task of the lists.
+    pinned
+        Task and target kinds.
     items, users
         Tables of items and users, for features.
     with_stability
@@ -92,7 +92,7 @@ def earlier_windows(
     for _ in range(WINDOWS):
         past = events.filter(before(end))
         try:
-            part = parted(past, end, config, task=task, first=False, holdout_days=None)
+            part = parted(past, end, config, first=False, pinned=pinned)
         except DataError:  # no event before its cutoff
             return
         if UNDERPOWERED in part.flags:
@@ -150,7 +150,7 @@ def select_event_weights(
         chosen = replace(config, features=features)
         # Only NDCG is compared, so a second training for stability is not needed.
         for earlier in earlier_windows(
-            events, tonight.cutoff, chosen, tonight.task, with_stability=False
+            events, tonight.cutoff, chosen, tonight.pinned, with_stability=False
         ):
             yield EarlierWindows([earlier], k, progress).value(TUNING_MODEL, 0)
 

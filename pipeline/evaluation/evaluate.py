@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import numpy as np
 import polars as pl
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from pipeline import columns as c
@@ -29,6 +28,8 @@ from pipeline.evaluation.holdout import (
     rows_of,
     truth_of,
     values_of,
+    with_empty_rows,
+    with_rows_of,
 )
 from pipeline.evaluation.intervals import means
 from pipeline.evaluation.metrics import NDCG, Truth, measure
@@ -158,14 +159,17 @@ def evaluate_stored(
     split: Split,
     *,
     k: int,
+    fallback: Scorer | None = None,
     segments: pl.DataFrame | None = None,
 ) -> StoredComparison:
     """Evaluate tonight's scorer and one of an earlier run on the same users and ground truth.
 
-    Evaluated are users in the stored window, with target items in tonight's catalogue. Each
-    scorer uses its own history, because tonight's may be damaged. For *discovery*, an item that
-    a user has in either window is removed from both lists and from the ground truth: otherwise the
-    stored scorer would fill its list with items that the user has had since.
+    Tonight's data may be damaged, so they do not choose the users or the targets: evaluated are
+    users of the stored window, with target items that either catalogue has. Each scorer uses its
+    own history; users whose history is lost tonight get tonight's fallback list, as they would
+    live. For *discovery*, an item that a user has in either window is removed from both lists and
+    from the ground truth: otherwise the stored scorer would fill its list with items that the user
+    has had since.
 
     Parameters
     ----------
@@ -174,9 +178,11 @@ def evaluate_stored(
     tonight, history
         Tonight's scorer, and its training window, which defines the slices.
     split
-        The holdout with its users and ground truth.
+        The holdout with its targets.
     k
         Length of the lists, ≥ 1.
+    fallback
+        Tonight's scorer of the fallback list; without it, users without a history get no list.
     segments
         `user_id`, `segment` of the table of users, for further slices.
 
@@ -194,16 +200,16 @@ def evaluate_stored(
     refuse_leaks(tonight, history, split)
     stored_history = stored_history.reindex_items(stored.item_ids)
     history = history.reindex_items(tonight.item_ids)
-    targets = split.truth.filter(
+    catalogue = np.union1d(history.item_ids, stored_history.item_ids)
+    targets = split.targets.filter(
         pl.col(c.USER_ID).is_in(stored_history.user_ids.tolist())
-        & pl.col(c.ITEM_ID).is_in(history.item_ids.tolist())
+        & pl.col(c.ITEM_ID).is_in(catalogue.tolist())
     )
     users = targets[c.USER_ID].unique().sort().to_list()
-    new = history.take(rows_of(users, history.user_ids))
+    new = with_empty_rows(history, users)
     old = stored_history.take(rows_of(users, stored_history.user_ids))
-    catalogue = np.union1d(new.item_ids, old.item_ids)
     truth = truth_of(targets, new.user_ids, catalogue).items
-    exclude_new = exclude_old = None
+    seen = None
     if split.task == "discovery":
         seen = reindex_columns(new.seen, new.item_ids, catalogue)
         seen = seen + reindex_columns(old.seen, old.item_ids, catalogue)
@@ -212,20 +218,30 @@ def evaluate_stored(
         truth.eliminate_zeros()
         # Users without a remaining target item have no NDCG.
         rows = np.flatnonzero(np.diff(truth.indptr))
-        truth, new, old = truth[rows], new.take(rows), old.take(rows)
-        exclude_new = reindex_columns(seen[rows], catalogue, new.item_ids)
-        exclude_old = reindex_columns(seen[rows], catalogue, old.item_ids)
+        truth, new, old, seen = truth[rows], new.take(rows), old.take(rows), seen[rows]
     remaining = Truth(truth, np.diff(truth.indptr).astype(np.int64))
     recent_items = np.isin(catalogue, history.item_ids[new_items(history)])
+    lost = np.flatnonzero(~np.isin(new.user_ids, history.user_ids))
 
-    def values(scorer: Scorer, users: History, exclude: sp.csr_matrix | None) -> pl.DataFrame:
-        lists = lists_of(scorer, users, k, exclude)
+    def lists(scorer: Scorer, users: History) -> Lists:
+        exclude = None if seen is None else reindex_columns(seen, catalogue, users.item_ids)
+        best = lists_of(scorer, users, k, exclude)
         column = np.searchsorted(catalogue, users.item_ids).astype(np.int32)
         # Each scorer has a catalogue of its own; the ground truth is over both.
-        over_both = Lists(lists.indptr, column[lists.item], lists.score)
-        return values_of(over_both, remaining, k, new, recent_items, segments)
+        return Lists(best.indptr, column[best.item], best.score)
 
-    return StoredComparison(values(tonight, new, exclude_new), values(stored, old, exclude_old))
+    own = lists(tonight, new)
+    if len(lost):
+        everyone = None
+        if fallback is not None:
+            everyone = lists(fallback, new.reindex_items(fallback.item_ids))
+        own = with_rows_of(own, everyone, lost)
+    return StoredComparison(
+        *(
+            values_of(shown, remaining, k, new, recent_items, segments)
+            for shown in (own, lists(stored, old))
+        )
+    )
 
 
 def _of_users(

@@ -6,6 +6,7 @@ the whole catalogue, never a sample; rows follow the evaluated users, sorted by 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -96,6 +97,68 @@ def rows_of(wanted: list[str], user_ids: NDArray[np.str_]) -> NDArray[np.int64]:
             "defect of Nightjar, report it with the run folder",
         )
     return rows
+
+
+def with_empty_rows(history: History, wanted: list[str]) -> History:
+    """Select users of a history; a user without a row gets an empty one.
+
+    Parameters
+    ----------
+    history
+        A window.
+    wanted
+        Users, in the order of the result.
+
+    Returns
+    -------
+    History
+        One row per user.
+    """
+    users = np.asarray(wanted, dtype=np.str_)
+    present = np.isin(users, history.user_ids)
+    known = history.take(rows_of(users[present].tolist(), history.user_ids))
+    if present.all():
+        return known
+    counts = np.zeros(len(users), np.int64)
+    counts[present] = np.diff(known.indptr)
+    features = history.user_features
+    if features is not None:
+        rows = np.full(len(users), -1)
+        rows[present] = np.arange(present.sum())
+        features = known.user_features.rows(rows) if known.user_features is not None else None
+    indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    return replace(known, user_ids=users, indptr=indptr, user_features=features)
+
+
+def with_rows_of(lists: Lists, others: Lists | None, rows: NDArray[np.int64]) -> Lists:
+    """Replace some lists by others.
+
+    Parameters
+    ----------
+    lists
+        One list per user.
+    others
+        Lists of the same users; None: empty lists.
+    rows
+        Users whose list is replaced.
+
+    Returns
+    -------
+    Lists
+        In the same order of users.
+    """
+    if others is None:
+        others = Lists(np.zeros_like(lists.indptr), lists.item[:0], lists.score[:0])
+    replaced = np.zeros(len(lists.indptr) - 1, np.bool_)
+    replaced[rows] = True
+    own, new = np.diff(lists.indptr), np.diff(others.indptr)
+    counts = np.where(replaced, new, own)
+    from_new = np.repeat(replaced, counts)
+    item, score = np.zeros(counts.sum(), np.int32), np.zeros(counts.sum(), np.float32)
+    kept, taken = np.repeat(~replaced, own), np.repeat(replaced, new)
+    item[~from_new], item[from_new] = lists.item[kept], others.item[taken]
+    score[~from_new], score[from_new] = lists.score[kept], others.score[taken]
+    return Lists(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64), item, score)
 
 
 def lists_of(scorer: Scorer, users: History, k: int, exclude: sp.csr_matrix | None) -> Lists:

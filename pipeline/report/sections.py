@@ -18,7 +18,7 @@ from pipeline.report.night import NightPage, SliceRow
 from pipeline.workspace.ledger import CalibrationEntry
 
 _CHECK = "check."
-_SLICE = ".slice."
+_SLICE = ".slices."
 _ENDED = {"pass": "passed", "fail": "not met"}
 _RULES = ("Outcome", "Rule", "Recipe|w", "Value|n", "Bound|n", "|wholly")
 
@@ -60,7 +60,7 @@ def e_processes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """
     if not (page.decision.e_processes or page.calibration):
         return ""
-    rows = sorted(page.decision.e_processes, key=lambda row: (-row.e_process.e_value, row.recipe))
+    rows = sorted(page.decision.e_processes, key=lambda row: (-row.log_e, row.recipe))
     about = (
         "The e-value measures the evidence that a candidate is better than the champion, over "
         "disjoint blocks of days. The probability that a candidate that is not better reaches the "

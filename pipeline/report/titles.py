@@ -57,9 +57,9 @@ def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
 
 def e_processes_title(statuses: Sequence[EProcessStatus]) -> str:
     """State which candidate has the highest e-value."""
-    first = max(statuses, key=lambda status: status.e_process.e_value)
-    value = e_value_text(first.e_process.e_value)
-    if first.e_process.e_value < first.threshold:
+    first = max(statuses, key=lambda status: status.log_e)
+    value = e_value_text(first.e_value)
+    if not first.reached:
         return (
             "No candidate has enough evidence for a switch; the highest e-value is "
             f"{value} ({first.threshold:,.0f} needed)"

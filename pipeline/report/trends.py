@@ -72,9 +72,9 @@ def e_processes_figure(
     paths
         Natural logarithm of the e-value by run, by the candidate's hash.
     """
-    rows = sorted(statuses, key=lambda status: (-status.e_process.log_e, status.recipe))
+    rows = sorted(statuses, key=lambda status: (-status.log_e, status.recipe))
     shown, left = rows[:_LINES], len(rows[_LINES:])
-    tracks = [paths.get(status.e_process.key.candidate, ()) for status in rows]
+    tracks = [paths.get(status.recipe_hash, ()) for status in rows]
     title = e_processes_title(statuses)
     # An e-value falls towards 0 without limit: the axis ends at 10 to the power of `_FLOOR`.
     about = "e-value against the champion, log scale; 1: no evidence for either"
@@ -101,7 +101,7 @@ def e_processes_figure(
           transform=axes.get_yaxis_transform())  # fmt: skip
     placed = spread(heights, 0.16 * (high - low), low)
     for status, (colour, _, _), height in zip(shown, _STROKES, placed, strict=False):
-        text = f"{short(status.recipe, 16)}\n{e_value_text(status.e_process.e_value)}"
+        text = f"{short(status.recipe, 16)}\n{e_value_text(status.e_value)}"
         write(axes, 1.06, height, text, colour, transform=axes.get_yaxis_transform())
     ticks = range(math.ceil(low), math.floor(high) + 1)
     axes.set_yticks(ticks, [*map(power_of_ten, ticks)])

@@ -27,21 +27,28 @@ _NO_WIDTH = 1e-9
 _UPPER = {"ndcg", "map", "mrr"}
 _AREAS = {"first": "first model", "check": "data check"}
 _RULES = {
-    "e_value": "e-value",
+    "evidence": "evidence of lift",
+    "not_one_week": "e-value without the strongest block",
+    "slices": "group",
+    "baselines": "mean against baseline",
+    "damage": "no damage of this run's data",
+    "zero_reference": "reference without hits",
     "churn": "users with other results",
     "last": "newest accepted scorer",
     "month": "scorer of 21 to 45 days ago",
-    "baseline": "mean against baseline",
-    "baseline_ratio": "baseline ratio",
-    "evidence": "evidence of lift",
-    "slice": "group",
+    "level": "level against accepted blocks",
+    "floor": "mean against the best baseline",
+    "anchor": "baseline ratio against its anchor",
+    "gain": "unusual gain",
     "complete": "completeness",
     "absent": "recipe without evaluation",
     "volume": "volume of the last day",
     "volume_week": "volume of the last 7 days",
+    "activity_items": "items that stay active",
+    "activity_users": "users who stay active",
     "rules_run": "rules that ran",
 }
-_LIFTS = {"lift", "last", "month"}
+_LIFTS = {"lift", "last", "month", "level", "floor", "anchor", "gain"}
 """Rules whose value and bound are relative changes."""
 
 
@@ -151,7 +158,7 @@ def stops(kind: str, rule: RuleResult) -> bool:
 
 
 def rule_title(name: str) -> str:
-    """Name a rule of the gate for a reader: ``refresh.slice.cold`` as ``refresh: group cold``."""
+    """Name a rule of the gate for a reader: ``refresh.slices.cold`` as ``refresh: group cold``."""
     area, _, rest = name.partition(".")
     rule, _, subject = rest.partition(".")
     if not rule:
@@ -159,7 +166,7 @@ def rule_title(name: str) -> str:
     text = _RULES.get(rule, plain(rest if area == "check" else rule))
     if subject and area != "check":
         over = "over " if rule in ("lift", "evidence") else ""
-        text += f" {over}{plain(subject) if rule == 'slice' else subject}"
+        text += f" {over}{plain(subject) if rule == 'slices' else subject}"
     return f"{_AREAS.get(area, plain(area))}: {text}"
 
 
@@ -180,10 +187,12 @@ def rule_value(rule: RuleResult, value: float | None) -> str:
     """
     if value is None:
         return NONE
-    _, _, rest = rule.name.partition(".")
+    area, _, rest = rule.name.partition(".")
+    stem = rest.partition(".")[0]
     # With too few users to compare, this rule's value is their number.
     users = (rule.name, rule.outcome) == ("refresh.last", "underpowered")
-    if rest.partition(".")[0] in _LIFTS and not users:
+    # A slice is tested by its lift at a refresh, and by its p-value at a switch.
+    if (stem in _LIFTS or (area, stem) == ("refresh", "slices")) and not users:
         return change(value)
     return "under 0.0001" if 0 < value < 1e-4 else number(value)
 
@@ -210,10 +219,10 @@ def without_id(sentence: str, name: str) -> str:
     sentence
         Sentence of a rule, check or signal.
     name
-        The id, such as ``refresh.slice.cold``.
+        The id, such as ``refresh.slices.cold``.
     """
     stem = name.partition(".")[2] or name
-    for part in (name, stem, f"group {plain(stem.removeprefix('slice.'))}", plain(stem)):
+    for part in (name, stem, f"group {plain(stem.removeprefix('slices.'))}", plain(stem)):
         sentence = sentence.removeprefix(f"{part}: ").replace(f" the rule {part}", " this rule")
     return sentence
 

@@ -25,7 +25,7 @@ from pydantic import JsonValue, PlainSerializer, PlainValidator
 from pipeline.base import Frozen, Instant, Interval
 from pipeline.data.clean.treat import CleanReport
 from pipeline.data.features import FeaturesConfig
-from pipeline.data.split import Split
+from pipeline.data.split import PinnedTask, Split
 from pipeline.data.targets import Task
 from pipeline.data.validate.checks import DataCheck
 from pipeline.data.validate.judge import Baseline
@@ -38,7 +38,7 @@ from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.serving.foldin import Seen
 from pipeline.stores.runs import Artifact, RootArtifact
-from pipeline.workspace.config import Config, dump, load, short_digest
+from pipeline.workspace.config import Config, dump, load, short_digest, window_digest
 from pipeline.workspace.ledger import Champion, ComparisonKey
 
 REFIT: Final = "refit"
@@ -81,7 +81,7 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
         sha256 of the settings that the outcome depends on; a second start compares it.
     champion_name
         Name of the champion's recipe among `recipes`, which may differ from its old name.
-    holdout_days, task, weights, seed_sds
+    pinned, weights, seed_sds
         Results of earlier runs: see `LedgerHistory`.
     trigger, commit, libraries, replay
         Recorded, but not part of the run id.
@@ -95,8 +95,7 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     champion: Champion | None
     champion_name: str | None
     publish: bool
-    holdout_days: int | None
-    task: Task | None
+    pinned: PinnedTask
     seed_sds: Mapping[str, float]
     weights: FeaturesConfig | None
     trigger: Trigger | None
@@ -146,7 +145,7 @@ class WeightsFile(RootArtifact[FeaturesConfig], step="features", file="weights")
 
 
 class SplitFile(Artifact, step="features", file="split"):
-    """The split without its frames, which lie beside it as ``truth`` and ``ratings``.
+    """The split without its frames beside it: ``truth``, ``targets`` and ``ratings``.
 
     Attributes
     ----------
@@ -162,27 +161,35 @@ class SplitFile(Artifact, step="features", file="split"):
     target_kinds: tuple[str, ...]
     judged: tuple[tuple[int, int], ...]
     flags: tuple[str, ...]
+    stronger_kinds: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, split: Split) -> Self:
         """Return a split without its frames."""
         return cls(**{name: getattr(split, name) for name in cls.model_fields})
 
-    def split(self, truth: pl.DataFrame, ratings: pl.DataFrame | None) -> Split:
+    def split(
+        self, truth: pl.DataFrame, targets: pl.DataFrame, ratings: pl.DataFrame | None
+    ) -> Split:
         """Rebuild the split.
 
         Parameters
         ----------
-        truth
-            `user_id`, `item_id`: the ground truth.
+        truth, targets
+            `user_id`, `item_id`: the ground truth, and that of all users.
         ratings
             `user_id`, `item_id`, `value`, or None for data without ratings.
         """
-        return Split(**dict(self), truth=truth, ratings=ratings)
+        return Split(**dict(self), truth=truth, targets=targets, ratings=ratings)
 
-    def comparison_key(self, k: int) -> ComparisonKey:
+    def comparison_key(self, config: Config) -> ComparisonKey:
         """Return the key that figures share if they can be compared with this run's."""
-        return ComparisonKey(task=self.task, target_kinds=self.target_kinds, k=k)
+        return ComparisonKey(
+            task=self.task,
+            target_kinds=self.target_kinds,
+            k=config.recommend.length,
+            data=window_digest(config),
+        )
 
 
 class CleanFile(Artifact, step="features", file="clean"):

@@ -239,6 +239,14 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
             f"{where}: gate.min_users = {config.gate.min_users} exceeds split.min_users = "
             f"{config.split.min_users}, at which the holdout stops growing; raise split.min_users",
         )
+    # Without a weight the first event of the kind would end a night.
+    for kind in config.ingest.kinds:
+        if kind not in config.features.weights:
+            raise ConfigError(
+                "config.kind_without_weight",
+                f"{origin('ingest.kinds')}: ingest.kinds has {kind!r}, which has no weight; add "
+                f"{kind} = 1.0 or another weight to features.weights",
+            )
     if config.gate.fallback not in _baselines():
         file, allowed = origin("gate.fallback"), ", ".join(_baselines())
         raise ConfigError(
@@ -283,6 +291,12 @@ def flat(tree: Mapping[str, object], prefix: str = "") -> Tree:
 def short_digest(facts: object) -> str:
     """Return the first 8 hex digits of the sha256 of plain JSON, keys sorted."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def window_digest(config: Config) -> str:
+    """Return a digest of the event weights and of cleaning, by which figures are comparable."""
+    dumped = dump(config)
+    return short_digest([dumped["features"], dumped["clean"]])
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, JsonValue
 
 from pipeline.base import Frozen, Instant, Interval
 from pipeline.data.features import FeaturesConfig
+from pipeline.data.split import PinnedTask
 from pipeline.data.targets import Task
 from pipeline.evaluation.calibration import Calibration
 from pipeline.models.families import AnyRecipe
@@ -26,7 +27,7 @@ class CalibrationPlanFile(Artifact, step="plan", file="plan"):
     as_of: Instant
     versions: Versions
     task: Task
-    holdout_days: int | None
+    pinned: PinnedTask
     weights: FeaturesConfig | None
     k: int
     holdouts: tuple[Interval, ...]

@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import Final, TypeVar
 
 from pipeline.data.features import FeaturesConfig
+from pipeline.data.split import PinnedTask
 from pipeline.data.targets import Task
 from pipeline.models.contract import Recipe
 from pipeline.stores.ledger import Ledger
@@ -45,6 +46,9 @@ CANDIDATE: Final = "tuned"
 """Name of a tuned recipe in the run that evaluates it."""
 JUST_AFTER: Final = timedelta(microseconds=1)
 """``as_of + JUST_AFTER`` includes the run of `as_of`: instants are whole microseconds."""
+_SHRINKS_AFTER: Final = timedelta(days=28)
+_LEAST_RUNS: Final = 4
+"""Days, and runs in them, in which a shorter holdout must have had enough users."""
 _SEED_SD_LASTS: Final = timedelta(days=90)
 _E = TypeVar("_E", bound=LedgerEntry)
 
@@ -82,6 +86,14 @@ class LedgerHistory:
     def accepted(self, before: datetime) -> tuple[Champion, ...]:
         """Return the publications of runs with an earlier as-of, oldest generation first."""
         return tuple(entry for entry in self.publications if entry.as_of < before)
+
+    def reference_runs(self, before: datetime) -> tuple[Champion, ...]:
+        """Return the accepted runs that tonight's fit may be compared with, oldest first."""
+        # A user who accepts a run declares its data healthy: earlier ones no longer count.
+        by_hand = [entry.as_of for entry in self.overrides.values() if entry.as_of < before]
+        since = max(by_hand, default=None)
+        accepted = self.accepted(before)
+        return tuple(entry for entry in accepted if since is None or entry.as_of >= since)
 
     def champion(self, before: datetime) -> Champion | None:
         """Return the champion that a run of this as-of finds."""
@@ -124,18 +136,29 @@ class LedgerHistory:
         decisions = self.decisions if until is None else self.decisions_before(until + JUST_AFTER)
         return next(reversed(decisions), None)
 
-    def last_task(self, before: datetime) -> Task | None:
-        """Return the task of the newest decision before an as-of."""
-        last = next(reversed(self.decisions_before(before)), None)
-        return None if last is None else last.comparison_key.task
+    def pinned(self, before: datetime, enough: int) -> PinnedTask:
+        """Return the task and the holdout length that earlier runs chose.
 
-    def last_holdout_days(self, before: datetime) -> int | None:
-        """Return the longest holdout block before an as-of: it never shrinks.
-
-        The first model's block does not count: it is as long as possible, not as long as needed.
+        Parameters
+        ----------
+        before
+            Only runs with an earlier as-of count.
+        enough
+            Number of users of a holdout by which the task is pinned, and the length may shrink.
         """
-        decisions = self._by_as_of(DecisionEntry, before)
-        return max((e.holdout_days for e in decisions if e.kind != "first"), default=None)
+        past = self.decisions_before(before)
+        keys = [entry.comparison_key for entry in past if most_users(entry) >= enough]
+        key = keys[-1] if keys else None
+        # The first model's block does not count: it is as long as possible, not as needed.
+        lengths = [entry.holdout_days for entry in past if entry.kind != "first"]
+        return PinnedTask(
+            task=None if key is None else key.task,
+            target_kinds=None if key is None else key.target_kinds,
+            holdout_days=lengths[-1] if lengths else None,
+            shorter=_always_enough(
+                [entry for entry in past if entry.as_of >= before - _SHRINKS_AFTER], enough
+            ),
+        )
 
     def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
         """Return the event weights that the newest run before an as-of chose.
@@ -244,6 +267,19 @@ class LedgerHistory:
         if before is not None:
             entries = [entry for entry in entries if entry.as_of < before]
         return sorted(entries, key=attrgetter("as_of"))
+
+
+def most_users(entry: DecisionEntry) -> int:
+    """Return the number of users of the holdout length that has the most."""
+    return max((users for _, users in entry.judged), default=0)
+
+
+def _always_enough(entries: Sequence[DecisionEntry], enough: int) -> tuple[int, ...]:
+    """Return the holdout lengths that had enough users in all of these runs, at least four."""
+    if len(entries) < _LEAST_RUNS:
+        return ()
+    able = [{days for days, users in entry.judged if users >= enough} for entry in entries]
+    return tuple(sorted(set.intersection(*able)))
 
 
 def references(

@@ -58,6 +58,8 @@ class ComparisonKey(Frozen):
     task: Task
     target_kinds: tuple[str, ...]
     k: int
+    data: str
+    """Digest of the event weights and of cleaning (`window_digest`)."""
 
 
 class SelectedWeights(Frozen):
@@ -133,6 +135,8 @@ class DecisionEntry(Decided):
 
     Attributes
     ----------
+    judged
+        Holdout length in days and its number of users, for each length that was possible.
     selected_recipes
         Recipes with the hyperparameters that were selected, by the hash of the configured recipe.
     trigger
@@ -141,6 +145,7 @@ class DecisionEntry(Decided):
 
     type: Literal["decision"] = "decision"
     holdout_days: int
+    judged: tuple[tuple[int, int], ...]
     # Later nights read the selection here, so that from night to night only the data change
     # (ADR 11).
     selected_recipes: Mapping[str, AnyRecipe]

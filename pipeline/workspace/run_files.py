@@ -99,7 +99,9 @@ def read_split(run: Run) -> Split:
     # Data without ratings have no such frame.
     rated = "ratings.parquet" in run.manifest("features")["files"]
     return run.read(SplitFile).split(
-        run.frame("features", "truth"), run.frame("features", "ratings") if rated else None
+        run.frame("features", "truth"),
+        run.frame("features", "targets"),
+        run.frame("features", "ratings") if rated else None,
     )
 
 

@@ -1,5 +1,6 @@
 """Acceptance by the operator: a kept or blocked recipe goes live only with name and reason."""
 
+import math
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -157,7 +158,7 @@ def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
     with raises("override.contradicts"):
         set_anchor(ws, by="Bob", reason="again")
     decision = ws.run(run_id).read(DecisionFile).root
-    assert line.anchor.recipe_hash in {ratio.recipe_hash for ratio in decision.ratios}
+    assert line.anchor.recipe_hash in {level.recipe_hash for level in decision.levels}
     assert line.recipe == lines(ws, "publication")[-1].name
     land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
     feedback(ws, NIGHTS[2])
@@ -166,8 +167,9 @@ def test_an_anchor_is_set_by_hand_and_counts_from_then_on(copy):
     assert ws.run(third).read(DecisionFile).root.anchor == line.anchor
 
 
-GREY = CONFIG + "\n[gate]\nalpha = 1e-25\ncandidates = 1000000000000000000\n"
-"""Four times as good is enough for one candidate alone, and not for so many."""
+GREY = CONFIG + "\n[gate]\nalpha = 1e-200\n"
+"""No evidence of three weeks suffices."""
+GREY_NIGHT = NIGHTS[0] + timedelta(days=21)
 
 
 @pytest.fixture(scope="module")
@@ -180,9 +182,22 @@ def decided(tmp_path_factory, workspace):
     feedback(ws, NIGHTS[0])
     first = nightly(ws, NIGHTS[0], recipes=["mad"])
     assert (first.decision, first.recipe) == ("first", "popularity")
-    land(home, purchases(), NIGHTS[1], NIGHTS[0])
-    feedback(ws, NIGHTS[1])
-    run_id, decision = decide(ws, NIGHTS[1])
+    # Its first night opens the e-process of als; a switch needs two further weeks.
+    for week in (1, 2):
+        night = NIGHTS[0] + timedelta(days=7 * week)
+        land(home, purchases(), night, night - timedelta(days=7))
+        feedback(ws, night)
+        assert nightly(ws, night).decision == "refresh"
+    land(home, purchases(), GREY_NIGHT, GREY_NIGHT - timedelta(days=7))
+    feedback(ws, GREY_NIGHT)
+    run_id, decision = decide(ws, GREY_NIGHT)
+    statuses = ws.run(run_id).read(DecisionFile).root.e_processes
+    log_e = next(status.log_e for status in statuses if status.recipe == "als")
+    # Twice the evidence that one candidate alone needs; a later one needs eight times as much.
+    toml = home / "nightjar.toml"
+    toml.write_text(toml.read_text().replace("1e-200", repr(2 * math.exp(-log_e))))
+    ws = Workspace.open(home)
+    run_id, decision = decide(ws, GREY_NIGHT)
     assert decision.kind == "refresh"
     assert not decision.needs_review  # the settings do not ask for it
     assert "als is inconclusive" in decision.sentence
@@ -198,15 +213,15 @@ def test_a_candidate_in_the_grey_zone_goes_live_by_a_persons_word(grey):
     ws, run_id = grey
     line = accept_run(ws, run_id, **WORD)
     assert (line.kind, line.recipe) == ("switch", "als")
-    ended = nightly(ws, NIGHTS[1])
+    ended = nightly(ws, GREY_NIGHT)
     assert (ended.run_id, ended.decision, ended.recipe) == (run_id, "switch", "als")
     assert lines(ws, "publication")[-1].name == "als"
     # It is the champion from then on: with its own anchor, and all accounts begin anew.
-    land(ws.home, purchases(), NIGHTS[2], NIGHTS[1])
+    land(ws.home, purchases(), NIGHTS[2], GREY_NIGHT)
     feedback(ws, NIGHTS[2])
     decision = ws.run(decide(ws, NIGHTS[2])[0]).read(DecisionFile).root
     assert (decision.recipe, decision.kind) == ("als", "refresh")
-    hashes = {status.e_process.key.champion for status in decision.e_processes}
+    hashes = {status.champion_hash for status in decision.e_processes}
     assert hashes == {decision.recipe_hash} == {decision.anchor.recipe_hash}
 
 
@@ -218,7 +233,7 @@ def test_a_recipe_that_the_night_does_not_offer_cannot_be_accepted(grey):
 
 def test_without_a_word_the_grey_zone_changes_nothing(grey):
     ws, run_id = grey
-    ended = nightly(ws, NIGHTS[1])
+    ended = nightly(ws, GREY_NIGHT)
     assert (ended.run_id, ended.decision, ended.recipe) == (run_id, "refresh", "popularity")
     with raises("override.already_trained"):
         accept_run(ws, run_id, **WORD)

@@ -12,7 +12,8 @@ import pytest
 from benchmarks import gate_simulation as simulation
 from benchmarks.gate_figures import at_least, at_most, between, days, near, rate, table
 from pipeline.base import Interval
-from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
+from pipeline.evaluation.gate.e_process import figures_of
+from pipeline.evaluation.gate.records import BlockRecord
 from tests.unit.evaluation.gate.test_gate import AS_OF
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,19 +23,21 @@ def test_many_accounts_at_once_are_accounts():
     random = np.random.default_rng(0)
     runs, v = 50, 4e-4
     many = simulation.Accounts(runs)
-    single = [EProcess(EProcessKey("a", "b", "ndcg", 20, 7))] * runs
+    single = [list[BlockRecord]() for _ in range(runs)]
     for week in range(30):
         block = Interval(AS_OF + timedelta(weeks=week), AS_OF + timedelta(weeks=week + 1))
         x = random.normal(0.005, 0.02, runs)
         many.add(x, v)
-        single = [one.add(lift, v, block) for one, lift in zip(single, x, strict=True)]
+        for records, lift in zip(single, x, strict=True):
+            records.append(BlockRecord(block, 1000, 0.0, float(lift), v * 1000 * 999, 0.0, 0.0))
         if week == 15:
             gone = x > 0.01
             many.close(gone)
-            kept = zip(single, gone, strict=True)
-            single = [EProcess(one.key) if closed else one for one, closed in kept]
-    np.testing.assert_allclose(many.log_points, [one.log_e for one in single], atol=1e-12)
-    np.testing.assert_allclose(many.lift, [one.lift for one in single])
+            single = [[] if closed else kept for kept, closed in zip(single, gone, strict=True)]
+    figures = [figures_of(records, 0.0) for records in single]
+    np.testing.assert_allclose(many.log_points, [one.log_v for one in figures], atol=1e-9)
+    lifts = [np.mean([record.x for record in records]) for records in single]
+    np.testing.assert_allclose(many.lift, lifts)
 
 
 def test_a_year_counts_switches_there_and_back():

@@ -31,7 +31,7 @@ class DataCheck:
     ----------
     name
         Name of the rule, or `rules_run`, `quarantine_budget`, `volume`, `volume_week`,
-        `catalogue`, `schema`.
+        `activity_items`, `activity_users`, `catalogue`, `schema`.
     status
         Passed, or the reason why it did not.
     figure, bound

@@ -17,7 +17,8 @@ from pydantic import Field
 
 from pipeline import columns as c
 from pipeline import number_text
-from pipeline.base import Frozen, Progress, silent, to_utc
+from pipeline.base import Frozen, Interval, Progress, silent, to_utc
+from pipeline.data.validate.activity import ActivityConfig, judge_activity
 from pipeline.data.validate.checks import DataCheck, Status, verdict
 from pipeline.data.validate.rules import JUDGED, Rule, declare
 from pipeline.data.validate.suite import run_suite
@@ -53,6 +54,9 @@ class ValidateConfig(Frozen):
     )
     volume: VolumeConfig = Field(
         default=VolumeConfig(), description="Allowed deviations of a day's and a week's volume."
+    )
+    activity: ActivityConfig = Field(
+        default=ActivityConfig(), description="Allowed fall of the share of active items and users."
     )
 
 
@@ -126,6 +130,8 @@ def validate(
     baseline: Baseline | None,
     config: ValidateConfig,
     counted: pl.DataFrame,
+    active: pl.DataFrame,
+    blocked: Sequence[Interval] = (),
     progress: Progress = silent,
 ) -> Validation:
     """Check the data of a snapshot.
@@ -150,6 +156,10 @@ def validate(
     counted
         Those of the events that count as volume (`features.volume`), so that a single user
         cannot block a nightly run.
+    active
+        `activity.COLUMNS` of the events of the last `activity.DAYS` days.
+    blocked
+        Holdouts of runs that were blocked.
     progress
         Receives the number of events and rules.
 
@@ -178,6 +188,7 @@ def validate(
             *(_judge_rule(name, count, batch.height) for name, count in violations.items()),
             _judge_quarantine(accepted, quarantined, config),
             *volume,
+            *judge_activity(active, as_of, blocked, config.activity),
             _judge_catalogue(available, baseline, config),
             _judge_schema(schema, baseline),
         ),

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from pipeline.errors import GateError
-from pipeline.evaluation.gate.anchors import Anchor
+from pipeline.evaluation.gate.anchors import Anchor, disjoint
 from pipeline.evaluation.gate.decision import Decision, RuleResult
-from pipeline.evaluation.gate.evidence import GateHistory, disjoint
+from pipeline.evaluation.gate.evidence import GateHistory
 
 
 def offers(decision: Decision) -> tuple[str, ...]:
@@ -73,7 +73,6 @@ def accept(
         )
     note = f"accepted by {by}: {reason}"
     if decision.inconclusive is None or recipe == decision.recipe:
-        recipe_hash = decision.recipe_hash
         accepted = replace(
             decision,
             kind="refresh",
@@ -82,7 +81,7 @@ def accept(
         )
     else:
         status = next(s for s in decision.e_processes if s.recipe == decision.inconclusive)
-        recipe_hash = status.e_process.key.candidate
+        recipe_hash = status.recipe_hash
         accepted = replace(
             decision,
             kind="switch",
@@ -93,8 +92,8 @@ def accept(
             anchor=anchor_from(decision, past, recipe_hash),
         )
     # Refreshes are compared with accepted blocks, and this one now counts as accepted.
-    ratios = tuple(replace(r, accepted=r.recipe_hash == recipe_hash) for r in decision.ratios)
-    return replace(accepted, waiting=False, ratios=ratios, inconclusive=None)
+    levels = tuple(replace(level, accepted=True) for level in decision.levels)
+    return replace(accepted, waiting=False, levels=levels, inconclusive=None)
 
 
 def anchor_from(decision: Decision, past: GateHistory, recipe_hash: str) -> Anchor | None:
@@ -114,9 +113,12 @@ def anchor_from(decision: Decision, past: GateHistory, recipe_hash: str) -> Anch
     Anchor or None
         None for a recipe without a baseline ratio.
     """
-    ratios = [r for r in (*past.ratios, *decision.ratios) if r.block.end <= decision.block.end]
-    used = disjoint(ratios, recipe_hash)
-    return Anchor.over(used) if used else None
+    levels = [
+        level
+        for level in (*past.levels, *decision.levels)
+        if level.ratio is not None and level.block.end <= decision.block.end
+    ]
+    return Anchor.over(disjoint(levels, recipe_hash))
 
 
 def _offered(decision: Decision) -> tuple[str, ...]:

@@ -4,14 +4,15 @@ Recipes are ranked popularity < decayed popularity < personal frequency < learne
 highest one that beats every baseline below it, by the test of one block, becomes the champion.
 
 Guarantees: one recipe is always chosen, in doubt the lowest baseline; a
-recipe whose comparison with a lower baseline is underpowered is not chosen; the order of the
-recipes has no effect.
+recipe whose comparison with a lower baseline is underpowered is not chosen, unless that baseline
+has no hit; the order of the recipes has no effect.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pipeline.evaluation.compare import NO_LEVEL
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
@@ -19,9 +20,10 @@ from pipeline.evaluation.gate.rules import (
     baselines,
     chance,
     compare,
+    first_level,
+    hit_users,
     mean,
     ordered,
-    threshold,
     verdict,
 )
 from pipeline.number_text import change
@@ -32,8 +34,9 @@ def choose_first(
 ) -> tuple[EvaluatedRecipe, tuple[RuleResult, ...]]:
     """Return the first champion, and the result of every comparison.
 
-    Each recipe is tested against each baseline below it at level α/M, with a lift of at least the
-    minimum. Of several learned recipes that beat all baselines, the one with the highest mean wins.
+    Each recipe is tested against each baseline below it at level α/(recipes − 1), with a lift of at
+    least the minimum; a baseline without any hit is beaten by enough users with one. Of several
+    learned recipes that beat all baselines, the one with the highest mean wins.
 
     Parameters
     ----------
@@ -47,7 +50,7 @@ def choose_first(
     tuple
         The recipe, and its rules in the order of the ranks.
     """
-    bound = threshold(config, len(evidence.judged) - 1)
+    bound = first_level(config, len(evidence.judged))
     rules: list[RuleResult] = []
     winners: list[EvaluatedRecipe] = []
     for recipe in ordered(evidence.judged):
@@ -72,6 +75,13 @@ def _over_each(
             f"({chance(paired.p_better)}, {paired.n:,} users)"
         )
         names = [f"first.{rule}.{baseline.name}" for rule in ("evidence", "lift")]
+        hits = hit_users(recipe)
+        if paired.underpowered == NO_LEVEL and hits >= config.min_nonzero:
+            text = f"{recipe.name} has hits for {hits:,} users, {baseline.name} for none"
+            name = f"first.zero_reference.{baseline.name}"
+            least = config.min_nonzero
+            results.append(RuleResult(name, recipe.name, hits, least, "pass", text))
+            continue
         if paired.underpowered:
             # Without a valid comparison there is only one rule, which does not pass.
             text += f", {paired.underpowered}"

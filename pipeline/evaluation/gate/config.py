@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Final, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.base import Frozen
+from pipeline.data.targets import Task
 from pipeline.evaluation.compare import MIN_NONZERO, MIN_USERS, UNKNOWN_SEED_SD
+
+_PERIOD_SD: Final[Mapping[Task, float]] = {"repeat": 0.005, "discovery": 0.01}
 
 
 class GateConfig(Frozen):
@@ -17,10 +21,13 @@ class GateConfig(Frozen):
 
     alpha: float = Field(default=0.01, gt=0, lt=0.5)
     """Chance that a candidate without an advantage ever reaches a switch, over all nightly runs."""
-    candidates: int = Field(default=5, ge=1)
-    """Number of candidates M that the threshold M / alpha of a switch corrects for, at least."""
     min_lift: float = Field(default=0.01, ge=0)
     """Lift that a switch needs, however strong its evidence is."""
+    period_sd: float | None = Field(default=None, ge=0)
+    """SD of a pair's lift from block to block that is always assumed; by default 0.005 if lists may
+    repeat items, and 0.01 if they may not."""
+    not_one_week: float = Field(default=10.0, ge=1)
+    """E-value that a switch needs without its strongest block."""
     min_users: int = Field(default=MIN_USERS, ge=2)
     """Minimum number of users; with fewer no comparison is made."""
     min_nonzero: int = Field(default=MIN_NONZERO, ge=1)
@@ -32,23 +39,32 @@ class GateConfig(Frozen):
     slice_users: int = Field(default=100, ge=2)
     """Minimum number of users of a slice; a smaller slice is not tested."""
     slice_alpha_switch: float = Field(default=0.05, gt=0, lt=1)
-    """Family-wise level of the tests for harm in any slice, at a switch."""
-    slice_alpha_refresh: float = Field(default=0.01, gt=0, lt=1)
-    """Family-wise level of the tests for harm in any slice, at a refresh."""
+    """Chance of a false loss in any slice, at a switch; divided by the number of slices."""
+    slice_alpha_refresh: float = Field(default=0.0005, gt=0, lt=1)
+    """Chance of a false loss in any slice, at a refresh; divided by the number of slices."""
     refresh_margin: float = Field(default=0.02, ge=0)
-    """Loss against the last accepted scorer that a refresh may always have."""
+    """Loss against a stored scorer, overall or in a slice, that a refresh may always have."""
     refresh_errors: float = Field(default=3.0, ge=0)
-    """Loss against the last accepted scorer that a refresh may have, in standard errors."""
+    """Loss that a refresh may have by any of its rules, in standard errors."""
+    refused_margin: float = Field(default=0.01, ge=0)
+    """Loss that a refresh may always have by a rule that refused one since the last accepted run;
+    beyond it one standard error is allowed."""
+    level_margin: float = Field(default=0.5, ge=0, lt=1)
+    """Loss of the champion's mean against its accepted blocks that a refresh may have."""
+    floor_margin: float = Field(default=0.02, ge=0, lt=1)
+    """Share by which the champion's mean may lie below the best baseline's at a refresh."""
     anchor_margin: float = Field(default=0.1, ge=0, lt=1)
     """Loss of the baseline ratio against the anchor that a refresh may have."""
-    baseline_floor: float = Field(default=0.98, ge=0)
-    """Share of the best baseline's mean that a refresh must reach."""
     patience: int = Field(default=3, ge=0)
     """Number of nightly runs with too few users before a refresh blocks for a decision by hand."""
     fallback: str = Field(default="decayed_popularity", min_length=1)
     """Baseline that becomes the first champion if there are too few users to compare recipes."""
     human_review: bool = False
     """Let a reviewer decide in Airflow on an inconclusive candidate; no answer means no switch."""
+
+    def period_sd_of(self, task: Task) -> float:
+        """Return the SD of a pair's lift from block to block that is assumed for a task."""
+        return _PERIOD_SD[task] if self.period_sd is None else self.period_sd
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -5,8 +5,8 @@ each other recipe is tested for a switch, and tonight's fit of the champion for 
 has priority. Missing evidence blocks, and the sentence names it.
 
 Guarantees: the order of the recipes has no effect; a missing part or a failed data check blocks,
-whatever the figures are; no candidate replaces the champion if tonight's fit of the champion is
-significantly worse than the last accepted one; only a first champion or a switch gets a new anchor.
+whatever the figures are; no candidate replaces the champion if a rule on damage of tonight's data
+fails; only a first champion, a switch, or a champion without an anchor gets a new anchor.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from pipeline.evaluation.gate.anchors import Anchor
+from pipeline.evaluation.gate.anchors import Anchor, disjoint
 from pipeline.evaluation.gate.baselines import choose_first
 from pipeline.evaluation.gate.completeness import absence_rules, check_rules, completeness
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import Decision, Kind, RuleResult
 from pipeline.evaluation.gate.e_process import e_value_text
-from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence, disjoint
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.refresh import Refresh, judge_refresh
 from pipeline.evaluation.gate.rules import (
     best_baseline,
-    block_ratio,
+    block_level,
     chance,
     compare,
     mean,
     ordered,
 )
-from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch
+from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch, zero_reference
 from pipeline.number_text import change
 
 _LIVE_STAYS: Final = "the live lists stay"
@@ -60,17 +60,17 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
     if missing or any(rule.outcome == "fail" for rule in checks):
         return _blocked(evidence, (*missing, *checks, *reports))
     decision = (_first if evidence.champion is None else _later)(evidence, config)
-    accepted = decision.recipe_hash if decision.promotes else None
-    # Every recipe's ratio is kept: the anchor of a later switch is a mean over earlier blocks.
-    ratios = (block_ratio(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
+    # Every recipe's level is kept: the anchor of a later switch is a mean over earlier blocks.
+    levels = (block_level(r, evidence.judged, evidence.holdout) for r in ordered(evidence.judged))
     # A reader of the decision must see which recipes the comparison lacks.
     left_out = tuple(f"degraded: {rule.subject} was left out" for rule in reports)
     return replace(
         decision,
         rules=(*checks, *reports, *decision.rules),
-        reasons=(*decision.reasons, *left_out),
-        sentence="; ".join((decision.sentence, *left_out)),
-        ratios=tuple(replace(r, accepted=r.recipe_hash == accepted) for r in ratios if r),
+        reasons=(*decision.reasons, *evidence.notes, *left_out),
+        sentence="; ".join((decision.sentence, *evidence.notes, *left_out)),
+        levels=tuple(replace(level, accepted=decision.promotes) for level in levels),
+        recipes=tuple(sorted(r.recipe_hash for r in evidence.judged)),
     )
 
 
@@ -78,7 +78,10 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
     n = evidence.judged[0].users.height
     # With so few users no test is valid: a baseline goes live without one.
     if n < config.min_users:
-        return _first_unjudged(evidence, config, n)
+        text = f"{n:,} users can be evaluated ({config.min_users:,} needed)"
+        return _first_unjudged(evidence, config, n, text)
+    if not any(mean(r) > 0 for r in evidence.judged):
+        return _first_unjudged(evidence, config, n, _no_hit_text(evidence, n))
     winner, rules = choose_first(evidence, config)
     figure = f"NDCG@{evidence.k} {mean(winner):.4f} on {n:,} users, {_block_text(evidence)}"
     if winner.baseline_rank is None:
@@ -95,42 +98,54 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
         if r.baseline_rank is None and r is not winner
     ]
     reason = f"{winner.name} becomes the champion with {figure}: {lead}"
-    return _accepted("first", evidence, winner, rules, (reason, *others))
+    return _accepted("first", evidence, winner, rules, (reason, *others), config)
 
 
-def _first_unjudged(evidence: Evidence, config: GateConfig, n: int) -> Decision:
-    text = f"{n:,} users can be evaluated"
+def _no_hit_text(evidence: Evidence, n: int) -> str:
+    return (
+        f"no recipe lists a target of any of the {n:,} users at k = {evidence.k} in "
+        f"{evidence.holdout.length.days} days; a longer split.holdout_days, a more frequent "
+        "kind in split.target_kinds or a longer recommend.length may have hits"
+    )
+
+
+def _first_unjudged(evidence: Evidence, config: GateConfig, n: int, text: str) -> Decision:
+    """Put the fallback live without a test, for the reason in `text`."""
     fallback = next((r for r in evidence.judged if r.name == config.fallback), None)
     if fallback is None:
         text += f", and the baseline {config.fallback} is missing"
         rule = RuleResult("complete", config.fallback, None, None, "missing", text)
         return _blocked(evidence, (rule,))
-    text += f" ({config.min_users:,} needed)"
     rule = RuleResult("first.users", fallback.name, n, config.min_users, "underpowered", text)
     reason = f"underpowered: {text}; {fallback.name} goes live until there are more"
-    return _accepted("first", evidence, fallback, (rule,), (reason,))
+    return _accepted("first", evidence, fallback, (rule,), (reason,), config)
 
 
 def _later(evidence: Evidence, config: GateConfig) -> Decision:
     champion = next(r for r in evidence.judged if r.name == evidence.champion)
-    candidacies = seek_switch(evidence, champion, config)
     refresh = judge_refresh(evidence, champion, config)
-    # If the champion's recipe got worse, the data may be damaged, also for the candidates.
-    counted = () if refresh.regressed else candidacies
+    damage = refresh.damage
+    candidacies = seek_switch(evidence, champion, damage, config)
+    # Damaged data are damaged for the candidates, too.
+    counted = () if damage.outcome == "fail" else candidacies
     winner = leader(candidacy for candidacy in counted if candidacy.won)
+    without_hits = _without_hits(evidence, champion, refresh, config)
     if winner is not None:
         others = _statuses(candidacy for candidacy in counted if candidacy is not winner)
         reasons = (_switch_reason(evidence, champion, winner), *others)
-        decision = _accepted("switch", evidence, winner.candidate, (), reasons)
+        decision = _accepted("switch", evidence, winner.candidate, (), reasons, config)
+    elif without_hits is not None:
+        decision = without_hits
     elif refresh.outcome == "pass":
         reasons = (_refresh_reason(evidence, champion, refresh), *_statuses(counted))
-        decision = _accepted("refresh", evidence, champion, refresh.rules, reasons)
+        decision = _accepted("refresh", evidence, champion, refresh.rules, reasons, config)
+        decision = replace(decision, anchor=decision.anchor or refresh.anchor)
     elif refresh.outcome == "underpowered":
         decision = _waiting(evidence, champion, refresh, config)
     else:
         decision = _blocked(evidence, refresh.rules)
     inconclusive = leader(candidacy for candidacy in counted if candidacy.inconclusive)
-    if inconclusive is not None and winner is None:
+    if inconclusive is not None and decision.kind != "switch":
         name = inconclusive.candidate.name
         reason = f"{name} is inconclusive: only its threshold is missing, and you may accept it"
         decision = replace(
@@ -142,6 +157,24 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     tried = tuple(rule for candidacy in candidacies for rule in candidacy.rules)
     statuses = tuple(candidacy.status for candidacy in counted)
     return replace(decision, rules=(*tried, *decision.rules), e_processes=statuses)
+
+
+def _without_hits(
+    evidence: Evidence, champion: EvaluatedRecipe, refresh: Refresh, config: GateConfig
+) -> Decision | None:
+    """Decide on a champion without any hit, whose lifts are undefined; None if it has hits."""
+    n = champion.users.height
+    if n < config.min_users or mean(champion) > 0:
+        return None
+    if not any(mean(r) > 0 for r in evidence.judged):
+        reason = _no_hit_text(evidence, n)
+        decision = _decision("keep", evidence, champion, refresh.rules, (reason,))
+        return replace(decision, sentence=f"keep: {reason}; {_LIVE_STAYS}")
+    best, rules = zero_reference(evidence, champion, refresh.damage, config)
+    if best is None:
+        return None
+    reason = f"{best.name} replaces {champion.name}: {rules[0].sentence}, {_block_text(evidence)}"
+    return _accepted("switch", evidence, best, rules, (reason,), config)
 
 
 def _switch_reason(evidence: Evidence, champion: EvaluatedRecipe, winner: Candidacy) -> str:
@@ -165,14 +198,14 @@ def _refresh_reason(evidence: Evidence, champion: EvaluatedRecipe, refresh: Refr
 def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
     """Describe the learned candidates that are not live, those with the most evidence first."""
     learned = [c for c in candidacies if c.candidate.baseline_rank is None]
-    learned.sort(key=lambda c: (-c.status.e_process.log_e, c.candidate.name))
+    learned.sort(key=lambda c: (-c.status.log_e, c.candidate.name))
     sentences = []
     for status in (candidacy.status for candidacy in learned[:_MAX_NAMED]):
-        own = status.e_process
         text = (
-            f"{status.recipe}: e-value {e_value_text(own.e_value)} ({status.threshold:,.0f} needed)"
+            f"{status.recipe}: e-value {e_value_text(status.e_value)} "
+            f"({status.threshold:,.0f} needed)"
         )
-        text += f", lift {change(own.lift)}" if own.blocks else ""
+        text += f", lift {change(status.lift)}" if status.lift is not None else ""
         sentences.append(f"{text}, {status.waiting}" if status.waiting else text)
     left = len(learned) - len(sentences)
     return (*sentences, f"and {left} more candidates") if left else tuple(sentences)
@@ -199,16 +232,22 @@ def _accepted(
     winner: EvaluatedRecipe,
     rules: tuple[RuleResult, ...],
     reasons: tuple[str, ...],
+    config: GateConfig,
 ) -> Decision:
     if kind == "refresh":
         return _decision(kind, evidence, winner, rules, reasons)
     # A refresh keeps the anchor; only a recipe that was not live before gets a new one.
-    tonight = block_ratio(winner, evidence.judged, evidence.holdout)
+    tonight = block_level(winner, evidence.judged, evidence.holdout)
     anchor = None
-    if tonight is not None:
-        earlier = [r for r in evidence.past.ratios if r.block.end <= evidence.holdout.start]
+    # With few users the first refresh with enough sets the anchor.
+    if tonight.ratio is not None and tonight.n >= config.min_users:
+        earlier = [
+            level
+            for level in evidence.past.levels
+            if level.ratio is not None and level.block.end <= evidence.holdout.start
+        ]
         anchor = Anchor.over((tonight, *disjoint(earlier, winner.recipe_hash)))
-        if anchor.thin:
+        if anchor is not None and anchor.thin:
             plural = "block" if anchor.blocks == 1 else "blocks"
             reasons = (*reasons, f"its anchor covers only {anchor.blocks} {plural}")
     return replace(_decision(kind, evidence, winner, rules, reasons), anchor=anchor)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from pipeline.base import Interval
-from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
+from pipeline.evaluation.gate.anchors import Anchor, BlockLevel
 from pipeline.evaluation.gate.e_process import EProcessStatus
 
 Kind = Literal["first", "switch", "refresh", "keep", "block"]
@@ -20,7 +20,7 @@ PROMOTIONS: Final = ("first", "switch", "refresh")
 """Kinds that put a new scorer live."""
 
 RuleOutcome = Literal["pass", "fail", "underpowered", "waiting", "missing", "reported"]
-"""`underpowered`: too few users or differences. `waiting`: tonight's block overlaps a counted one.
+"""`underpowered`: too few users or differences. `waiting`: tonight's block is not recorded.
 `missing`: a figure is not there. `reported`: information without a bound.
 """
 
@@ -32,7 +32,7 @@ class RuleResult:
     Attributes
     ----------
     name
-        Dotted: ``switch.lift``, ``refresh.slice.cold``.
+        Dotted: ``switch.lift``, ``refresh.slices.cold``.
     subject
         Name of the recipe, or empty.
     figure, bound
@@ -73,10 +73,12 @@ class Decision:
         The refresh was not evaluated because there were too few users.
     anchor
         The anchor after this run.
-    ratios
-        Baseline ratio of each recipe on this block.
+    levels
+        Mean and baseline ratio of each recipe on this block.
     e_processes
         Status of each candidate; empty if this block must not count as evidence.
+    recipes
+        Hashes of the evaluated recipes, sorted.
     inconclusive
         A candidate that a user may accept: all rules hold except its threshold, and its e-value
         suffices for one candidate alone.
@@ -91,8 +93,9 @@ class Decision:
     block: Interval
     waiting: bool = False
     anchor: Anchor | None = None
-    ratios: tuple[BlockRatio, ...] = ()
+    levels: tuple[BlockLevel, ...] = ()
     e_processes: tuple[EProcessStatus, ...] = ()
+    recipes: tuple[str, ...] = ()
     inconclusive: str | None = None
 
     @property

@@ -6,21 +6,26 @@ Guarantees: the gate reads nothing else, so equal evidence gives an equal decisi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pipeline.base import Interval
+from pipeline.data.targets import Task
 from pipeline.data.validate.checks import DataCheck
-from pipeline.evaluation.gate.anchors import Anchor, BlockRatio
-from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
+from pipeline.evaluation.gate.anchors import Anchor, BlockLevel
+from pipeline.evaluation.gate.e_process import EProcess, EProcessKey, EProcessStatus
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.gate.decision import Decision
+    from pipeline.evaluation.gate.decision import Decision, RuleResult
+
+REFRESH_LAST: Final = "refresh.last"
+REFRESH_SLICES: Final = "refresh.slices."
+"""Rules that ask for more after they refused a refresh."""
 
 
 @dataclass(frozen=True)
@@ -83,25 +88,40 @@ class GateHistory:
 
     Attributes
     ----------
+    levels
+        Levels of all recipes on earlier blocks.
+    levels_since
+        Blocks that end earlier do not count for the usual level of the champion; None: all count.
     anchors
         The newest anchor of each recipe.
     underpowered_nights
         Number of consecutive runs, up to the last one, with too few users for a refresh.
     e_processes
-        One per candidate and champion, since the last switch.
+        One per candidate and champion, since the champion was chosen.
     opened
-        End of the block by which the champion was chosen: e-processes start after it.
+        End of the block by which the champion was chosen: e-processes start after it. None if no
+        run of this task is known.
+    openers
+        Hashes of the recipes that were evaluated beside the champion then.
+    excused
+        Blocks of runs that were blocked or had too few users.
+    refused
+        Names of the rules that refused a refresh since the last accepted run.
     """
 
-    ratios: tuple[BlockRatio, ...] = ()
+    levels: tuple[BlockLevel, ...] = ()
+    levels_since: datetime | None = None
     anchors: tuple[Anchor, ...] = ()
     underpowered_nights: int = 0
     e_processes: tuple[EProcess, ...] = ()
     opened: datetime | None = None
+    openers: tuple[str, ...] = ()
+    excused: tuple[Interval, ...] = ()
+    refused: tuple[str, ...] = ()
 
-    def e_process(self, key: EProcessKey) -> EProcess:
-        """Return the e-process of a key, an empty one before its first block."""
-        return next((a for a in self.e_processes if a.key == key), EProcess(key))
+    def e_process(self, key: EProcessKey) -> EProcess | None:
+        """Return the e-process of a key; None before its first run."""
+        return next((a for a in self.e_processes if a.key == key), None)
 
     def anchor_of(self, recipe_hash: str) -> Anchor | None:
         """Return a recipe's anchor.
@@ -119,6 +139,8 @@ class Evidence:
     ----------
     k
         Length of the evaluated lists.
+    task
+        Whether lists may repeat items that the user had.
     holdout
         Tonight's block.
     judged
@@ -131,9 +153,12 @@ class Evidence:
         The champion's recipe against the scorer accepted last, and one accepted 21 to 45 days ago.
     skipped
         Sentences about stored scorers that could not be used.
+    notes
+        Clauses about the task that the sentence repeats.
     """
 
     k: int
+    task: Task
     holdout: Interval
     judged: tuple[EvaluatedRecipe, ...]
     expected: tuple[str, ...]
@@ -143,37 +168,14 @@ class Evidence:
     last: Reference | None = None
     month: Reference | None = None
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     past: GateHistory = GateHistory()
 
 
-def disjoint(ratios: Sequence[BlockRatio], recipe_hash: str) -> tuple[BlockRatio, ...]:
-    """Return a recipe's blocks that do not overlap, newest first, starting with the newest.
-
-    Runs a day apart share nearly all of their holdout: together they are one piece of evidence.
-
-    Parameters
-    ----------
-    ratios
-        Blocks of any recipes, in any order.
-    recipe_hash
-        Recipe to select.
-
-    Returns
-    -------
-    tuple
-        Ratios of disjoint blocks, newest first.
-    """
-    own = {r for r in ratios if r.recipe_hash == recipe_hash}
-    kept: list[BlockRatio] = []
-    # Of equal blocks the accepted one comes first, since True sorts after False.
-    for r in sorted(own, key=lambda r: (r.block.end, r.block.start, r.accepted), reverse=True):
-        if not kept or r.block.end <= kept[-1].block.start:
-            kept.append(r)
-    return tuple(kept)
-
-
 def build_gate_history(
-    decisions: Sequence[Decision], live: Sequence[bool] | None = None
+    decisions: Sequence[Decision],
+    live: Sequence[bool] | None = None,
+    by_hand: Sequence[bool] | None = None,
 ) -> GateHistory:
     """Collect the results of earlier decisions for the next one.
 
@@ -184,26 +186,78 @@ def build_gate_history(
     live
         True for each decision whose model was published; all by default. A switch that was not
         published resets no e-process.
+    by_hand
+        True for each decision that a user changed; none by default.
 
     Returns
     -------
     GateHistory
         Input of the next decision.
     """
-    e_processes: dict[EProcessKey, EProcess] = {}
-    opened = None
-    for decision, published in zip(decisions, live or [True] * len(decisions), strict=True):
-        e_processes |= {s.e_process.key: s.e_process for s in decision.e_processes}
-        # E-processes against the former champion do not count against the new one.
-        if published and decision.kind in ("first", "switch"):
-            e_processes, opened = {}, decision.block.end
+    opening, refused = _Opening(), set[str]()
+    levels_since = None
+    published = live or [True] * len(decisions)
+    changed = by_hand or [False] * len(decisions)
+    for decision, went_live, by_user in zip(decisions, published, changed, strict=True):
+        opening = opening.after(decision, went_live)
+        if decision.promotes:
+            refused.clear()
+        else:
+            refused |= {r.name for r in decision.rules if r.outcome == "fail" and _asks_again(r)}
+        if by_user:
+            levels_since = decision.block.end
     anchors = {d.anchor.recipe_hash: d.anchor for d in decisions if d.anchor is not None}
     # Only runs in a row up to the last one count.
     waiting = tuple(takewhile(lambda decision: decision.waiting, reversed(decisions)))
     return GateHistory(
-        ratios=tuple(r for decision in decisions for r in decision.ratios),
+        levels=tuple(level for decision in decisions for level in decision.levels),
+        levels_since=levels_since,
         anchors=tuple(anchors.values()),
         underpowered_nights=len(waiting),
-        e_processes=tuple(e_processes.values()),
-        opened=opened,
+        e_processes=tuple(opening.e_processes.values()),
+        opened=opening.at,
+        openers=opening.recipes,
+        excused=tuple(d.block for d in decisions if d.kind == "block" or d.waiting),
+        refused=tuple(sorted(refused)),
     )
+
+
+def _asks_again(rule: RuleResult) -> bool:
+    return rule.name == REFRESH_LAST or rule.name.startswith(REFRESH_SLICES)
+
+
+@dataclass(frozen=True)
+class _Opening:
+    """Choice of the champion, and the e-processes since."""
+
+    at: datetime | None = None
+    recipes: tuple[str, ...] = ()
+    e_processes: Mapping[EProcessKey, EProcess] = field(default_factory=dict)
+
+    def after(self, decision: Decision, published: bool) -> _Opening:
+        others = tuple(h for h in decision.recipes if h != decision.recipe_hash)
+        # E-processes against the former champion do not count against the new one.
+        if published and decision.kind in ("first", "switch"):
+            return _Opening(decision.block.end, others)
+        e_processes = dict(self.e_processes)
+        for status in decision.e_processes:
+            e_processes[status.key] = _continued(e_processes.get(status.key), status, decision)
+        # A task without a choice of its own begins with its first run.
+        if self.at is None and decision.recipes:
+            return _Opening(decision.block.end, others, e_processes)
+        return _Opening(self.at, self.recipes, e_processes)
+
+
+def _continued(before: EProcess | None, status: EProcessStatus, decision: Decision) -> EProcess:
+    """Return the e-process of a status, with the records of earlier runs."""
+    process = before
+    # A run with too many holes before it opened the e-process again.
+    if process is None or process.opened != status.opened:
+        process = EProcess(status.key, status.opened, status.weight)
+    record = status.record
+    # A run of the same as-of may have recorded the block before.
+    if record is not None and record.block.start >= process.free_from:
+        process = process.add(record)
+    if status.use in ("underpowered", "alike"):
+        process = replace(process, excused=(*process.excused, decision.block))
+    return process

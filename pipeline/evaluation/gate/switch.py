@@ -1,44 +1,49 @@
-"""Switch to another recipe: each candidate needs an e-value of M/α against the champion.
+"""Switch to another recipe: each candidate needs enough evidence against the champion.
 
-The threshold corrects for M candidates, so that testing many does not promote a lucky one; the
-e-process is valid at every block, so that testing every night does not either. A proven candidate
-must also pass the rules on coverage, slices and baselines.
+The threshold of a candidate follows from its share of α, so that testing many does not promote a
+lucky one; the e-process is valid at every block, so that testing every night does not either. A
+proven candidate must also pass the rules on slices and baselines over all recorded blocks, and on
+coverage and damage of this run.
 
-Guarantees: each other recipe has one candidacy; a block that overlaps a counted one adds no
-evidence; a candidate wins, or is inconclusive, only if no rule but that of the threshold is missing
-or failed; no candidate is both.
+Guarantees: each other recipe has one candidacy; a block that overlaps a recorded one adds no
+evidence, nor does one of a run with a failed rule on damage; a candidate wins, or is inconclusive,
+only if no rule but that of the threshold is missing or failed; no candidate is both.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from pipeline.evaluation.compare import Difference
-from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.compare import NO_DIFFERENCE, NO_LEVEL, TOO_FEW_USERS, Difference
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
 from pipeline.evaluation.gate.e_process import (
+    BlockUse,
+    EProcess,
     EProcessKey,
     EProcessStatus,
-    blocks_expected,
-    waiting_day,
+    later_weight,
+    opening_weight,
+    status_of,
+    threshold_of,
 )
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
-from pipeline.evaluation.gate.rules import (
-    baseline_rules,
-    compare,
-    e_value_needed,
-    ordered,
-    seed_sd_of,
-    slice_rules,
-    verdict,
-)
+from pipeline.evaluation.gate.records import RecipeTotal, record_of
+from pipeline.evaluation.gate.rules import baselines, compare, hit_users, mean, ordered, verdict
+from pipeline.evaluation.gate.slice_rules import recorded_slice_rules
 from pipeline.number_text import share
 
-_HELD = ("pass", "underpowered", "reported")
+_HELD: Final = ("pass", "underpowered", "reported")
 """Outcomes that do not prevent a switch."""
+_USES: Final[Mapping[str, BlockUse]] = {
+    TOO_FEW_USERS: "underpowered",
+    NO_DIFFERENCE: "alike",
+    NO_LEVEL: "no_level",
+}
+EVIDENCE: Final = "switch.evidence"
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Candidacy:
 
 
 def seek_switch(
-    evidence: Evidence, champion: EvaluatedRecipe, config: GateConfig
+    evidence: Evidence, champion: EvaluatedRecipe, damage: RuleResult, config: GateConfig
 ) -> tuple[Candidacy, ...]:
     """Evaluate every other recipe of the run against the champion.
 
@@ -72,6 +77,9 @@ def seek_switch(
         Figures of the run.
     champion
         The champion's recipe.
+    damage
+        The rule `switch.damage`; unless it passes, nothing is switched to, and if it fails,
+        tonight's block adds no evidence.
     config
         Levels and bounds.
 
@@ -81,95 +89,214 @@ def seek_switch(
         Candidacies, baselines first, then learned recipes by name.
     """
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
-    # All other recipes of the run count as candidates, baselines included.
-    threshold = e_value_needed(config, len(candidates))
-    return tuple(_candidacy(evidence, r, champion, threshold, config) for r in candidates)
+    processes = _processes(evidence, champion, candidates)
+    return tuple(
+        _candidacy(evidence, r, champion, processes[r.recipe_hash], damage, config)
+        for r in candidates
+    )
 
 
 def leader(candidacies: Iterable[Candidacy]) -> Candidacy | None:
-    """Return the candidacy with the highest e-value; of equal ones the lowest recipe hash."""
+    """Return the candidacy with the largest e-value ÷ threshold; of equal ones the lowest hash."""
 
     def height(candidacy: Candidacy) -> tuple[float, str]:
-        return -candidacy.status.e_process.log_e, candidacy.candidate.recipe_hash
+        status = candidacy.status
+        return math.log(status.threshold) - status.log_e, candidacy.candidate.recipe_hash
 
     return min(candidacies, key=height, default=None)
+
+
+def zero_reference(
+    evidence: Evidence, champion: EvaluatedRecipe, damage: RuleResult, config: GateConfig
+) -> tuple[EvaluatedRecipe | None, tuple[RuleResult, ...]]:
+    """Select the recipe that replaces a champion without any hit.
+
+    Parameters
+    ----------
+    evidence, champion, damage, config
+        As for `seek_switch`; the champion's mean is 0.
+
+    Returns
+    -------
+    tuple
+        The recipe with the largest mean of those with enough hits, if coverage suffices and no rule
+        on damage fails; and the rules. None without such a recipe.
+    """
+    able = [r for r in evidence.judged if hit_users(r) >= config.min_nonzero]
+    best = max(able, key=lambda r: (mean(r), r.recipe_hash), default=None)
+    if best is None:
+        return None, ()
+    text = f"{champion.name} has no hit, {best.name} has hits for {hit_users(best):,} users"
+    rules = (
+        RuleResult("switch.zero_reference", best.name, mean(best), 0.0, "pass", text),
+        _coverage(best, champion, config),
+        damage,
+    )
+    return (best if all(r.outcome in _HELD for r in rules) else None), rules
+
+
+def _processes(
+    evidence: Evidence, champion: EvaluatedRecipe, candidates: list[EvaluatedRecipe]
+) -> dict[str, EProcess]:
+    """Return the e-process of each candidate by its hash; a new candidate's opens tonight."""
+    past, tonight = evidence.past, evidence.holdout.end
+    opened, openers = past.opened, past.openers
+    if opened is None:  # the first run of a task
+        opened, openers = tonight, tuple(r.recipe_hash for r in candidates)
+    later = [p for p in past.e_processes if p.key.champion == champion.recipe_hash]
+    number = sum(process.key.candidate not in openers for process in later)
+    processes = {}
+    # By hash, so that the order of the recipes has no effect.
+    for recipe_hash in sorted(r.recipe_hash for r in candidates):
+        key = EProcessKey(champion.recipe_hash, recipe_hash)
+        process = past.e_process(key)
+        if process is None and recipe_hash in openers:
+            process = EProcess(key, opened, opening_weight(len(openers)))
+        elif process is None:
+            # Older days may have been the reason to add this recipe.
+            number += 1
+            process = EProcess(key, tonight, later_weight(number))
+        processes[recipe_hash] = process.reopened(evidence.holdout, past.excused)
+    return processes
 
 
 def _candidacy(
     evidence: Evidence,
     candidate: EvaluatedRecipe,
     champion: EvaluatedRecipe,
-    threshold: float,
+    process: EProcess,
+    damage: RuleResult,
     config: GateConfig,
 ) -> Candidacy:
     name, paired = candidate.name, compare(candidate, champion, config)
-    status = _status(evidence, candidate, champion, paired, threshold)
-    own, text = status.e_process, status.sentence
-    judged = paired.underpowered is None
+    process, status = _with_tonight(
+        evidence, candidate, champion, process, paired, damage.outcome == "fail", config
+    )
+    text, lift = status.sentence, status.lift
     outcome: RuleOutcome = verdict(status.reached)
-    if not judged:
-        outcome = "underpowered"
-    # Evidence of earlier blocks can suffice on a night that is not counted.
-    elif status.waiting and not status.reached:
-        outcome = "waiting"
-    rules = [RuleResult("switch.e_value", name, own.e_value, threshold, outcome, text)]
-    enough = judged and own.blocks > 0 and own.lift >= config.min_lift
-    if judged and own.blocks:
-        rule = RuleResult("switch.lift", name, own.lift, config.min_lift, verdict(enough), text)
-        rules.append(rule)
-    alone = own.log_e >= math.log(1 / config.alpha)
+    if not status.reached and status.use != "recorded":
+        # Evidence of earlier blocks can suffice on a night that is not recorded.
+        outcome = "waiting" if status.use == "waiting" else "underpowered"
+    rules = [RuleResult(EVIDENCE, name, status.e_value, status.threshold, outcome, text)]
+    enough = lift is not None and lift >= config.min_lift
+    if lift is not None:
+        rules.append(RuleResult("switch.lift", name, lift, config.min_lift, verdict(enough), text))
+    alone = status.log_e >= math.log(1 / config.alpha)
     # The other rules matter only to a candidate that can win or be inconclusive.
-    if enough and (status.reached or alone):
-        rules += _guards(evidence, candidate, champion, paired, config)
-    held = enough and all(r.outcome in _HELD for r in rules if r.name != "switch.e_value")
+    if enough and alone:
+        rules += _guards(evidence, candidate, champion, process, status, paired, config)
+        rules.append(_damage_of(damage, name))
+    held = enough and alone and all(r.outcome in _HELD for r in rules if r.name != EVIDENCE)
+    held = held and damage.outcome == "pass"
     won = held and status.reached
-    return Candidacy(candidate, paired, status, tuple(rules), won, held and alone and not won)
+    return Candidacy(candidate, paired, status, tuple(rules), won, held and not won)
 
 
-def _status(
+def _damage_of(damage: RuleResult, name: str) -> RuleResult:
+    """Return the rule on damage as one about a candidate."""
+    return RuleResult(damage.name, name, None, None, damage.outcome, damage.sentence)
+
+
+def _with_tonight(
     evidence: Evidence,
     candidate: EvaluatedRecipe,
     champion: EvaluatedRecipe,
+    process: EProcess,
     paired: Difference,
-    threshold: float,
-) -> EProcessStatus:
-    """Count tonight's block if it is disjoint and can be evaluated."""
-    days = evidence.holdout.length.days
-    key = EProcessKey(champion.recipe_hash, candidate.recipe_hash, NDCG, evidence.k, days)
-    e_process = evidence.past.e_process(key)
-    # Two recipes with equal values for every user have a variance of 0, by which `add` divides.
-    judged = paired.underpowered is None and paired.v > 0
-    waiting = waiting_day(e_process, evidence.past.opened, evidence.holdout)
-    if judged and waiting is None:
-        e_process = e_process.add(paired.x, paired.v, evidence.holdout)
-    return EProcessStatus(
-        recipe=candidate.name,
-        e_process=e_process,
-        threshold=threshold,
+    damaged: bool,
+    config: GateConfig,
+) -> tuple[EProcess, EProcessStatus]:
+    """Record tonight's block if it may be, and return the status."""
+    block, use, waiting = evidence.holdout, _USES.get(paired.underpowered or ""), None
+    judged = paired.underpowered is None
+    if judged and paired.v <= 0:
+        use, waiting = "alike", "the two recipes do not differ"
+    elif use is not None:
+        waiting = paired.underpowered
+    elif damaged:
+        use, waiting = "waiting", "tonight's block may be damaged"
+    elif block.start < process.free_from:
+        day = max((block.end - process.free_from).days, 0)
+        use, waiting = "waiting", f"waiting, day {day} of {block.length.days}"
+    else:
+        totals = [
+            RecipeTotal(r.recipe_hash, mean(r) * r.users.height)
+            for r in (candidate, *baselines(evidence.judged))
+        ]
+        frames = candidate.users, champion.users
+        use, process = "recorded", process.add(record_of(paired, frames, totals, block))
+    status = status_of(
+        candidate.name,
+        process,
+        threshold=threshold_of(config.alpha, process.weight),
+        period_sd=config.period_sd_of(evidence.task),
+        use=use,
+        holes=process.hole_days(block.start, evidence.past.excused),
         smallest_effect=paired.smallest_effect if judged else None,
-        blocks_for_two_percent=blocks_expected(e_process, paired.v, threshold) if judged else None,
-        waiting=waiting if judged else paired.underpowered or "the two recipes do not differ",
+        waiting=waiting,
     )
+    return process, status
 
 
 def _guards(
     evidence: Evidence,
     candidate: EvaluatedRecipe,
     champion: EvaluatedRecipe,
+    process: EProcess,
+    status: EProcessStatus,
     paired: Difference,
     config: GateConfig,
 ) -> list[RuleResult]:
     name = candidate.name
+    rules = [_not_one_week(name, status, config), _coverage(candidate, champion, config)]
+    frames = candidate.users, champion.users
+    rules += recorded_slice_rules(name, frames, process.records, config)
+    rules += _over_baselines(evidence, candidate, process)
+    text = f"{name} changes the NDCG of {paired.nonzero:,} of {paired.n:,} users"
+    changed = paired.nonzero / paired.n
+    return [*rules, RuleResult("switch.churn", name, changed, None, "reported", text)]
+
+
+def _not_one_week(name: str, status: EProcessStatus, config: GateConfig) -> RuleResult:
+    log, bound = status.log_rest, config.not_one_week
+    if log is None:
+        text = f"{name}: one block is recorded, a switch needs two"
+        return RuleResult("switch.not_one_week", name, None, bound, "fail", text)
+    value = math.exp(min(log, math.log(1e6)))
+    text = f"{name}: e-value {value:,.1f} without its strongest block"
+    return RuleResult("switch.not_one_week", name, value, bound, verdict(value >= bound), text)
+
+
+def _coverage(
+    candidate: EvaluatedRecipe, champion: EvaluatedRecipe, config: GateConfig
+) -> RuleResult:
     own, other = candidate.coverage or 0.0, champion.coverage or 0.0
-    limit = config.coverage_ratio * other
-    coverage = f"coverage of {name} {share(own)}, of {champion.name} {share(other)}"
-    churn = f"{name} changes the NDCG of {paired.nonzero:,} of {paired.n:,} users"
-    # The mean over S fits has 1/S of the variance that one seed has.
-    frames, root = (candidate.users, champion.users), math.sqrt(min(candidate.fits, champion.fits))
-    seed_sds = seed_sd_of(candidate, config) / root, seed_sd_of(champion, config) / root
-    return [
-        RuleResult("switch.coverage", name, own, limit, verdict(own >= limit), coverage),
-        *slice_rules("switch", name, frames, seed_sds, config.slice_alpha_switch, config),
-        *baseline_rules("switch", candidate, evidence.judged, 1.0),
-        RuleResult("switch.churn", name, paired.nonzero / paired.n, None, "reported", churn),
-    ]
+    limit, name = config.coverage_ratio * other, candidate.name
+    text = f"coverage of {name} {share(own)}, of {champion.name} {share(other)}"
+    return RuleResult("switch.coverage", name, own, limit, verdict(own >= limit), text)
+
+
+def _over_baselines(
+    evidence: Evidence, candidate: EvaluatedRecipe, process: EProcess
+) -> list[RuleResult]:
+    """Compare the sum of the candidate's values with each baseline's, over the records of both."""
+    rules, name = [], candidate.name
+    for baseline in (b for b in baselines(evidence.judged) if b.name != name):
+        used = [
+            (own, other, record.n)
+            for record in process.records
+            if (own := record.total(candidate.recipe_hash)) is not None
+            and (other := record.total(baseline.recipe_hash)) is not None
+        ]
+        rule = f"switch.baselines.{baseline.name}"
+        if not used:
+            text = f"no recorded block has values of {baseline.name}"
+            rules.append(RuleResult(rule, name, None, None, "missing", text))
+            continue
+        own, other, users = (sum(column) for column in zip(*used, strict=True))
+        text = (
+            f"mean of {name} {own / users:.3f}, of {baseline.name} {other / users:.3f}, as shares "
+            f"of the champion's, over {len(used)} block{'s' if len(used) > 1 else ''}"
+        )
+        rules.append(RuleResult(rule, name, own, other, verdict(own >= other), text))
+    return rules

@@ -30,7 +30,7 @@ from pipeline.workspace.workspace import Workspace
 
 def comparison_key(night: Night) -> ComparisonKey:
     """Return the properties that other runs share if their figures can be compared."""
-    return night.run.read(SplitFile).comparison_key(night.config.recommend.length)
+    return night.run.read(SplitFile).comparison_key(night.config)
 
 
 def decision_entry(night: Night) -> DecisionEntry:
@@ -45,6 +45,7 @@ def decision_entry(night: Night) -> DecisionEntry:
         sentence=decision.sentence,
         output_sha256=night.run.ref("gate").sha256,
         holdout_days=split.holdout_days,
+        judged=split.judged,
         selected_recipes={
             night.snapshot.recipes[name].hash: recipe for name, recipe in night.selected.items()
         },

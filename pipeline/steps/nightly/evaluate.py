@@ -39,7 +39,14 @@ from pipeline.workspace.artifacts import (
 from pipeline.workspace.history import references
 from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import Night
-from pipeline.workspace.run_files import fit_names, read_history, read_scorer, read_split, trained
+from pipeline.workspace.run_files import (
+    FALLBACK,
+    fit_names,
+    read_history,
+    read_scorer,
+    read_split,
+    trained,
+)
 from pipeline.workspace.task_log import task_step
 
 _SHOWN = 3
@@ -122,7 +129,7 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
     if night.champion_name is None or night.champion_name not in trained(night):
         return References()
     runs, cutoff = night.ws.runs, holdout.split.cutoff
-    accepted = night.history.accepted(night.as_of)
+    accepted = night.history.reference_runs(night.as_of)
 
     def precedes(champion: Champion) -> bool:
         """Return True if the training window of that run ends before this holdout starts."""
@@ -130,6 +137,9 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
 
     chosen = references(accepted, night.as_of, precedes)
     scorer = read_scorer(night.run, train_step(night.champion_name))
+    fallback = None
+    if FALLBACK in trained(night):
+        fallback = read_scorer(night.run, train_step(FALLBACK))
     paired = {}
     for label, champion in chosen.items():
         day, stored = f"{champion.as_of:%Y-%m-%d}", runs.open(champion.run_id)
@@ -141,6 +151,7 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
             holdout.history,
             holdout.split,
             k=holdout.k,
+            fallback=fallback,
             segments=holdout.segments,
         )
         draft.frame(f"reference-{label}-tonight", pair.tonight)

@@ -11,6 +11,7 @@ import polars as pl
 from pipeline.base import Progress
 from pipeline.data.features import WEIGHED, FeaturesConfig
 from pipeline.data.split import Split
+from pipeline.data.targets import strongest_first
 from pipeline.data.windows import WindowConfig, cleaned, parted, window
 from pipeline.evaluation.earlier_windows import select_event_weights
 from pipeline.workspace.artifacts import CleanFile, SplitFile, TablesFile, WeightsFile
@@ -43,6 +44,7 @@ def features(night: Night, progress: Progress) -> str:
         draft.arrays("train", train.arrays())
         draft.arrays("full", full.arrays())
         draft.frame("truth", split.truth)
+        draft.frame("targets", split.targets)
         if split.ratings is not None:
             draft.frame("ratings", split.ratings)
         draft.frame("items", items)
@@ -76,7 +78,8 @@ def _split(night: Night, events: pl.DataFrame, config: WindowConfig) -> Split:
         events,
         night.as_of,
         config,
-        task=night.snapshot.task,
         first=night.champion is None,
-        holdout_days=night.snapshot.holdout_days,
+        pinned=night.snapshot.pinned,
+        # As configured, whatever weights this run selects.
+        strength=strongest_first(night.snapshot.config.features.weights),
     )

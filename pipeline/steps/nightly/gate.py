@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pipeline.base import Progress, silent
+from pipeline.data.split import UNDERPOWERED
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import (
     Absent,
@@ -110,9 +111,11 @@ def _evidence(night: Night) -> Evidence:
     expected = tuple(
         name for name in night.recipes if name in names or run.committed(train_step(name)) is None
     )
+    split = run.read(SplitFile)
     return Evidence(
         k=night.config.recommend.length,
-        holdout=run.read(SplitFile).holdout,
+        task=split.task,
+        holdout=split.holdout,
         judged=read_evaluated_recipes(night),
         expected=expected,
         champion=night.champion_name,
@@ -124,9 +127,33 @@ def _evidence(night: Night) -> Evidence:
         ),
         last=_reference(night, references.last, "last"),
         month=_reference(night, references.month, "month"),
+        notes=_notes(night, split),
         skipped=() if references.skipped is None else (references.skipped,),
         past=gate_history_of(night),
     )
+
+
+def _notes(night: Night, split: SplitFile) -> tuple[str, ...]:
+    """Return the task that the first decision pins, and stronger kinds that could be the target."""
+    notes = []
+    if night.champion is None:
+        named = night.snapshot.config.split.target_kinds is not None
+        why = "as configured" if named else "the strongest kind by which enough users are evaluated"
+        if not named and UNDERPOWERED in split.flags:
+            why = "the strongest kind in the data"
+        present = night.config.ingest.kinds
+        weights = {k: w for k, w in night.config.features.weights.items() if k in present}
+        chosen = "selected" if night.config.features != night.snapshot.config.features else "set"
+        notes.append(
+            f"target {', '.join(split.target_kinds)}: {why}; lists for {split.task}; {chosen} "
+            f"weights {', '.join(f'{k} {w:g}' for k, w in weights.items())}"
+        )
+    notes += [
+        f"{kind} is stronger than the target {', '.join(split.target_kinds)} and has enough users "
+        f'on four holdouts; set split.target_kinds = ["{kind}"] to make it the target'
+        for kind in split.stronger_kinds
+    ]
+    return tuple(notes)
 
 
 def _reference(night: Night, run: ReferenceRun | None, label: str) -> Reference | None:
@@ -150,7 +177,11 @@ def gate_history_of(night: Night) -> GateHistory:
     published = {entry.run_id for entry in history.publications}
     # A decision that a user changed counts as changed.
     decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
-    past = build_gate_history(decisions, [entry.run_id in published for entry in entries])
+    past = build_gate_history(
+        decisions,
+        [entry.run_id in published for entry in entries],
+        [entry.run_id in history.overrides for entry in entries],
+    )
     anchors = {anchor.recipe_hash: anchor for anchor in past.anchors}
     for by_hand in history.anchors(night.as_of, key):
         recipe_hash = by_hand.anchor.recipe_hash

@@ -127,7 +127,8 @@ def _started(
     for table, version in versions.items():
         ws.lake.verify(table, version)
     history = LedgerHistory.of(ws.ledger)
-    champion, task = history.champion(as_of), history.last_task(as_of)
+    champion = history.champion(as_of)
+    pinned = history.pinned(as_of, ws.config.split.min_users)
     competing = history.selected_recipes(configured, as_of)
     # Names select recipes for one run; only a full run evaluates the tuned candidate.
     if names is None:
@@ -143,9 +144,8 @@ def _started(
         champion=champion,
         champion_name=champion_name,
         publish=publish,
-        holdout_days=history.last_holdout_days(as_of),
-        task=task,
-        seed_sds=history.seed_sds(as_of, task, ws.config.recommend.length),
+        pinned=pinned,
+        seed_sds=history.seed_sds(as_of, pinned.task, ws.config.recommend.length),
         weights=history.last_weights(as_of, ws.config.features),
         trigger=trigger,
         commit=provenance.commit(),

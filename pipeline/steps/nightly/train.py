@@ -131,7 +131,8 @@ def _select_hyperparameters(
     config = night.config
     events = night.events(*WEIGHED)
     items, users = (night.run.frame("features", table) for table in ("items", "users"))
-    windows = list(earlier_windows(events, split.cutoff, config.windows, split.task, items, users))
+    earlier = earlier_windows(events, split.cutoff, config.windows, split.pinned, items, users)
+    windows = list(earlier)
     if not windows:
         progress("no tuning window before the holdout: open hyperparameters keep their defaults")
     trials = EarlierWindows(windows, config.recommend.length, progress, refusal(config.train))

@@ -6,7 +6,7 @@ Guarantees: the checks are committed before a failed one raises, and a repeated 
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import polars as pl
 
@@ -14,6 +14,7 @@ from pipeline import columns as c
 from pipeline.base import Interval, Progress, format_instant
 from pipeline.data.features import volume
 from pipeline.data.split import between
+from pipeline.data.validate.activity import COLUMNS, DAYS
 from pipeline.data.validate.judge import Baseline, Validation, events_since
 from pipeline.data.validate.judge import validate as run_checks
 from pipeline.data.validate.rules import JUDGED
@@ -73,6 +74,7 @@ def _validation(night: Night, progress: Progress) -> Validation:
     since = events_since(night.as_of, config)
     accepted, quarantined = _rows_ingested(night.table("batches"), since)
     events = night.table("events", columns=JUDGED, where=between(Interval(since, night.as_of)))
+    recent = Interval(night.as_of - timedelta(days=DAYS), night.as_of)
     return run_checks(
         events,
         night.table("items"),
@@ -83,6 +85,12 @@ def _validation(night: Night, progress: Progress) -> Validation:
         baseline=_baseline(night),
         config=config,
         counted=volume(events, night.config.features),
+        active=night.table("events", columns=COLUMNS, where=between(recent)),
+        blocked=[
+            entry.decision.block
+            for entry in night.history.decisions_before(night.as_of)
+            if entry.kind == "block"
+        ],
         progress=progress,
     )
 

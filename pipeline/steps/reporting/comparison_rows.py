@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pipeline.errors import GateError
 from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import SLICE
-from pipeline.evaluation.gate import compare, is_proved, threshold
+from pipeline.evaluation.gate import compare, first_level, is_proved
 from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.intervals import normal_interval
@@ -38,7 +38,7 @@ def lift_rows(
     )
     if against not in recipes:
         return ()
-    bound = threshold(config, len(recipes) - 1)
+    bound = first_level(config, len(recipes))
     reached = {status.recipe for status in e_processes if status.reached}
     rows = []
     for name, recipe in recipes.items():

@@ -49,7 +49,7 @@ def past_runs(
         Of this run.
     """
     split = night.run.read(SplitFile)
-    key = split.comparison_key(night.config.recommend.length)
+    key = split.comparison_key(night.config)
     runs = [
         (entry.as_of, entry.run_id, entry.holdout_days, entry.decision)
         for entry in before
@@ -79,14 +79,14 @@ def e_process_paths(
     paths: dict[tuple[str, str], list[Dated[float]]] = {}
     runs = [(entry.as_of, entry.decision.e_processes) for entry in before]
     for instant, statuses in (*runs, (as_of, tuple(e_processes))):
-        champions = {status.e_process.key.champion for status in statuses}
+        champions = {status.champion_hash for status in statuses}
         # A new champion ends all e-processes; a recipe that returns starts a new one.
         # A run whose figures must not count has no e-processes: it ends no path.
         paths = {key: path for key, path in paths.items() if not statuses or key[0] in champions}
         for status in statuses:
-            point = Dated(instant, status.e_process.log_e)
+            point = Dated(instant, status.log_e)
             paths.setdefault(_key(status), []).append(point)
-    return {status.e_process.key.candidate: tuple(paths[_key(status)]) for status in e_processes}
+    return {status.recipe_hash: tuple(paths[_key(status)]) for status in e_processes}
 
 
 def past_live(night: Night, before: Sequence[DecisionEntry]) -> tuple[Dated[LiveFigures], ...]:
@@ -145,7 +145,7 @@ def past_parity(
 
 
 def _key(status: EProcessStatus) -> tuple[str, str]:
-    return status.e_process.key.champion, status.e_process.key.candidate
+    return status.champion_hash, status.recipe_hash
 
 
 def _past_run(
@@ -158,10 +158,10 @@ def _past_run(
     metric = metric_name(NDCG, night.config.recommend.length)
     mean, lo, hi = (None, None, None) if recipe is None else recipe.interval(metric)
     lift = lift_lo = lift_hi = None
-    for ratio in decision.ratios:
-        if (ratio.recipe_hash, ratio.block) == (decision.recipe_hash, decision.block):
-            lift = ratio.ratio - 1
-            lift_lo, lift_hi = normal_interval(lift, ratio.se)
+    for row in decision.levels:
+        if row.recipe_hash == decision.recipe_hash and row.ratio is not None:
+            lift = row.ratio - 1
+            lift_lo, lift_hi = normal_interval(lift, row.se or 0.0)
             break
     level = (mean, lo, hi, lift, lift_lo, lift_hi)
     return PastRun(as_of, decision.kind, decision.recipe, holdout_days, *level)

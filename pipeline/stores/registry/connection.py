@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from urllib.request import url2pathname
 
 from pipeline.errors import ConfigError, RegistryError
-from pipeline.stores.disk import sync
+from pipeline.stores.disk import fault_text, machine_error, sync
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -206,10 +206,11 @@ def registry_errors(uri: str) -> Iterator[None]:
         except (MlflowException, SQLAlchemyError, UnicodeDecodeError, OSError) as fault:
             if (damage := _sqlite_damage(fault)) is not None:
                 raise _damaged(uri.removeprefix(_SQLITE), damage) from fault
-            address, reason = without_password(uri), _first_line(fault, uri)
+            reason = f"{_first_line(fault, uri)}; correct the cause and repeat this step"
+            if uri.startswith(_SQLITE) and machine_error(fault) is not None:
+                reason = fault_text(fault)
             raise RegistryError(
-                "registry.failed",
-                f"MLflow at {address} failed: {reason}; correct the cause and repeat this step",
+                "registry.failed", f"MLflow at {without_password(uri)} failed: {reason}"
             ) from fault
 
 

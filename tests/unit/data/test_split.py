@@ -13,7 +13,8 @@ from pipeline.base import Interval
 from pipeline.data import split as module
 from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
-from pipeline.data.split import Split, SplitConfig, is_silent, last_event, split
+from pipeline.data.split import PinnedTask, Split, SplitConfig, is_silent, last_event, split
+from pipeline.data.targets import strongest_first
 from pipeline.errors import DataError
 from tests.raising import raises
 
@@ -119,7 +120,8 @@ def test_the_block_is_as_long_as_it_must_be(
     enough: int, first: bool, before: int | None, days: int, flags: tuple[str, ...]
 ) -> None:
     config = SplitConfig(min_users=enough)
-    result = split(crowd(40), at(40), config, first=first, holdout_days=before)
+    pinned = PinnedTask(holdout_days=before)
+    result = split(crowd(40), at(40), config, first=first, pinned=pinned)
     assert (result.holdout_days, result.flags) == (days, flags)
     assert dict(result.judged)[days] == result.n_users == days * 10
     assert result.holdout.length == timedelta(days=days)
@@ -147,18 +149,100 @@ def test_too_early_an_as_of_is_one_sentence(day: int, words: str) -> None:
         split(log(("u", "a", 0)), at(day), SplitConfig(), first=True)
 
 
-def test_the_strongest_kind_present_is_the_target() -> None:
-    rows: list[Row] = [("u", "a", 0, "view"), ("u", "b", 8, "view"), ("u", "d", 8, "rating", 2.0)]
+def test_the_kind_with_the_largest_weight_is_the_target() -> None:
+    rows: list[Row] = [("u", "a", 0, "view"), ("v", "a", 0), ("u", "d", 8, "rating", 2.0)]
+    rows += [(user, "b", 8, "view") for user in "uv"]
     assert split(log(*rows), at(14), FEW, first=False).target_kinds == ("view",)
-    rows.append(("u", "e", 8, "rating", 4.0))
+    rows += [(user, "e", 8, "rating", 4.0) for user in "uv"]
     result = split(log(*rows), at(14), FEW, first=False)
-    assert (result.target_kinds, items_of(result)) == (("rating",), {"u": "e"})
-    rows.append(("v", "e", 8, "purchase"))
+    assert (result.target_kinds, items_of(result)) == (("rating",), {"u": "e", "v": "e"})
+    rows += [(user, "e", 8, "add_to_cart") for user in "uv"]
+    assert split(log(*rows), at(14), FEW, first=False).target_kinds == ("add_to_cart",)
+    rows += [(user, "e", 8, "purchase") for user in "uv"]
     assert split(log(*rows), at(14), FEW, first=False).target_kinds == ("purchase",)
     both = FEW.model_copy(update={"target_kinds": ("view", "rating")})
-    assert items_of(split(log(*rows), at(14), both, first=False)) == {"u": "be"}
+    assert items_of(split(log(*rows), at(14), both, first=False)) == {"u": "be", "v": "be"}
     strict = split(log(*rows), at(14), both, first=False, rating_threshold=5.0)
-    assert items_of(strict) == {"u": "b"}
+    assert items_of(strict) == {"u": "b", "v": "b"}
+
+
+def test_own_kinds_follow_their_weights() -> None:
+    order = strongest_first({"view": 1, "order": 3, "purchase": 3, "basket": 2, "return": -3})
+    assert order == ("purchase", "order", "basket", "view")
+    events = log(*((user, "a", day, "order") for user in "uv" for day in (0, 8)))
+    result = split(events, at(14), FEW, first=False, strength=order)
+    assert result.target_kinds == ("order",)
+
+
+def test_one_stronger_event_changes_neither_task_nor_length() -> None:
+    views: list[Row] = [(f"u{n}", f"i{n % 9}", day, "view") for n in range(30) for day in (1, 30)]
+    views += [(f"u{n}", f"j{n % 7}", 36.0, "view") for n in range(30)]
+    config = SplitConfig(min_users=20, holdout_days_options=(7, 28))
+    before = split(log(*views), at(40), config, first=False)
+    after = split(log(*views, ("u1", "i1", 35.0, "purchase")), at(40), config, first=False)
+    assert (before.target_kinds, before.holdout_days) == (("view",), 7)
+    assert (after.target_kinds, after.holdout_days, after.judged) == (
+        ("view",),
+        7,
+        before.judged,
+    )
+    # Without any kind with enough users it is the strongest one, which is not pinned.
+    few = split(log(*views, ("u1", "i1", 35.0, "purchase")), at(40), SplitConfig(), first=False)
+    assert (few.target_kinds, few.flags) == (("purchase",), ("underpowered",))
+    # The pinned target stays, whatever the data hold.
+    pinned = PinnedTask("discovery", ("purchase",), 7)
+    kept = split(log(*views), at(40), config, first=False, pinned=pinned)
+    assert (kept.target_kinds, kept.holdout_days) == (("purchase",), 7)
+
+
+def test_a_stronger_kind_is_proposed_after_four_holdouts_with_enough_users() -> None:
+    rows: list[Row] = [(f"u{n}", "start", 0, "view") for n in range(9)]
+    for week in range(1, 6):
+        rows += [(f"u{n}", f"i{week}", 7 * week + 1.0, "purchase") for n in range(5)]
+        rows += [(f"u{n}", f"j{week}", 7 * week + 2.0, "view") for n in range(9)]
+    pinned = PinnedTask("discovery", ("view",), 7)
+    config = SplitConfig(min_users=5, holdout_days_options=(7,))
+    result = split(log(*rows), at(42), config, first=False, pinned=pinned)
+    assert (result.target_kinds, result.stronger_kinds) == (("view",), ("purchase",))
+    for changed in ({"min_users": 6}, {"target_kinds": ("view",)}):
+        other = split(
+            log(*rows), at(42), config.model_copy(update=changed), first=False, pinned=pinned
+        )
+        assert other.stronger_kinds == ()
+    short = split(log(*rows[: len(rows) // 2]), at(21), config, first=False, pinned=pinned)
+    assert short.stronger_kinds == ()
+
+
+def test_the_holdout_does_not_choose_the_task() -> None:
+    # All users of the holdout repeat items, and no user did before it.
+    rows: list[Row] = [("u", f"i{n}", n) for n in range(30)]
+    rows += [("u", f"i{n}", 36.0) for n in range(10)]
+    assert split(log(*rows), at(40), FEW, first=False).task == "discovery"
+
+
+@pytest.mark.parametrize(
+    ("users", "pinned", "days"),
+    [
+        ({7: 60, 14: 60}, PinnedTask(holdout_days=14), 14),
+        ({7: 60, 14: 60}, PinnedTask(holdout_days=14, shorter=(7,)), 7),
+        ({7: 10, 14: 60}, PinnedTask(holdout_days=14, shorter=(7,)), 14),
+        ({7: 10, 14: 60}, PinnedTask(holdout_days=7), 14),
+        ({7: 10, 14: 20}, PinnedTask(holdout_days=7), 7),
+        ({7: 10, 14: 20}, PinnedTask(), 14),
+    ],
+)
+def test_a_length_grows_at_once_and_shrinks_when_it_may(
+    users: dict[int, int], pinned: PinnedTask, days: int
+) -> None:
+    config = SplitConfig(min_users=50)
+    assert module._choose(users, config, pinned, first=False) == days
+
+
+def test_targets_are_also_of_users_whose_history_is_lost() -> None:
+    events = log(("u", "a", 0), ("u", "b", 8), ("lost", "b", 9))
+    result = split(events, at(14), FEW, first=False)
+    assert result.truth.rows() == [("u", "b")]
+    assert result.targets.rows() == [("lost", "b"), ("u", "b")]
 
 
 def test_kinds_of_one_s_own_need_a_target() -> None:
@@ -178,7 +262,7 @@ def test_discovery_leaves_out_viewed_items() -> None:
 @pytest.mark.parametrize(("again", "policy"), [(1, "discovery"), (2, "repeat")])
 def test_the_policy_follows_from_the_returning_users(again: int, policy: str) -> None:
     rows: list[Row] = [("u", f"i{n}", 0) for n in range(again)]
-    rows += [("u", f"i{n}", 35) for n in range(10)]
+    rows += [("u", f"i{n}", 30) for n in range(10)]
     result = split(log(*rows), at(40), FEW, first=False)
     assert (result.task, result.repeat_share) == (policy, again / 10)
     set_by_hand = FEW.model_copy(update={"task": "discovery"})
@@ -186,7 +270,7 @@ def test_the_policy_follows_from_the_returning_users(again: int, policy: str) ->
 
 
 def test_looking_before_buying_is_no_repeat() -> None:
-    events = log(("u", "z", 0), ("u", "a", 1, "view"), ("u", "a", 35))
+    events = log(("u", "z", 0), ("u", "a", 1, "view"), ("u", "a", 30))
     assert split(events, at(40), FEW, first=False).repeat_share == 0.0
 
 

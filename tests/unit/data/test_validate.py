@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.data.validate import judge
+from pipeline.data.validate.activity import COLUMNS
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.data.validate.judge import (
     Baseline,
@@ -64,6 +65,7 @@ def events_on(counts: list[int]) -> pl.DataFrame:
 
 
 STEADY = [20] * 40
+NONE_ACTIVE = pl.DataFrame(schema={name: c.EVENTS[name] for name in COLUMNS})
 
 
 def judged(events: pl.DataFrame | None = None, **changed: Any) -> Validation:
@@ -79,7 +81,8 @@ def judged(events: pl.DataFrame | None = None, **changed: Any) -> Validation:
     }
     items = given.pop("items")
     events = events_on(STEADY) if events is None else events
-    return validate(events, items, counted=events, **given)
+    # Activity has tests of its own.
+    return validate(events, items, counted=events, active=NONE_ACTIVE, **given)
 
 
 def check(validation: Validation, name: str) -> DataCheck:
@@ -194,7 +197,8 @@ def test_steady_data_pass_and_the_record_names_the_checks(healthy: Validation) -
     names = [one.name for one in healthy.checks]
     rules = [rule.name for rule in declare(at=AS_OF, kinds=KINDS)]
     assert names == [
-        "rules_run", *rules, "quarantine_budget", "volume", "volume_week", "catalogue", "schema",
+        "rules_run", *rules, "quarantine_budget", "volume", "volume_week",
+        "activity_items", "activity_users", "catalogue", "schema",
     ]  # fmt: skip
     assert check(healthy, "rules_run").figure == len(rules) == 22
     assert healthy.passed

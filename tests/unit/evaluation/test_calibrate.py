@@ -23,6 +23,7 @@ from pipeline.evaluation.calibrate import (
     CUTOFFS,
     PLANTED,
     REPLICATES,
+    Needed,
     calibrate,
     clopper_pearson_upper,
     false_rate,
@@ -32,7 +33,8 @@ from pipeline.evaluation.calibration import Calibration
 from pipeline.evaluation.compare import difference
 from pipeline.evaluation.evaluate import NDCG, evaluate
 from pipeline.evaluation.gate import GateConfig
-from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
+from pipeline.evaluation.gate.e_process import figures_of
+from pipeline.evaluation.gate.records import BlockRecord
 from pipeline.evaluation.seed_variance import (
     ReplicateBlock,
     list_values,
@@ -137,30 +139,35 @@ def test_clopper_and_pearson():
 # Replays ------------------------------------------------------------------------------------------
 
 
-def test_a_replay_is_an_account_that_switches_with_points_and_lift():
-    blocks = [(0.03, 1e-4, when) for when in reversed(whens(6))]
-    replayed = replay(blocks, 500.0, MARGIN)
-    account = EProcess(EProcessKey("a", "b", NDCG, 20, 28))
-    for number, block in enumerate(blocks, start=1):
-        account = account.add(*block)
-        assert replayed.log_e[number - 1] == account.log_e
-        if replayed.switched == number:
-            assert account.e_value >= 500
-            assert replay(blocks[: number - 1], 500.0, MARGIN).switched is None
-            break
-    else:
-        raise AssertionError("a lift of three standard errors a block was never found")
-    assert replay(blocks, 500.0, 0.031).switched is None
-    assert replay([None, *blocks], 500.0, MARGIN).switched == replayed.switched + 1
+def calibrated(blocks: list[ReplicateBlock], config: GateConfig = CONFIG) -> Calibration:
+    return calibrate(blocks, config, candidates=4, task="repeat")
+
+
+def test_a_replay_is_an_e_process_that_switches_with_evidence_and_lift():
+    blocks = [
+        BlockRecord(when, 1000, 0.0, 0.03, 1e-4 * 1000 * 999, 0.0, 0.0)
+        for when in reversed(whens(6))
+    ]
+    needed = Needed(500.0, MARGIN, 10.0, 0.0)
+    replayed = replay(blocks, needed)
+    assert replayed.switched is not None
+    for number in range(1, len(blocks) + 1):
+        figures = figures_of(blocks[:number], 0.0)
+        assert replayed.log_e[number - 1] == figures.log_e
+        reached = figures.log_e >= math.log(500) and figures.log_rest >= math.log(10)
+        assert reached == (number >= replayed.switched)
+    assert replay(blocks, replace(needed, lift=0.031)).switched is None
+    assert replay(blocks, replace(needed, without_best=1e9)).switched is None
+    assert replay([None, *blocks], needed).switched == replayed.switched + 1
 
 
 def test_equal_fits_do_not_switch_and_a_planted_change_is_detected():
-    calibration = calibrate(shop(), CONFIG)
+    calibration = calibrated(shop())
     assert (calibration.pairs, calibration.disjoint_pairs, calibration.df) == (224, 16, 28)
     assert (len(calibration.equal), len(calibration.better)) == (56, 56)
     assert (calibration.passed, calibration.disjoint_passed, calibration.switched) == (0, 0, 0)
     assert calibration.sd_z == pytest.approx(1.0, abs=0.25)
-    assert calibration.threshold == 500
+    assert calibration.threshold == pytest.approx(1600 / 3)
     assert calibration.power == 1.0
     assert calibration.seed_noise
 
@@ -168,18 +175,18 @@ def test_equal_fits_do_not_switch_and_a_planted_change_is_detected():
 def test_a_planted_change_has_about_the_requested_size_and_is_measured():
     for size in (0.5, 0.8, 0.9):
         blocks = shop(better=size)
-        calibration = calibrate(blocks, CONFIG)
+        calibration = calibrated(blocks)
         assert calibration.planted == pytest.approx(PLANTED, rel=0.25)
         assert calibration.planted == pytest.approx((1 - size) / calibration.every, rel=0.1)
-    assert calibrate(shop(better=0.99), CONFIG).every == 1
+    assert calibrated(shop(better=0.99)).every == 1
 
 
 def test_a_smaller_block_finds_less():
-    assert calibrate(shop(n=200), CONFIG).power < calibrate(shop(n=1000), CONFIG).power
+    assert calibrated(shop(n=200)).power < calibrated(shop(n=1000)).power
 
 
 def test_more_seed_luck_is_seen_and_does_not_switch():
-    steady, wild = calibrate(shop(), CONFIG), calibrate(shop(tau=0.02), CONFIG)
+    steady, wild = calibrated(shop()), calibrated(shop(tau=0.02))
     assert wild.seed_sd == pytest.approx(0.02, rel=0.4)
     assert wild.power < steady.power
     assert wild.switched == 0
@@ -190,7 +197,7 @@ def test_a_cutoff_is_tested_with_the_seeds_of_the_others():
     wild = values(np.random.default_rng(8), 1000, 0.05)
     blocks = shop(tau=0.0)
     odd = [*blocks[:3], replace(blocks[3], ndcg=wild, ndcg_reversed=0.6 * wild)]
-    assert calibrate(odd, CONFIG).sd_z > 2  # with its own seeds it would be 1
+    assert calibrated(odd).sd_z > 2  # with its own seeds it would be 1
 
 
 # Bad and odd input --------------------------------------------------------------------------------
@@ -202,7 +209,7 @@ def test_a_recipe_without_randomness_has_no_rate_and_still_a_power():
                 ndcg_reversed=np.tile(block.ndcg_reversed[0], (REPLICATES, 1)))
         for block in shop()
     ]  # fmt: skip
-    calibration = calibrate(same, CONFIG)
+    calibration = calibrated(same)
     assert (calibration.seed_sd, calibration.v_hat, calibration.rate, calibration.rate_upper) == (
         0.0,
         0.0,
@@ -217,11 +224,11 @@ def test_a_recipe_without_randomness_has_no_rate_and_still_a_power():
 
 def test_a_coin_errs_as_often_as_the_level_of_the_test():
     blocks = shop(tau=0.0, better=0.2)
-    loose = GateConfig(alpha=0.05, candidates=1, min_lift=0.0)
-    calibration = calibrate(blocks, loose)
+    loose = GateConfig(alpha=0.05 / 0.1875, min_lift=0.0)
+    calibration = calibrated(blocks, loose)
     assert calibration.tosses == 4000
     assert calibration.tossed_passed / calibration.tosses == pytest.approx(0.05, abs=0.015)
-    strict = calibrate(blocks, CONFIG)
+    strict = calibrated(blocks)
     assert strict.tossed_passed <= 20
     assert strict.tossed_upper == clopper_pearson_upper(strict.tossed_passed, 4000)
 
@@ -233,7 +240,7 @@ def test_a_test_that_errs_on_users_is_seen(monkeypatch):
         return replace(compared, v=compared.v / 4, t=t, p_better=stats.t.sf(t, compared.n - 1))
 
     monkeypatch.setattr(calibration_of, "difference", sure)
-    assert calibrate(shop(tau=0.0, better=0.2), CONFIG).tossed_upper > 0.05
+    assert calibrated(shop(tau=0.0, better=0.2)).tossed_upper > 0.05
 
 
 def test_neither_the_order_of_blocks_nor_that_of_users_counts():
@@ -243,7 +250,7 @@ def test_neither_the_order_of_blocks_nor_that_of_users_counts():
         replace(block, ndcg=block.ndcg[:, order], ndcg_reversed=block.ndcg_reversed[:, order])
         for block in reversed(blocks)
     ]
-    ordered, shuffled = plain(calibrate(blocks, CONFIG)), plain(calibrate(mixed, CONFIG))
+    ordered, shuffled = plain(calibrated(blocks)), plain(calibrated(mixed))
     for one, other in zip(ordered.pop("equal"), shuffled.pop("equal"), strict=True):
         np.testing.assert_allclose(one["log_e"], other["log_e"], rtol=1e-6, atol=1e-9)
     for one, other in zip(ordered.pop("better"), shuffled.pop("better"), strict=True):
@@ -254,16 +261,16 @@ def test_neither_the_order_of_blocks_nor_that_of_users_counts():
 
 def test_too_few_users_or_hits_are_refused_in_words():
     with raises("calibration.too_few_cutoffs"):
-        calibrate(shop(n=150), CONFIG)
+        calibrated(shop(n=150))
     blocks = shop()
     dead = [replace(b, ndcg=0 * b.ndcg, ndcg_reversed=0 * b.ndcg_reversed) for b in blocks[:3]]
     with raises("calibration.too_few_cutoffs"):
-        calibrate([*dead, blocks[3]], CONFIG)
-    assert calibrate([*dead[:2], *blocks[2:]], CONFIG).users == (1000, 1000)
+        calibrated([*dead, blocks[3]])
+    assert calibrated([*dead[:2], *blocks[2:]]).users == (1000, 1000)
 
 
 def test_it_is_written_and_read_back():
-    calibration = calibrate(shop(n=250), CONFIG)
+    calibration = calibrated(shop(n=250))
     assert TypeAdapter(Calibration).validate_json(json.dumps(plain(calibration))) == calibration
 
 

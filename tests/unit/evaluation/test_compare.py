@@ -9,7 +9,7 @@ from scipy import stats
 
 from pipeline import columns as c
 from pipeline.evaluation import compare
-from pipeline.evaluation.compare import difference, holm, paired
+from pipeline.evaluation.compare import difference, paired
 from tests.raising import raises
 
 
@@ -27,9 +27,8 @@ def test_without_randomness_it_is_the_paired_t_test() -> None:
     plain = stats.ttest_rel(cand, b, alternative="greater")
     assert compared.t == pytest.approx(plain.statistic)
     assert compared.p_better == pytest.approx(plain.pvalue)
-    assert compared.p_better + compared.p_worse == pytest.approx(1.0)
     assert compared.x == pytest.approx(cand.mean() / b.mean() - 1)
-    assert compared.smallest_effect == pytest.approx(3.17 * compared.se)
+    assert compared.smallest_effect == pytest.approx(3.17 * compared.v**0.5)
     assert compared.underpowered is None
 
 
@@ -39,7 +38,7 @@ def test_a_bootstrap_over_users_misses_the_noise_of_the_seed() -> None:
     b = np.full(15_000, 0.124)
     users = difference(b + d, b, tau_candidate=0.0, tau_champion=0.0)
     seeds = difference(b + d, b, tau_candidate=0.0031, tau_champion=0.0031)
-    rate = stats.norm.sf(stats.norm.ppf(0.99) * users.se / seeds.se)
+    rate = stats.norm.sf(stats.norm.ppf(0.99) * (users.v / seeds.v) ** 0.5)
     assert rate == pytest.approx(0.103, abs=0.0005)
     averaged = difference(b + d, b, tau_candidate=0.0031, tau_champion=0.0031, fits=3)
     assert averaged.v - users.v == pytest.approx((seeds.v - users.v) / 3)
@@ -103,19 +102,20 @@ def test_different_users_are_no_comparison() -> None:
         paired(twice, twice, "ndcg")
 
 
-def plain_holm(p: list[float], alpha: float) -> list[bool]:
-    adjusted = {}
-    so_far = 0.0
-    for step, at in enumerate(np.argsort(p, kind="stable")):
-        so_far = max(so_far, p[at] * (len(p) - step))
-        adjusted[at] = so_far
-    return [adjusted[at] <= alpha for at in range(len(p))]
-
-
-def test_holm_is_its_adjusted_p() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005], 0.05) == (True, False, False, True)
-    assert holm([], 0.05) == ()
-    random = np.random.default_rng(1)
-    for _ in range(200):
-        p = (random.random(6) ** 3).tolist()
-        assert list(holm(p, 0.05)) == plain_holm(p, 0.05)
+def test_a_ratio_has_an_error_of_its_own() -> None:
+    # A candidate that is 20 % worse for every user has no error as a ratio, however users differ.
+    b = np.random.default_rng(4).beta(1.2, 4.0, 500)
+    worse = difference(0.8 * b, b, tau_candidate=0.0, tau_champion=0.0)
+    assert worse.x == pytest.approx(-0.2)
+    assert worse.v > 1e-6
+    assert worse.v_ratio == pytest.approx(0.0, abs=1e-15)
+    assert worse.p_harm == pytest.approx(0.0, abs=1e-12)
+    # By the delta method, computed from covariances.
+    noisy = 0.9 * b + np.random.default_rng(5).normal(0, 0.05, 500)
+    compared = difference(noisy, b, tau_candidate=0.003, tau_champion=0.004, fits=2)
+    ratio = noisy.mean() / b.mean()
+    cov = np.cov(noisy, b)
+    spread = (cov[0, 0] - 2 * ratio * cov[0, 1] + ratio**2 * cov[1, 1]) / (500 * b.mean() ** 2)
+    assert compared.v_ratio == pytest.approx(spread + (0.003**2 + 0.004**2) / 2)
+    assert compared.se == pytest.approx(compared.v_ratio**0.5)
+    assert compared.p_harm == pytest.approx(stats.t.cdf(compared.x / compared.se, 499))

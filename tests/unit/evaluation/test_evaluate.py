@@ -23,9 +23,11 @@ from pipeline.evaluation.evaluate import (
     evaluate_stored,
     metric_name,
 )
+from pipeline.evaluation.holdout import with_rows_of
 from pipeline.evaluation.metrics import HIT_RATE, PER_USER, RECALL
 from pipeline.evaluation.slices import SLICES, slug, user_slices
 from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores
+from pipeline.models.topk import Lists
 from tests.raising import raises
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -268,7 +270,7 @@ def test_a_scorer_may_list_items_that_have_no_event_yet() -> None:
     assert evaluation.users[f"{SLICE}new_items"].max() > 0
     assert evaluation.coverage == 2 / 6
     pair = evaluate_stored(longer, history, ranked(history, "dcba"), history, holdout, k=2)
-    assert pair.stored[HIT_RATE].max() == 0.0  # evaluated on the items of tonight's catalogue
+    assert pair.stored[HIT_RATE].max() == 1.0  # what either catalogue has can be a target
 
 
 def test_judged_users_must_have_a_row() -> None:
@@ -306,7 +308,7 @@ def test_a_stored_scorer_answers_over_its_own_catalogue() -> None:
     past = window(("ann", "a", 0), ("ann", "gone", 0), ("bob", "a", 0), end=START + timedelta(9))
     stored = ranked(past, "gone", "a")
     pair = evaluate_stored(stored, past, ranked(history, "c", "d"), history, holdout, k=2)
-    # cat and dan are unknown to it; items outside tonight's window are in no ground truth.
+    # cat and dan are unknown to it; items outside both windows are in no ground truth.
     assert pair.tonight[c.USER_ID].to_list() == pair.stored[c.USER_ID].to_list() == ["ann", "bob"]
     assert values(pair.tonight, RECALL) == {"ann": 0.5, "bob": 1.0}
     assert values(pair.stored, RECALL) == {"ann": 0.5, "bob": 0.0}
@@ -332,6 +334,45 @@ def test_in_discovery_items_that_tonight_lost_do_not_count() -> None:
     past = window(*PAST)
     pair = evaluate_stored(ranked(past, "d"), past, ranked(history, "d"), history, holdout, k=1)
     assert pair.tonight[c.USER_ID].to_list() == ["ann", "bob"]
+
+
+def test_lost_history_reads_as_a_loss() -> None:
+    # 40 users buy one of two items again; tonight's lake has lost one of the two, and some users.
+    rows = [(f"u{n:02}", "ab"[n % 2], day) for n in range(40) for day in (1.0, 20.0)]
+    again = [(f"u{n:02}", "ab"[n % 2], 36.0) for n in range(40)]
+    config = SplitConfig(task="repeat", min_users=2, holdout_days_options=(7,))
+    past = window(*rows)
+    stored = ranked(past, "a", "b")
+    lost = [row for row in rows if row[1] != "a"]
+    holdout = split(log(*lost, *again), AS_OF, config, first=False)
+    history = window(*lost)
+    fallback = ranked(history, "b")
+    pair = evaluate_stored(
+        stored, past, ranked(history, "b"), history, holdout, k=1, fallback=fallback
+    )
+    # All users of the stored window count, with the items that it knows.
+    assert pair.tonight.height == 40
+    assert pair.tonight[c.USER_ID].equals(pair.stored[c.USER_ID])
+    assert pair.stored[NDCG].mean() == 0.5
+    # Users who lost their history get the fallback list, which has b alone.
+    assert values(pair.tonight, NDCG) == {f"u{n:02}": float(n % 2) for n in range(40)}
+    both = evaluate_stored(
+        ranked(past, "a", "b"), past, ranked(history, "b"), history, holdout, k=2
+    )
+    assert both.tonight[NDCG].mean() / both.stored[NDCG].mean() - 1 < -0.3
+    # Without a fallback they get no list.
+    assert values(both.tonight, HIT_RATE)["u00"] == 0.0
+
+
+def test_rows_of_lists_can_be_replaced() -> None:
+    own = Lists(np.array([0, 2, 2, 3]), np.array([1, 2, 3], np.int32), np.ones(3, np.float32))
+    others = Lists(
+        np.array([0, 1, 3, 4]), np.array([7, 8, 9, 6], np.int32), np.zeros(4, np.float32)
+    )
+    replaced = with_rows_of(own, others, np.array([0, 1]))
+    assert [replaced.of(row).tolist() for row in range(3)] == [[7], [8, 9], [3]]
+    emptied = with_rows_of(own, None, np.array([0]))
+    assert [emptied.of(row).tolist() for row in range(3)] == [[], [], [3]]
 
 
 def test_a_stored_scorer_that_saw_the_holdout_is_refused() -> None:

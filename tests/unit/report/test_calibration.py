@@ -7,18 +7,17 @@ from xml.etree import ElementTree as Xml
 
 import pytest
 
-from pipeline.evaluation.calibrate import calibrate
 from pipeline.evaluation.calibration import Calibration, Replay
 from pipeline.number_text import share
 from pipeline.report.calibration import figure, sentence, text, title
-from tests.unit.evaluation.test_calibrate import CONFIG, shop
+from tests.unit.evaluation.test_calibrate import calibrated, shop
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.fixture(scope="module")
 def calibration() -> Calibration:
-    return calibrate(shop(n=400), CONFIG)
+    return calibrated(shop(n=400))
 
 
 def test_the_title_states_the_finding(calibration):
@@ -47,7 +46,7 @@ def test_sentence_and_text_hold_every_figure(calibration):
         "0 of 16",
         "seed SD ",
         "SD of z",
-        "500",
+        "533",
         "random splits",
     ):
         assert part in lines
@@ -66,7 +65,7 @@ def test_the_figure_is_an_svg_with_a_description_and_repeats(calibration):
     root = Xml.fromstring(drawn)
     assert root.attrib["aria-label"].startswith(title(calibration))
     words = [text.text for text in root.iter(f"{SVG}text")]
-    for label in ("500 needed", "× equal", "blocks of days"):
+    for label in ("533 needed", "× equal", "blocks of days"):
         assert label in words
     assert len(drawn) < 60_000
 

@@ -18,7 +18,7 @@ from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decide import _blocked
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import Evidence
-from pipeline.evaluation.gate.rules import slice_rules
+from pipeline.evaluation.gate.slice_rules import refresh_slice_rules
 from pipeline.evaluation.slices import COLD, NEW_ITEMS, SLICES
 from pipeline.monitoring.rates import AttributionRow
 from pipeline.monitoring.verdicts import DriftStatus, Signal
@@ -445,14 +445,14 @@ def test_the_sentence_of_a_block_has_no_rule_ids() -> None:
     )
     worse = users.with_columns(pl.col(SLICE + COLD, SLICE + NEW_ITEMS) * 0.9)
     config = GateConfig(slice_users=30, min_nonzero=10)
-    rules = slice_rules("refresh", "als", (worse, users), (0.0, 0.0), 0.05, config)
-    blocked = _blocked(Evidence(20, HOLDOUT, (), ("als",), "als", ()), rules)
+    rules = refresh_slice_rules("als", (worse, users), 0.0, (), config)
+    blocked = _blocked(Evidence(20, "repeat", HOLDOUT, (), ("als",), "als", ()), rules)
     assert blocked.sentence.startswith("block: group cold: −10.0 % (test for harm: p ")
     assert "; group new items: −10.0 % (test for harm: p " in blocked.sentence
     _, page = written(changed(NIGHT, decision=blocked))
     shown = " ".join(page.texts)
     assert "Group cold: " in shown
     assert "Block: " not in shown
-    assert not re.findall(r"refresh\.|slice\.|new_items", shown)
+    assert not re.findall(r"refresh\.|slices\.|new_items", shown)
     row = next(row for row in page.rows if row[1] == "refresh: group cold")
     assert row[-1].startswith("−10.0")

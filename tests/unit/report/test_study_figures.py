@@ -42,7 +42,7 @@ FILE = StudyFile.model_construct(
     name="als",
     candidate=True,
     best=0.24,
-    task=ComparisonKey(task="discovery", target_kinds=("purchase",), k=20),
+    task=ComparisonKey(task="discovery", target_kinds=("purchase",), k=20, data="d"),
     trials=TRIALS,
     importance=IMPORTANCE,
 )

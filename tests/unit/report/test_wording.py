@@ -73,10 +73,10 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
 @pytest.mark.parametrize(
     ("name", "title"),
     [
-        ("switch.e_value", "switch: e-value"),
-        ("refresh.slice.new_items", "refresh: group new items"),
+        ("switch.evidence", "switch: evidence of lift"),
+        ("refresh.slices.new_items", "refresh: group new items"),
         ("first.lift.decayed_popularity", "first model: lift over decayed_popularity"),
-        ("switch.baseline.popularity", "switch: mean against baseline popularity"),
+        ("switch.baselines.popularity", "switch: mean against baseline popularity"),
         ("check.volume_week", "data check: volume of the last 7 days"),
         ("cold_check", "cold check"),
         ("complete", "completeness"),
@@ -87,7 +87,7 @@ def test_a_rule_has_a_title_without_its_id(name: str, title: str) -> None:
 
 
 def test_a_sentence_does_not_repeat_the_id_of_its_row() -> None:
-    assert wording.without_id("group new items: +1 %", "refresh.slice.new_items") == "+1 %"
+    assert wording.without_id("group new items: +1 %", "refresh.slices.new_items") == "+1 %"
     text = "0 of 9 events break the rule kind unknown"
     assert wording.without_id(text, "kind_unknown") == "0 of 9 events break this rule"
 

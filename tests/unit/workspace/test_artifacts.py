@@ -28,11 +28,13 @@ def test_a_split_is_written_and_read_back(tmp_path):
         judged=((7, 200), (14, 300)),
         flags=(),
         truth=TRUTH,
+        targets=TRUTH,
+        stronger_kinds=("purchase",),
     )
     run = Runs(tmp_path).open("one")
     with run.draft("features") as draft:
         draft.write(SplitFile.of(split))
-    assert run.read(SplitFile).split(TRUTH, None) == split
+    assert run.read(SplitFile).split(TRUTH, TRUTH, None) == split
     assert json.loads(run.bytes("features", "split.json"))["holdout"] == [
         "2024-01-08T00:00:00Z",
         "2024-01-15T00:00:00Z",

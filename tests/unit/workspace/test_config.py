@@ -200,6 +200,14 @@ def test_a_fallback_is_a_baseline(file):
     assert "gate.fallback = 'als' is not a baseline; write one of popularity" in words
 
 
+def test_each_kind_needs_a_weight(file):
+    text = '[ingest]\nkinds = ["view", "order"]\n'
+    sentence = refused(file, text)
+    assert sentence.startswith("nightjar.toml: ingest.kinds has 'order', which has no weight")
+    file.write_text(text + "[features]\nweights = { order = 3 }\n")
+    assert compose(file, {}).config.features.weights["order"] == 3
+
+
 def test_settings_of_another_version_are_named(file):
     file.write_text("")
     kept = dump(compose(file, {}).config)

@@ -1,7 +1,8 @@
 from pipeline.data.features import FeaturesConfig
+from pipeline.data.split import PinnedTask
 from pipeline.models.families import recipe_from
 from pipeline.workspace.history import references
-from pipeline.workspace.ledger import SelectedWeights, parse_entry
+from pipeline.workspace.ledger import OverrideEntry, SelectedWeights, parse_entry
 from tests.entries import (
     ALS,
     KEY,
@@ -76,24 +77,48 @@ def test_of_two_decisions_for_one_as_of_the_later_line_counts():
     assert past.last_decision(days_before(6)) is None
 
 
-def test_the_first_night_does_not_fix_the_length_of_a_holdout():
+def pinned(lines, before=NIGHT):
+    return history(*lines).pinned(before, 200)
+
+
+def test_the_length_of_a_holdout_is_that_of_the_newest_run_but_the_first():
     lines = [
         decision(9, "first", holdout_days=28),
         decision(5, "keep", holdout_days=7),
         decision(3, "refresh", holdout_days=14),
     ]
-    assert history(lines[0]).last_holdout_days(NIGHT) is None
-    assert history(*lines).last_holdout_days(NIGHT) == 14
-    assert history(*lines).last_holdout_days(days_before(4)) == 7
+    assert pinned(lines[:1]).holdout_days is None
+    assert pinned(lines).holdout_days == 14
+    assert pinned(lines, days_before(4)).holdout_days == 7
 
 
-def test_the_task_is_that_of_the_newest_decision_before():
-    other = KEY.model_copy(update={"task": "discovery"})
-    past = history(decision(2, comparison_key=other), decision(1))
-    assert past.last_task(NIGHT) == "repeat"
-    assert past.last_task(days_before(1)) == "discovery"
-    assert past.last_task(days_before(2)) is None
-    assert [entry.run_id for entry in past.comparable(NIGHT, KEY)] == ["r1"]
+def test_a_holdout_shrinks_only_after_four_weeks_with_enough_users():
+    def lines(*seven_days):
+        return [
+            decision(7 * week, "refresh", holdout_days=28, judged=((7, users), (28, 900)))
+            for week, users in reversed(list(enumerate(seven_days, start=1)))
+        ]
+
+    assert pinned(lines(200, 200, 200)).shorter == ()  # three runs
+    assert pinned(lines(200, 200, 200, 200)).shorter == (7, 28)
+    assert pinned(lines(200, 199, 200, 200)).shorter == (28,)
+    # Only the last 28 days count.
+    assert pinned(lines(200, 200, 200, 200, 1)).shorter == (7, 28)
+
+
+def test_the_task_is_pinned_by_the_first_run_with_enough_users():
+    views = KEY.model_copy(update={"target_kinds": ("view",), "task": "discovery"})
+    few = decision(3, comparison_key=views, judged=((7, 90), (28, 199)))
+    assert pinned([few]) == PinnedTask(holdout_days=7)
+    many = decision(2, comparison_key=views, judged=((7, 90), (28, 200)))
+    assert pinned([few, many]).target_kinds == ("view",)
+    later = decision(1)
+    assert (pinned([few, many, later]).task, pinned([few, many, later]).target_kinds) == (
+        "repeat",
+        ("purchase",),
+    )
+    # A run with too few users pins nothing else.
+    assert pinned([many, decision(1, judged=((7, 90),))]).target_kinds == ("view",)
 
 
 def test_event_weights_are_those_that_were_chosen_for_the_same_settings():
@@ -135,3 +160,24 @@ def test_a_seed_sd_counts_for_ninety_days_and_the_same_task():
     assert past.seed_sds(NIGHT, "repeat", 20) == {"als": 0.002, "bpr": 0.3}
     assert history().seed_sds(NIGHT, None, 20) == {}
     assert past.last_calibration(days_before(10)).seed_sd == 0.002
+
+
+def test_an_accepted_run_starts_the_references_anew():
+    accepted_by_hand = decision(10, "block")
+    override = OverrideEntry(
+        key="override:r10",
+        as_of=accepted_by_hand.as_of,
+        run_id="r10",
+        kind="refresh",
+        recipe="als",
+        sentence="",
+        output_sha256="0" * 64,
+        decision=accepted_by_hand.decision,
+        by="Ada",
+        reason="so",
+    )
+    published = [publication(age, number) for number, age in enumerate((30, 12, 10, 5), start=1)]
+    past = history(*published, override)
+    assert [run.run_id for run in past.reference_runs(NIGHT)] == ["r10", "r5"]
+    # A run before it has the references that it had.
+    assert [run.run_id for run in past.reference_runs(days_before(10))] == ["r30", "r12"]

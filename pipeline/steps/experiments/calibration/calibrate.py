@@ -107,7 +107,14 @@ def gate_calibrate(
         if not run.has(CalibrationFile):
             plan = pinned(ws, run, as_of, history)
             fits = ReplicateFits(ws, run, plan, champion)
-            result = calibrate(fits.all(elapsed, log.progress), ws.config.gate)
+            # All other recipes of a run are candidates.
+            others = [r for r in ws.config.recipes.values() if r.hash != champion.recipe.hash]
+            result = calibrate(
+                fits.all(elapsed, log.progress),
+                ws.config.gate,
+                candidates=len(others),
+                task=plan.task,
+            )
             with run.draft(_RESULT) as draft:
                 draft.write(CalibrationFile(result))
                 draft.bytes(FIGURE, figure(result))

@@ -16,8 +16,7 @@ import polars as pl
 
 from pipeline.base import AsOf, Interval, Progress, format_instant
 from pipeline.data.matrix import History
-from pipeline.data.split import UNDERPOWERED, Split, before
-from pipeline.data.targets import Task
+from pipeline.data.split import UNDERPOWERED, PinnedTask, Split, before
 from pipeline.data.windows import WindowConfig, parted, window
 from pipeline.errors import DataError
 from pipeline.evaluation.calibrate import CUTOFFS, LEAST_CUTOFFS, REPLICATES
@@ -64,9 +63,9 @@ def pinned(ws: Workspace, run: Run, as_of: AsOf, history: LedgerHistory) -> Cali
 
 def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlanFile:
     config, after = ws.config, as_of + JUST_AFTER
-    versions, holdout_days = ws.current_versions(), history.last_holdout_days(after)
+    versions, pinned = ws.current_versions(), history.pinned(after, config.split.min_users)
     events = LearningData(ws, versions).events(as_of)
-    split = _splitter(events, config.windows, history.last_task(after), holdout_days)
+    split = _splitter(events, config.windows, pinned)
     # `max` keeps the first of two equally long ones: holdouts that lie apart.
     splits = max(_disjoint(split, as_of, _APART), _disjoint(split, as_of, timedelta(0)), key=len)
     if len(splits) < LEAST_CUTOFFS:
@@ -80,21 +79,19 @@ def _plan(ws: Workspace, as_of: AsOf, history: LedgerHistory) -> CalibrationPlan
         as_of=as_of,
         versions=versions,
         task=splits[-1].task,
-        holdout_days=holdout_days,
+        pinned=pinned,
         weights=history.last_weights(after, config.features),
         k=config.recommend.length,
         holdouts=tuple(part.holdout for part in reversed(splits)),
     )
 
 
-def _splitter(
-    events: pl.DataFrame, config: WindowConfig, task: Task | None, holdout_days: int | None
-) -> Splitter:
+def _splitter(events: pl.DataFrame, config: WindowConfig, pinned: PinnedTask) -> Splitter:
     """Return a function that splits as a nightly run of the holdout's end does."""
 
     def split(end: datetime) -> Split:
         past = events.filter(before(end))
-        return parted(past, end, config, task=task, first=False, holdout_days=holdout_days)
+        return parted(past, end, config, first=False, pinned=pinned)
 
     return split
 
@@ -194,7 +191,7 @@ class ReplicateFits:
         data = LearningData(self.ws, plan.versions)
         events = data.events(plan.as_of)
         items, users = data.catalogue(config.clean)
-        part = _splitter(events, config.windows, plan.task, plan.holdout_days)(holdout.end)
+        part = _splitter(events, config.windows, plan.pinned)(holdout.end)
         history, _ = window(events, part.cutoff, config.windows, items, users)
         return part, history
 

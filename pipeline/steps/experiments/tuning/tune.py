@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from pipeline.base import AsOf, Interval, Progress, compact_instant, format_instant, silent
+from pipeline.data.split import PinnedTask
 from pipeline.data.windows import parted
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.earlier_windows import earlier_windows, select_event_weights
@@ -40,6 +41,7 @@ from pipeline.steps.experiments.tuning.study import (
 from pipeline.stores.studies.store import Studies
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE
+from pipeline.workspace.artifacts import SplitFile
 from pipeline.workspace.config import Config, short_digest
 from pipeline.workspace.experiment_artifacts import StudyFacts
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
@@ -190,7 +192,7 @@ def _end_of_windows(config: Config, history: LedgerHistory, as_of: AsOf) -> AsOf
     # become longer, and must not overlap a window on which hyperparameters were tuned.
     longest = max(
         config.split.holdout_days,
-        history.last_holdout_days(as_of + JUST_AFTER) or 0,
+        history.pinned(as_of + JUST_AFTER, config.split.min_users).holdout_days or 0,
         *config.split.holdout_days_options,
     )
     return AsOf(as_of - timedelta(days=longest))
@@ -216,10 +218,14 @@ def _ground(
 ) -> _Ground:
     """Build the windows; a new study takes task and event weights as a nightly run does."""
     config, until, after = data.ws.config, span.start, span.end + JUST_AFTER
-    task = history.last_task(after) if begun is None else begun.task.task
+    pinned = history.pinned(after, config.split.min_users)
+    if begun is not None:
+        pinned = PinnedTask(begun.task.task, begun.task.target_kinds)
+    # Tuning windows have the shortest length with enough users, whatever that of a run is.
+    pinned = replace(pinned, holdout_days=None, shorter=())
     events = data.events(until)
     try:
-        part = parted(events, until, config.windows, task=task, first=False, holdout_days=None)
+        part = parted(events, until, config.windows, first=False, pinned=pinned)
     except DataError:
         raise _too_short(until) from None
     # Event weights are selected on windows before `until`, too.
@@ -230,10 +236,10 @@ def _ground(
         weights = select_event_weights(events, tonight, config.windows, k, progress)
     config = config.model_copy(update={"features": weights})
     items, users = data.catalogue(config.clean)
-    windows = list(earlier_windows(events, until, config.windows, tonight.task, items, users))
+    windows = list(earlier_windows(events, until, config.windows, tonight.pinned, items, users))
     if not windows:
         raise _too_short(until)
-    key = ComparisonKey(task=tonight.task, target_kinds=tonight.target_kinds, k=k)
+    key = SplitFile.of(tonight).comparison_key(config)
     return _Ground(data, span, windows, config, key)
 
 

@@ -1,5 +1,4 @@
-"""E-processes: no user and no run counts twice, evidence ends with the champion it is against,
-damaged data give none, and its error rate is as stated."""
+"""E-processes: the figures of the specification, the blocks that count, and holes between them."""
 
 from __future__ import annotations
 
@@ -8,22 +7,13 @@ import math
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
-from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter
+from scipy import stats
 
 from pipeline.base import Interval, plain
-from pipeline.evaluation.gate import (
-    Decision,
-    Evidence,
-    GateConfig,
-    GateHistory,
-    build_gate_history,
-    decide,
-    offers,
-)
 from pipeline.evaluation.gate.e_process import (
     EFFECTS,
     MIXTURE_WEIGHTS,
@@ -32,64 +22,134 @@ from pipeline.evaluation.gate.e_process import (
     EProcessStatus,
     blocks_expected,
     e_value_text,
-    waiting_day,
+    figures_of,
+    later_weight,
+    opening_weight,
+    status_of,
+    threshold_of,
 )
-from tests.unit.evaluation.gate.test_gate import (
-    AS_OF,
-    BLOCK,
-    CONFIG,
-    DAY,
-    block,
-    evidence,
-    judged,
-    reference,
-    rule,
-)
+from pipeline.evaluation.gate.records import BlockRecord
+from tests.unit.evaluation.gate.test_gate import BLOCK, DAY, block
 
-KEY = EProcessKey("champion", "candidate", "ndcg", 20, 7)
-QUIET = GateConfig(default_seed_sd=0.0)
+KEY = EProcessKey("champion", "candidate")
+SEEDS = 2 * 0.005**2
+"""t² with τ .5 % of both recipes and one fit."""
+OPENED = block(60).start
 
 
-def plain_points(blocks: list[tuple[float, float]]) -> float:
-    """The mean over nine bets of the likelihood ratio of all blocks, in ten lines."""
-    total = 0.0
-    for bet in (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28):
-        ratio = 1.0
-        for x, v in blocks:
-            ratio *= math.exp(-((x - bet) ** 2) / (2 * v)) / math.exp(-(x**2) / (2 * v))
-        total += ratio * (15 / 64 if bet < 0.05 else 1 / 80)
-    return total
+def record(at: Interval, n: int, x: float, variance: float, t2: float = SEEDS) -> BlockRecord:
+    """A record with S_dd = variance·(n − 1)."""
+    return BlockRecord(at, n, t2, x, variance * (n - 1), 0.0, 0.0)
 
 
-def filled(blocks: list[tuple[float, float]]) -> EProcess:
-    account = EProcess(KEY)
-    for at, (x, v) in enumerate(blocks):
-        account = account.add(x, v, block(len(blocks) - at))
-    return account
+def records(*figures: tuple[int, float, float], t2: float = SEEDS) -> list[BlockRecord]:
+    return [record(block(len(figures) - at), *row, t2) for at, row in enumerate(figures)]
 
 
-def test_points_are_the_mixture_of_likelihood_ratios() -> None:
-    random = Random(1)
-    blocks = [(random.gauss(0.01, 0.02), random.uniform(1e-4, 9e-4)) for _ in range(6)]
-    process = filled(blocks)
-    assert process.e_value == pytest.approx(plain_points(blocks), rel=1e-9)
-    weights = np.array([1 / v for _, v in blocks])
-    lifts = np.array([x for x, _ in blocks])
-    assert process.lift == pytest.approx(float((lifts * weights).sum() / weights.sum()))
-    assert process.se == pytest.approx(float(weights.sum() ** -0.5))
-    assert EProcess(KEY).e_value == 1.0
-    assert math.isnan(EProcess(KEY).lift)
+def process(rows: list[BlockRecord]) -> EProcess:
+    grown = EProcess(KEY, OPENED, opening_weight(4))
+    for row in rows:
+        grown = grown.add(row)
+    return grown
 
 
-def test_a_sure_winner_does_not_overflow() -> None:
-    process = filled([(0.5, 1e-7)] * 3)
-    assert process.log_e > 1e5
-    assert process.e_value == 1e6
-    assert e_value_text(process.e_value) == "over 1,000,000"
+def status(process: EProcess, **changes: object) -> EProcessStatus:
+    fields = {"threshold": 500.0, "period_sd": 0.005, "use": "recorded", **changes}
+    return status_of("new", process, **fields)  # type: ignore[arg-type]
+
+
+THREE = ((1000, 0.03, 0.81), (1200, 0.045, 0.90), (900, 0.02, 0.70))
 
 
 @pytest.mark.parametrize(
-    ("points", "text"),
+    ("rows", "e_value", "null", "rest", "lift", "se", "q"),
+    [
+        (THREE, 3.5477, 3.7164, 1.4812, 0.03279, 0.01696, 0.3856),
+        ((*THREE, (1100, 0.085, 0.85)), 41.481, 47.836, 3.494, 0.04642, 0.01466, 2.9013),
+    ],
+)
+def test_the_figures_of_the_specification(
+    rows: tuple[tuple[int, float, float], ...],
+    e_value: float,
+    null: float,
+    rest: float,
+    lift: float,
+    se: float,
+    q: float,
+) -> None:
+    got = figures_of(records(*rows), 0.005)
+    assert math.exp(got.log_e) == pytest.approx(e_value, rel=2e-5)
+    assert math.exp(got.log_v) == pytest.approx(null, rel=2e-5)
+    assert math.exp(got.log_rest) == pytest.approx(rest, rel=2e-4)
+    assert (got.lift, got.se, got.q) == pytest.approx((lift, se, q), rel=4e-4)
+
+
+def test_one_record_and_the_thresholds_of_the_specification() -> None:
+    alone = figures_of(records((2000, 0.10, 0.45)), 0.005)
+    assert math.exp(alone.log_e) == pytest.approx(121_769, rel=1e-5)
+    assert alone.log_rest == -math.inf
+    first = [threshold_of(0.01, opening_weight(k)) for k in range(1, 6)]
+    assert first == pytest.approx([133.3, 266.7, 400, 533.3, 666.7], abs=0.05)
+    later = [threshold_of(0.01, later_weight(j)) for j in (1, 2, 3)]
+    assert later == pytest.approx([800, 2400, 4800])
+    assert 4 * opening_weight(4) + sum(map(later_weight, range(1, 5000))) <= 1.0
+    assert blocks_expected(0.000925, 1600 / 3) == 36
+
+
+def plain_e_value(rows: list[BlockRecord], variances: list[float]) -> float:
+    """The mixture of the likelihood ratios of all blocks, without logarithms."""
+    total = 0.0
+    for effect, weight in zip(EFFECTS, MIXTURE_WEIGHTS, strict=True):
+        ratio = 1.0
+        for row, v in zip(rows, variances, strict=True):
+            ratio *= math.exp(-((row.x - effect) ** 2) / (2 * v)) / math.exp(-(row.x**2) / (2 * v))
+        total += ratio * weight
+    return total
+
+
+def test_the_e_value_is_the_smaller_of_two_mixtures_in_any_order() -> None:
+    random = Random(1)
+    rows = records(*((300 + 50 * k, random.gauss(0.01, 0.03), 0.5) for k in range(6)))
+    # A record of another length of a block has a variance of its own.
+    rows.append(record(Interval(BLOCK.start, BLOCK.end + 7 * DAY), 800, 0.02, 0.9))
+    got = figures_of(rows, 0.01)
+    pooled = sum(r.s_dd for r in rows[:-1]) / sum(r.n - 1 for r in rows[:-1])
+    v = [pooled / r.n + SEEDS for r in rows[:-1]] + [0.9 / 800 + SEEDS]
+    w = np.array([1 / value for value in v])
+    x = np.array([r.x for r in rows])
+    q = float((w * (x - (w * x).sum() / w.sum()) ** 2).sum())
+    between = max(0.01**2, (q - 6) / (w.sum() - (w**2).sum() / w.sum()))
+    u = [value + between for value in v]
+    assert got.q == pytest.approx(q)
+    assert got.q_chance == pytest.approx(stats.chi2.sf(q, 6))
+    assert math.exp(got.log_v) == pytest.approx(plain_e_value(rows, v), rel=1e-9)
+    assert math.exp(got.log_u) == pytest.approx(plain_e_value(rows, u), rel=1e-9)
+    assert got.log_e == min(got.log_v, got.log_u)
+    assert figures_of(rows[::-1], 0.01) == got
+
+
+def test_lifts_that_differ_between_blocks_count_less() -> None:
+    steady = records(*[(5000, 0.03, 0.5)] * 8, t2=0.0)
+    uneven = records(*((5000, x, 0.5) for x in (0.09, -0.03) * 4), t2=0.0)
+    assert figures_of(steady, 0.005).period_sd == 0.0
+    got = figures_of(uneven, 0.005)
+    assert got.period_sd == pytest.approx(0.063, abs=0.004)
+    assert got.log_u < 5 < figures_of(steady, 0.005).log_u
+    # With three records nothing is estimated, only ω0 is assumed.
+    assert figures_of(uneven[:3], 0.005).period_sd == 0.0
+
+
+def test_a_sure_winner_does_not_overflow() -> None:
+    sure = records(*[(10_000, 0.5, 0.001)] * 3, t2=0.0)
+    got = figures_of(sure, 0.0)
+    assert got.log_v > 1e5
+    shown = status(process(sure), period_sd=0.0)
+    assert shown.e_value == 1e6
+    assert e_value_text(shown.e_value) == "over 1,000,000"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
     [
         (0.0, "under 0.1"),
         (0.07, "under 0.1"),
@@ -101,237 +161,91 @@ def test_a_sure_winner_does_not_overflow() -> None:
         (1e6, "over 1,000,000"),
     ],
 )
-def test_points_read_alike_everywhere(points: float, text: str) -> None:
-    assert e_value_text(points) == text
-    log = math.log(points) if points else -900.0
-    account = EProcess(KEY, log_likelihood_ratios=(log,) * len(EFFECTS))
-    standing = EProcessStatus("new", account, 500.0, None, None, None)
-    assert standing.sentence == f"new: e-value {text} (500 needed)"
+def test_an_e_value_reads_alike_everywhere(value: float, text: str) -> None:
+    assert e_value_text(value) == text
 
 
-def test_an_account_that_has_not_moved_has_no_sign() -> None:
-    standing = EProcessStatus("new", filled([(-0.0001, 1e-12)]), 500.0, None, None, None)
-    assert "(500 needed), lift 0.0 % (95 %: 0.0 % to 0.0 %) over 1 block" in standing.sentence
+def test_values_that_are_not_evidence_are_refused() -> None:
+    opened = EProcess(KEY, OPENED, 0.1)
+    for x, variance, t2 in ((0.1, 0.0, 0.0), (math.nan, 1.0, 0.0), (0.1, math.inf, 0.0)):
+        with pytest.raises(ValueError, match="must be finite"):
+            opened.add(record(BLOCK, 500, x, variance, t2))
 
 
-@pytest.mark.parametrize("bad", [(0.1, 0.0), (math.nan, 1.0), (0.1, math.inf), (0.1, -1.0)])
-def test_values_that_are_not_evidence_are_refused(bad: tuple[float, float]) -> None:
-    with pytest.raises(ValueError, match="must be finite"):
-        EProcess(KEY).add(*bad, BLOCK)
-
-
-def test_users_are_not_counted_twice() -> None:
-    account = EProcess(KEY).add(0.01, 1e-4, BLOCK)
+def test_days_are_recorded_once_and_only_after_the_opening() -> None:
+    opened = EProcess(KEY, BLOCK.start + DAY, 0.1)
+    with pytest.raises(ValueError, match="starts before"):
+        opened.add(record(BLOCK, 500, 0.01, 0.5))
+    grown = EProcess(KEY, BLOCK.start, 0.1).add(record(BLOCK, 500, 0.01, 0.5))
     for days in (0, 1, 6):
         later = Interval(BLOCK.start + days * DAY, BLOCK.end + days * DAY)
-        with pytest.raises(ValueError, match="overlaps"):
-            account.add(0.01, 1e-4, later)
-        assert waiting_day(account, None, later) == f"waiting, day {days} of 7"
-    assert waiting_day(account, None, block(-1)) is None
-    assert waiting_day(account, block(-1).end, block(-1)) == "waiting, day 0 of 7"
-    assert waiting_day(account, block(-1).start, block(-1)) is None
+        with pytest.raises(ValueError, match="starts before"):
+            grown.add(record(later, 500, 0.01, 0.5))
+    assert len(grown.add(record(block(-1), 500, 0.01, 0.5)).records) == 2
 
 
-def test_a_year_of_looking_passes_a_hundred_points_in_less_than_one_case_in_a_hundred() -> None:
+def test_holes_are_days_in_no_block() -> None:
+    opened = EProcess(KEY, block(10).start, 0.1)
+    assert opened.hole_days(opened.opened) == 0.0
+    assert opened.hole_days(opened.opened - DAY) == 0.0
+    grown = opened.add(record(block(9), 500, 0.01, 0.5)).add(record(block(7), 500, 0.01, 0.5))
+    # Weeks 10 and 8 are in no record.
+    assert grown.hole_days(block(6).start) == 14.0
+    assert grown.hole_days(block(6).start, [block(8)]) == 7.0
+    overlapping = Interval(block(8).start - 3 * DAY, block(8).start + 3 * DAY)
+    assert grown.hole_days(block(6).start, [overlapping]) == pytest.approx(14.0 - 3.0)
+    assert replace(grown, excused=(block(10),)).hole_days(block(6).start) == 7.0
+
+
+def test_more_holes_than_a_week_or_a_tenth_empty_the_process() -> None:
+    opened = EProcess(KEY, block(40).start, 0.1, excused=(block(40),))
+    for week in range(39, 9, -1):
+        opened = opened.add(record(block(week), 500, 0.01, 0.5))
+    kept = opened.reopened(block(8))
+    assert kept == opened  # 7 of 224 days
+    # Nine days of holes are a tenth of ninety, and more than a tenth of fewer.
+    emptied = EProcess(KEY, block(5).start, 0.1).add(record(block(5), 500, 0.1, 0.5))
+    night = Interval(block(4).start + 8 * DAY, block(4).end + 8 * DAY)
+    assert emptied.reopened(night) == EProcess(KEY, night.end, 0.1)
+    assert emptied.reopened(night, [block(4)]) == emptied
+    seven = Interval(block(3).start, block(3).end)
+    assert emptied.reopened(seven) == emptied
+
+
+def test_a_year_of_looking_passes_a_hundred_in_less_than_one_case_in_a_hundred() -> None:
     # 2,000 equal candidates of 52 blocks; .5 % is far below the promise and far above none.
     random = np.random.default_rng(7)
     v = 0.013**2
     x = random.normal(0, math.sqrt(v), (2000, 52))
     bets, shares = np.array(EFFECTS)[:, None, None], np.array(MIXTURE_WEIGHTS)[:, None, None]
-    points = (shares * np.exp(np.cumsum(bets * x / v - bets**2 / (2 * v), axis=2))).sum(axis=0)
-    reached = (points >= 100).any(axis=1).mean()
+    values = (shares * np.exp(np.cumsum(bets * x / v - bets**2 / (2 * v), axis=2))).sum(axis=0)
+    reached = (values >= 100).any(axis=1).mean()
     assert 0.0 < reached < 0.01
-    one = filled([(float(value), v) for value in x[0]])
-    assert one.e_value == pytest.approx(points[0, -1])
+    rows = records(*((1000, float(value), v * 1000) for value in x[0]), t2=0.0)
+    assert math.exp(figures_of(rows, 0.0).log_v) == pytest.approx(values[0, -1])
 
 
-def test_a_several_times_better_candidate_needs_no_months() -> None:
-    # With few hits a block has an error of ±30 %. Four times as good is clear at once.
-    assert sum(MIXTURE_WEIGHTS) == pytest.approx(1.0)
-    assert filled([(2.87, 0.3**2)]).e_value == 1e6
-    assert filled([(0.6, 0.1**2)]).e_value > 500
-    # And a bet on that costs the small ones hardly anything.
-    small = [(0.02, 0.013**2)] * 8
-    four = (
-        sum(math.exp(sum(g * x / v - g * g / (2 * v) for x, v in small)) for g in EFFECTS[:4]) / 4
-    )
-    assert filled(small).e_value > 0.93 * four
+def test_a_status_is_written_as_json_and_read_back_equal() -> None:
+    for grown in (EProcess(KEY, OPENED, 0.1), process(records(*THREE))):
+        shown = status(grown, holes=3.0, smallest_effect=0.03, waiting="waiting, day 2 of 7")
+        text = json.dumps(plain(shown), allow_nan=False)
+        assert TypeAdapter(EProcessStatus).validate_json(text) == shown
+        assert json.loads(text)["e_value"] == pytest.approx(shown.e_value)
+        assert shown.sentence.startswith("new: e-value ")
+        assert shown.sentence.endswith("; waiting, day 2 of 7")
+        assert "; 3 days in no block" in shown.sentence
+    assert shown.record == grown.records[-1]
+    assert status(grown, use="waiting").record is None
+    assert timedelta(days=7) == BLOCK.length
 
 
-def test_how_many_blocks_two_percent_needs() -> None:
-    v = 0.013**2
-    assert blocks_expected(EProcess(KEY), v, 500) == math.ceil(
-        2 * math.log(64 / 15 * 5 / 0.01) * v / 0.02**2
-    )
-    half = filled([(0.02, v)] * 3)
-    assert blocks_expected(half, v, 500) == blocks_expected(EProcess(KEY), v, 500) - 3
-    assert blocks_expected(filled([(0.5, v)]), v, 500) == 0
-
-
-def test_a_standing_is_written_as_json_and_read_back_equal() -> None:
-    for account in (EProcess(KEY), filled([(0.01, 1e-4)]), filled([(0.9, 1e-7)] * 2)):
-        standing = EProcessStatus("new", account, 500.0, 0.03, 4, "waiting, day 2 of 7")
-        text = json.dumps(plain(standing), allow_nan=False)
-        assert TypeAdapter(EProcessStatus).validate_json(text) == standing
-        # An account from before the bets changed begins anew, under the same key.
-        older = plain(standing) | {"log_likelihood_ratios": [9.0] * 4}
-        assert TypeAdapter(EProcessStatus).validate_python(older).e_process == EProcess(KEY)
-        assert standing.sentence.startswith("new: ")
-        assert standing.sentence.endswith("; waiting, day 2 of 7")
-
-
-# In the gate -------------------------------------------------------------------------------------
-
-
-def night(week: int, past: GateHistory, *recipes: Any, days: int = 0, **changes: Any) -> Evidence:
-    """`week` weeks after `BLOCK`, and some days."""
-    shift = timedelta(days=7 * week + days)
-    held = Interval(BLOCK.start + shift, BLOCK.end + shift)
-    anchors = past.anchors or evidence(judged("als")).past.anchors
-    return evidence(
-        *(recipes or (judged("als"), judged("new", 0.012, noise=0.03, seed=2))),
-        holdout=held,
-        past=replace(past, anchors=anchors),
-        **changes,
-    )
-
-
-def account_of(decision: Decision, name: str = "new") -> EProcess:
-    return next(s.e_process for s in decision.e_processes if s.recipe == name)
-
-
-def test_points_grow_over_blocks_and_switch_when_they_suffice() -> None:
-    # At seven nights a week a week counts once.
-    decisions: list[Decision] = []
-    for days in range(40):
-        decision = decide(night(0, build_gate_history(decisions), days=days), QUIET)
-        decisions.append(decision)
-        assert account_of(decision).blocks == days // 7 + 1
-        if decision.kind == "switch":
-            break
-    assert decisions[-1].kind == "switch"
-    assert len(decisions) % 7 == 1
-    assert len(decisions) > 7
-    before = decisions[-2]
-    assert (before.kind, rule(before, "switch.e_value", "new").outcome) == ("refresh", "waiting")
-    assert "(500 needed), lift +1." in before.sentence
-    assert ", waiting, day 6 of 7" in before.sentence
-    counted = [account_of(d).log_e for d in decisions[::7]]
-    assert counted == sorted(counted)
-    assert account_of(decisions[-2]).e_value < 500 <= account_of(decisions[-1]).e_value
-    # The switch closes all accounts, and the next ones begin after the block that decided it.
-    past = build_gate_history(decisions)
-    assert (past.e_processes, past.opened) == ((), decisions[-1].block.end)
-    back = (judged("new"), judged("als", 0.3, seed=2))
-    after = {"champion": "new", "days": len(decisions)}
-    decision = decide(night(0, past, *back, **after), QUIET)
-    assert account_of(decision, "als").blocks == 0
-    assert decision.kind != "switch"
-    assert rule(decision, "switch.e_value", "als").outcome == "waiting"
-
-
-def test_a_switch_that_never_went_live_closes_nothing() -> None:
-    switched = decide(night(0, GateHistory(), judged("als"), judged("new", 0.2, seed=2)), CONFIG)
-    assert switched.kind == "switch"
-    past = build_gate_history([switched], [False])
-    assert past.opened is None
-    # Its points are there on the next night, though no further block has passed.
-    again = decide(night(0, past, judged("als"), judged("new", 0.2, seed=2), days=1), CONFIG)
-    assert (again.kind, account_of(again).blocks) == ("switch", 1)
-
-
-def test_a_night_that_is_run_twice_counts_once() -> None:
-    first = decide(night(0, GateHistory()), QUIET)
-    again = decide(night(0, GateHistory()), QUIET)  # the past of the same instant is the same
-    assert again == first
-    assert account_of(decide(night(1, build_gate_history([first, again])), QUIET)).blocks == 2
-
-
-def test_a_night_before_the_accounts_last_block_is_judged_by_its_own_past() -> None:
-    first = decide(night(0, GateHistory()), QUIET)
-    later = decide(night(2, build_gate_history([first])), QUIET)
-    # Run afterwards: the account as it stood then, and the later one stays what it is.
-    between = decide(night(1, build_gate_history([first])), QUIET)
-    assert account_of(between).blocks == 2
-    assert account_of(between).last == between.block
-    past = build_gate_history([first, between, later])
-    assert account_of(later) in past.e_processes
-    assert account_of(between) not in past.e_processes
-
-
-def test_another_length_of_block_or_of_lists_is_another_account() -> None:
-    first = decide(night(0, GateHistory()), QUIET)
-    longer = Interval(BLOCK.end, BLOCK.end + timedelta(days=14))
-    decision = decide(replace(night(2, build_gate_history([first])), holdout=longer), QUIET)
-    assert account_of(decision).blocks == 1
-    tens = tuple(replace(r, k=10) for r in night(1, GateHistory()).judged)
-    decision = decide(replace(night(1, build_gate_history([first])), judged=tens, k=10), QUIET)
-    assert account_of(decision).blocks == 1
-
-
-def test_an_equal_candidate_gathers_nothing() -> None:
-    als = judged("als")
-    twin = replace(als, name="twin", recipe_hash="hash-twin")
-    decision = decide(night(0, GateHistory(), als, twin), QUIET)
-    points = rule(decision, "switch.e_value", "twin")
-    assert (decision.kind, points.outcome) == ("refresh", "underpowered")
-    assert "too few differences" in points.sentence
-    assert account_of(decision, "twin") == EProcess(account_of(decision, "twin").key)
-
-
-def test_too_few_users_count_no_block() -> None:
-    few = (judged("als", n=150), judged("new", 0.5, n=150, seed=2))
-    decision = decide(night(0, GateHistory(), *few), QUIET)
-    assert account_of(decision).blocks == 0
-    assert rule(decision, "switch.e_value", "new").outcome == "underpowered"
-    assert (decision.kind, decision.waiting) == ("keep", True)
-
-
-def test_damaged_data_switch_nothing_and_move_no_account() -> None:
-    better = (judged("als"), judged("new", 0.2, seed=2))
-    decision = decide(night(0, GateHistory(), *better, last=reference("last", -0.2)), CONFIG)
-    assert (decision.kind, decision.recipe, decision.e_processes) == ("block", "als", ())
-    assert rule(decision, "refresh.last").sentence in decision.sentence
-    assert build_gate_history([decision]).e_processes == ()
-    slow = (judged("als", noise=0.001), judged("new", 0.04, noise=0.05, seed=2))
-    healthy = decide(night(0, GateHistory(), *slow), QUIET.model_copy(update={"candidates": 10**9}))
-    assert healthy.inconclusive == "new"
-    damaged = decide(
-        night(0, GateHistory(), *slow, last=reference("last", -0.2)),
-        QUIET.model_copy(update={"candidates": 10**9}),
-    )
-    assert (damaged.kind, damaged.inconclusive) == ("block", None)
-    assert "inconclusive" not in damaged.sentence
-    # An ageing champion alone does not prevent a switch.
-    aged = decide(night(0, GateHistory(), *better, month=reference("month", -0.01)), CONFIG)
-    assert aged.kind == "switch"
-
-
-def test_the_grey_zone_names_recipes_a_person_may_switch_to() -> None:
-    decisions: list[Decision] = []
-    while len(decisions) < 12 and (not decisions or decisions[-1].kind != "switch"):
-        slow = (judged("als", noise=0.001), judged("new", 0.02, noise=0.05, seed=2))
-        decisions.append(decide(night(len(decisions), build_gate_history(decisions), *slow), QUIET))
-    grey = [d for d in decisions if d.inconclusive]
-    assert grey
-    for decision in grey:
-        assert (decision.kind, decision.inconclusive) == ("refresh", "new")
-        assert offers(decision) == ("new",)
-        assert offers(replace(decision, kind="block")) == ("new", "als")
-        assert 100 <= account_of(decision).e_value < 500
-        assert "new is inconclusive" in decision.sentence
-        assert rule(decision, "switch.coverage", "new").outcome == "pass"
-    assert all(
-        account_of(d).e_value < 100 for d in decisions if not d.inconclusive and not d.promotes
-    )
-    # Harm in a slice cannot be accepted.
-    harmful = (judged("als", noise=0.001), judged("new", 0.05, harm={"hot": 0.5}, seed=2))
-    assert decide(night(0, GateHistory(), *harmful), QUIET).inconclusive is None
-
-
-def test_accounts_stay_when_nothing_could_be_judged() -> None:
-    first = decide(night(0, GateHistory()), QUIET)
-    blocked = decide(night(1, build_gate_history([first]), checks=()), QUIET)
-    assert (blocked.kind, blocked.e_processes) == ("block", ())
-    assert account_of(decide(night(2, build_gate_history([first, blocked])), QUIET)).blocks == 2
-    assert BLOCK.end == AS_OF
+def test_the_interval_of_a_lift_is_that_of_a_ratio() -> None:
+    rows = [
+        BlockRecord(block(k), 1000, SEEDS, 0.2, 0.81 * 999, 0.5 * 999, 0.9 * 999) for k in (2, 1)
+    ]
+    shown, got = status(process(rows)), figures_of(rows, 0.005)
+    assert shown.lift is not None
+    assert shown.lift_lo is not None
+    one = (0.81 - 2 * got.lift * 0.5 + got.lift**2 * 0.9) / 1000 + SEEDS + 0.005**2
+    assert shown.lift - shown.lift_lo == pytest.approx(1.96 * (one / 2) ** 0.5, rel=1e-3)
+    assert shown.se == pytest.approx(((0.81 / 1000 + SEEDS + 0.005**2) / 2) ** 0.5)

@@ -20,6 +20,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.cli import main
 from pipeline.cli.terminal import instant
+from pipeline.data.split import PinnedTask
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.maintenance.gc import WRITERS, gc, instant_of_ages
@@ -242,7 +243,7 @@ def calibration_plan(ws: Workspace) -> CalibrationPlanFile:
         as_of=NOW,
         versions=versions(ws, *SCHEMAS),
         task="discovery",
-        holdout_days=None,
+        pinned=PinnedTask(),
         weights=None,
         k=20,
         holdouts=(),

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.evaluation.gate.e_process import EProcess, EProcessKey, EProcessStatus
+from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.steps.reporting.past_nights import e_process_paths, past_churn, past_parity
 from pipeline.workspace.artifacts import ChurnFile, FollowedParityFile, ParityFile
 from tests.pages import churn, scored
@@ -15,10 +15,7 @@ NIGHTS = [datetime(2024, 6, day, 9, tzinfo=UTC) for day in (1, 8, 15, 22)]
 
 
 def standing(champion, recipe, log):
-    account = EProcess(
-        EProcessKey(champion, recipe, "ndcg", 20, 7), log_likelihood_ratios=(log,) * 9
-    )
-    return EProcessStatus(recipe, account, 500.0, None, None, None)
+    return EProcessStatus(recipe, recipe, champion, NIGHTS[0], 0.2, 500.0, "recorded", log_e=log)
 
 
 def entry(as_of, *e_processes):
