@@ -568,12 +568,13 @@ def content(home: Path) -> tuple[object, ...]:
     ws = Workspace.open(home)
     events = ws.lake.read("events").drop(c.BATCH_ID).sort(c.EVENT_ID, c.EVENT_DAY)
     publications = ws.lake.read("publications").sort(c.GENERATION)
-    keys = [entry.key for entry in entries_of(ws.ledger) if not isinstance(entry, RepairEntry)]
+    types = [entry.type for entry in entries_of(ws.ledger) if not isinstance(entry, RepairEntry)]
+    # A file whose ingest begins anew has another number, and its patch another id.
     return (
         events.rows(),
-        lists(ws, None).rows(),
-        publications.select(c.PUBLICATION_ID, c.GENERATION, c.SUMS).rows(),
-        sorted(keys),
+        lists(ws, None).drop(c.PUBLICATION_ID).rows(),
+        publications.select(c.GENERATION, c.RUN_ID, c.SUMS).rows(),
+        sorted(types),
     )
 
 
