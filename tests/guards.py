@@ -209,7 +209,7 @@ GUARDS: Final = (
         "pipeline/stores/lake/commit_integrity.py",
         "if not path.is_file() or path.stat().st_size != size:",
         "if False:",
-        f"{_LAKE}::test_a_commit_of_a_killed_writer_is_sound_or_an_error",
+        f"{_LAKE}::test_a_commit_that_a_power_cut_left_in_part_is_withdrawn_and_repeated",
     ),
     Guard(
         "what has no sum is not trusted",

@@ -745,14 +745,6 @@ HARMLESS: dict[str, tuple[Damage, str | Callable[[World], object]]] = {
     ),
     "vault.missing": (lambda w: w.undo.append(bool), own_vault),
     "workspace.cannot_write": (lambda w: occupy(w, "scratch"), FEEDBACK),
-    "workspace.not_empty": (
-        lambda w: w.undo.append(bool),
-        lambda w: Workspace.init(w.home / ("runs" if w.undo else "new")),
-    ),
-    "workspace.path_unusable": (
-        lambda w: w.undo.append(bool),
-        lambda w: Workspace.init(w.home / ("a%20b" if w.undo else "new")),
-    ),
 }
 """A cause that goes away, and a command or a function that raises the error meanwhile."""
 
