@@ -1,6 +1,7 @@
 """Locks on files.
 
-Guarantees: the kernel holds the lock, so it is free as soon as its process has ended.
+Guarantees: the kernel holds the lock, so it is free as soon as its process has ended. Only the
+owner of the file can take it, since a user who may open a file can hold its lock for ever.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def locked(path: Path, name: str, *, wait: bool = False, shared: bool = False) -
     with ExitStack() as stack:
         with storage_errors("storage.cannot_write", f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("ab+", buffering=0))
+            file = stack.enter_context(open(path, "ab+", buffering=0, opener=_private))
             try:
                 fcntl.flock(file, kind)
             except BlockingIOError:
@@ -54,3 +55,7 @@ def locked(path: Path, name: str, *, wait: bool = False, shared: bool = False) -
             file.truncate(0)
             file.write(f"{os.getpid()}\n".encode())
         yield
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
