@@ -48,7 +48,8 @@ min_nonzero = 2
 slice_users = 1000
 refresh_margin = 1.0
 refresh_errors = 100.0
-baseline_floor = 0.0
+level_margin = 0.99
+floor_margin = 0.99
 anchor_margin = 0.99
 
 [recipes.als]
