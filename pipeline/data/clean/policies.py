@@ -6,7 +6,6 @@ id, user, item or time of an event.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
@@ -79,9 +78,6 @@ class ColumnTreatment(Frozen):
                 raise ValueError(f"{low} = {below} must be less than {high} = {above}")
         if self.missing == "constant" and self.constant is None:
             raise ValueError('missing = "constant" needs constant = <value>')
-        # A constant that is not finite would be treated as missing by the next cleaning.
-        if isinstance(self.constant, float) and not math.isfinite(self.constant):
-            raise ValueError(f"constant = {self.constant} must be finite")
         if self.constant is not None and self.missing not in ("constant", "indicator"):
             raise ValueError(f'constant must be left out with missing = "{self.missing}"')
         return self

@@ -317,7 +317,7 @@ def test_nothing_can_be_learnt_from_no_values(policy: dict[str, Any]) -> None:
         ({"missing": "zero"}, "'none', 'mean', 'median', 'mode', 'constant' or 'indicator'"),
         ({"outliers": "trim"}, "'none', 'clip', 'winsorise' or 'quarantine'"),
         ({"missing": "constant"}, "needs constant"),
-        ({"missing": "constant", "constant": INF}, "must be finite"),
+        ({"missing": "constant", "constant": INF}, "should be a finite number"),
         ({"missing": "mean", "constant": 1}, 'left out with missing = "mean"'),
         ({"outliers": "clip"}, '"clip" takes minimum, maximum or both'),
         ({"outliers": "clip", "upper": 0.5}, '"clip" takes minimum, maximum or both'),
