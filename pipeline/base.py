@@ -36,9 +36,14 @@ class Frozen(BaseModel):
     """Base of every config: instances are immutable, and an unknown field is an error."""
 
     # Defaults are validated as well, so that a default outside its own bounds is an error. A value
-    # may be a password in the wrong place, and tracebacks show pydantic's text.
+    # may be a password in the wrong place, and tracebacks show pydantic's text. An infinite bound
+    # would switch a check off.
     model_config = ConfigDict(
-        frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
     )
 
 
@@ -55,12 +60,11 @@ def to_utc(instant: datetime) -> datetime:
 def parse_instant(text: str) -> datetime:
     """Parse an ISO 8601 instant with a time zone, such as ``2017-12-01T09:00:00Z``."""
     try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
+        return to_utc(datetime.fromisoformat(text))
+    except (ValueError, OverflowError):  # in UTC it may lie outside the calendar
         raise ConfigError(
             "instant.invalid", f"{text!r} is not an instant; write it as 2017-12-01T09:00:00Z"
         ) from None
-    return to_utc(instant)
 
 
 def format_instant(instant: datetime) -> str:

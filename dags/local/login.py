@@ -16,6 +16,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from hashlib import sha256
@@ -30,7 +31,7 @@ PASSWORD_VARIABLE = "UI_PASSWORD"  # noqa: S105 - the name of a variable
 
 Headers = Iterable[tuple[str, str]]
 
-_HOSTS = ("127.0.0.1", "localhost")
+_HOST = re.compile(r"(127\.0\.0\.1|localhost)(:[0-9]{1,5})?")
 _PARAMETER = "login"
 _PROTECTION: Headers = (
     ("x-frame-options", "DENY"),
@@ -64,8 +65,10 @@ class Login(ABC):
         """Serve one request."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await self._request(scope, receive, _protected(send))
+            return
+        given = _take_login(scope)
+        if scope["type"] == "http":
+            await self._request(scope, receive, _protected(send), given)
         else:
             await send({"type": "websocket.close"})  # neither server has web sockets
 
@@ -73,9 +76,9 @@ class Login(ABC):
     async def serve(self, scope: Scope, receive: Receive, send: Send, *, known: bool) -> None:
         """Serve a request of this host; `known` is true for a user who has logged in."""
 
-    async def _request(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _request(self, scope: Scope, receive: Receive, send: Send, given: str | None) -> None:
         host = header(scope, "host")
-        if host.rpartition(":")[0] not in _HOSTS and host not in _HOSTS:
+        if not _HOST.fullmatch(host):
             message = f"{host!a} is not a name of this server: {_NEXT}"
             await respond(send, HTTPStatus.FORBIDDEN, message)
             return
@@ -83,13 +86,8 @@ class Login(ABC):
             message = f"a request of another site's page is refused: {_NEXT}"
             await respond(send, HTTPStatus.FORBIDDEN, message)
             return
-        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        given = [value for name, value in query if name == _PARAMETER]
-        if given:
-            # The server logs this query after the response.
-            rest = urlencode([pair for pair in query if pair[0] != _PARAMETER])
-            scope["query_string"] = rest.encode()
-            await self._log_in(scope["path"], rest, given[-1], send)
+        if given is not None:
+            await self._log_in(scope["path"], scope["query_string"].decode(), given, send)
             return
         await self.serve(scope, receive, send, known=self._is_known(scope))
 
@@ -117,6 +115,16 @@ class Login(ABC):
     def forget(self) -> tuple[str, str]:
         """Header that removes the cookie."""
         return ("set-cookie", f"{self._cookie}=; Path=/; Max-Age=0; HttpOnly; SameSite=Lax")
+
+
+def _take_login(scope: Scope) -> str | None:
+    """Remove the password from the query, which servers log after any response, and return it."""
+    query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    given = [value for name, value in query if name == _PARAMETER]
+    if not given:
+        return None
+    scope["query_string"] = urlencode([pair for pair in query if pair[0] != _PARAMETER]).encode()
+    return given[-1]
 
 
 _NEXT = "open the address that `make ui` printed"

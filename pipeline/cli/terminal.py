@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn
 import typer
 
 from pipeline.errors import ConfigError, printable
-from pipeline.stores.disk import storage_errors
 
 if TYPE_CHECKING:
     from pipeline.base import AsOf, Progress
@@ -260,14 +259,10 @@ def parse_past_instant(text: str | None) -> AsOf:
 
 def refuse_unwritable(out: Path | None) -> None:
     """Raise ``storage.cannot_write`` for an unusable file, before minutes of work."""
-    if out is None:
-        return
-    is_new = not out.exists()
-    with storage_errors("storage.cannot_write", f"cannot write {out}"):
-        # Appending nothing leaves an existing file as it is.
-        out.open("ab").close()
-    if is_new:
-        out.unlink()
+    from pipeline.workspace.permissions import require_writable
+
+    if out is not None:
+        require_writable(out)
 
 
 def write_out(out: Path | None, data: bytes) -> None:

@@ -286,10 +286,12 @@ def split(
     begin = cast(datetime, rows[c.TIMESTAMP].min())
     # A cutoff at or before the first event would leave an empty training window.
     usable = [days for days in lengths if begin < as_of - timedelta(days=days)]
-    if not usable:
+    least = lengths[0] if first else start
+    # A shorter holdout than the last one may be chosen only where it had enough users for weeks.
+    if not any(days >= least or days in pinned.shorter for days in usable):
         raise DataError(
             "split.history_too_short",
-            f"the first event is of {format_instant(begin)}; with a holdout of {lengths[0]} days "
+            f"the first event is of {format_instant(begin)}; with a holdout of {least} days "
             f"before as-of {format_instant(as_of)} no training data are left; "
             "give a later as-of, or ingest older events",
             where="events",
@@ -399,7 +401,8 @@ def _choose(
         return min(shorter or longer)
     if not first and pinned.holdout_days in judged:
         return cast(int, pinned.holdout_days)
-    return max(judged, key=lambda days: (judged[days], days))
+    rest = [days for days in judged if first or days >= start]
+    return max(rest or judged, key=lambda days: (judged[days], days))
 
 
 def _stronger(

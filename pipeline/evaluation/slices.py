@@ -1,7 +1,8 @@
 """Slices of users, by activity, recency and segment, and of target items by their age.
 
 Guarantees: slices follow from the training window alone, so that every recipe of a nightly run is
-evaluated on the same ones; a segment of fewer than `MIN_GROUP_SIZE` users is not a slice.
+evaluated on the same ones; a segment of fewer than `MIN_GROUP_SIZE` users is not a slice, and the
+figures of so few users do not follow from those of the segments either.
 """
 
 from __future__ import annotations
@@ -86,5 +87,10 @@ def _segment_slices(users: History, segments: pl.DataFrame) -> dict[str, NDArray
     enough = counts >= MIN_GROUP_SIZE
     names, counts = names[enough], counts[enough]
     # Stable, so that of equally large segments the first by name is kept.
-    largest = names[np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]]
+    order = np.argsort(-counts, kind="stable")[:_MOST_SEGMENTS]
+    others = len(slugs) - int(counts[order].sum())
+    # Otherwise the figures of the others follow from those of all users and of the segments.
+    if 0 < others < MIN_GROUP_SIZE:
+        order = order[:-1]
+    largest = names[order]
     return {f"segment_{name}": slugs == name for name in sorted(largest.tolist())}

@@ -1,7 +1,8 @@
 """Locks on files.
 
-Guarantees: the kernel holds the lock, so it is free as soon as its process has ended. A process
-that waits for a lock logs the holder after five seconds, and does not wait without end.
+Guarantees: the kernel holds the lock, so it is free as soon as its process has ended. Only the
+owner of the file can take it, since a user who may open a file can hold its lock for ever. A
+process that waits for a lock logs the holder after five seconds, and does not wait without end.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ def locked(
     with ExitStack() as stack:
         with storage_errors("storage.cannot_write", f"cannot write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(path.open("ab+", buffering=0))
+            file = stack.enter_context(open(path, "ab+", buffering=0, opener=_private))
             _acquire(file, kind, name, wait_seconds)
             # On a full disk the lock holds without the id, and `gc` can free space.
             with suppress(OSError):
@@ -99,3 +100,7 @@ def _holder(file: IO[bytes]) -> str:
     # Opened for appending: reading starts at the end without this.
     file.seek(0)
     return file.read(32).decode(errors="replace").strip() or "unknown"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -32,6 +32,7 @@ from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.locks import locked
 
 MANIFEST = "manifest.json"
+_LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,9 @@ A = TypeVar("A", bound=JsonFile)
 def is_run_id(text: str) -> bool:
     """Return whether `text` is the name of a folder directly below the runs."""
     # Hidden folders are runs that are being removed; a slash would lead out of this folder.
-    return bool(text) and "/" not in text and not text.startswith(".")
+    # Other characters, or too many, would be no name of a file.
+    is_name = text.isascii() and text.isprintable() and 0 < len(text) <= _LONGEST
+    return is_name and "/" not in text and not text.startswith(".")
 
 
 class Draft:

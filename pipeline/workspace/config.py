@@ -177,6 +177,16 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
         `config.*`, or `storage.cannot_read`.
     """
     try:
+        return _composed(file, environment)
+    except RecursionError:
+        raise ConfigError(
+            "config.too_deep",
+            f"{file.name}, or a variable that begins with {PREFIX}, is nested too deep; correct it",
+        ) from None
+
+
+def _composed(file: Path, environment: Mapping[str, str]) -> Composed:
+    try:
         written = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
@@ -369,5 +379,5 @@ def _literal(text: str) -> Any:
     try:
         # Numbers, lists and tables need TOML; a text that is not TOML is taken as it is, unquoted.
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (tomllib.TOMLDecodeError, RecursionError):  # the latter: nested too deep
         return text

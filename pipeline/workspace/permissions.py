@@ -5,28 +5,33 @@
     landing/ and its tables                  700          2770
     folders of `_PRIVATE`                    700          700
     vault.db and SQLite's files beside it    600          600
+    files of locks                           600          600
 
 Guarantees:
 
 * Raw ids, bad values, keys and logins are accessible to the owner only, in both kinds.
 * Members of the group can read the other files, and can write only in `landing/`.
 * Folders have the set-group-ID bit, so that new files belong to the group.
-* A file that is written outside the workspace is readable by its owner only, even if it replaces a
-  file that was not.
+* A file that is written outside the workspace is a new one, readable by its owner only, even if it
+  replaces another; nothing is written through a link or a pipe of another user.
+* A new workspace contains nothing that another user has made, and no link.
 """
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
+import secrets
 import shlex
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import IO, Final, NamedTuple
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StorageError
 from pipeline.stores.disk import storage_errors
 
 PRIVATE_FOLDER: Final = 0o700
@@ -95,6 +100,30 @@ def require_membership(group: str) -> None:
         )
 
 
+def take_over(home: Path) -> None:
+    """Make the folder of a new workspace private.
+
+    Raises
+    ------
+    ConfigError
+        `workspace.foreign_folder`: the folder, or something in it, is a link or belongs to another
+        user, who could read or replace the key of the vault.
+    """
+    _require_own(home)
+    home.chmod(PRIVATE_FOLDER)  # from now on no other user can add anything
+    for path in home.rglob("*"):
+        _require_own(path)
+
+
+def _require_own(path: Path) -> None:
+    about = path.lstat()
+    if stat.S_ISLNK(about.st_mode) or about.st_uid != os.geteuid():
+        raise ConfigError(
+            "workspace.foreign_folder",
+            f"{path} is a link or belongs to another user; name a new folder",
+        )
+
+
 def share(home: Path, group: str | None) -> None:
     """Give the folders of a new workspace their modes, and their group.
 
@@ -155,6 +184,9 @@ def corrections(home: Path, group: str | None) -> list[str]:
 def open_export(path: Path) -> Iterator[IO[bytes]]:
     """Open a file outside the workspace for writing, readable by its owner only.
 
+    It gets its name when the block ends, so that a process which opened the old file before does
+    not read the new content.
+
     Yields
     ------
     The file, empty and open for writing.
@@ -162,17 +194,52 @@ def open_export(path: Path) -> Iterator[IO[bytes]]:
     Raises
     ------
     StorageError
-        `storage.cannot_write`: also for a file of another user.
+        `storage.cannot_write`; `storage.foreign_export`: a link or pipe of another user.
     """
     with storage_errors("storage.cannot_write", f"cannot write {path}"):
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
-        with os.fdopen(handle, "wb") as file:
-            # Not of a device or a pipe, such as /dev/stdout.
-            if stat.S_ISREG(os.fstat(handle).st_mode):
-                # Before the first byte: a file that exists keeps its mode when it is opened.
-                os.fchmod(handle, PRIVATE_FILE)
-                file.truncate()
-            yield file
+        target = _export_target(path)
+        if target is None:
+            with path.open("wb") as file:
+                yield file
+            return
+        new = target.with_name(f".nightjar-{secrets.token_hex(8)}")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            with os.fdopen(os.open(new, flags, PRIVATE_FILE), "wb") as file:
+                yield file
+            new.replace(target)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def require_writable(path: Path) -> None:
+    """Raise as `open_export` does, without a change; for the time before minutes of work.
+
+    Raises
+    ------
+    StorageError
+        `storage.cannot_write`, `storage.foreign_export`.
+    """
+    with storage_errors("storage.cannot_write", f"cannot write {path}"):
+        target = _export_target(path)
+        if target is not None:
+            tempfile.TemporaryFile(dir=target.parent).close()
+        elif path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def _export_target(path: Path) -> Path | None:
+    """Return the file that an export replaces or creates; None for a device, pipe or folder."""
+    if os.path.lexists(path):
+        about = path.lstat()
+        is_guide = stat.S_ISLNK(about.st_mode) or stat.S_ISFIFO(about.st_mode)
+        # Links of root lead to devices, such as /dev/stdout.
+        if is_guide and about.st_uid not in (0, os.geteuid()):
+            raise StorageError(
+                "storage.foreign_export",
+                f"{path} is a link or pipe of another user; name another file",
+            )
+    return None if path.exists() and not path.is_file() else path.resolve()
 
 
 def _modes(group: str | None) -> _Modes:
@@ -184,7 +251,8 @@ def _mode(inner: PurePath, is_folder: bool, group: str | None) -> int:
     modes = _modes(group)
     if not is_folder:
         is_vault = len(inner.parts) == 1 and inner.name.startswith(_VAULT)
-        return PRIVATE_FILE if is_vault else modes.file
+        is_lock = inner.suffix == ".lock" or inner.name.startswith(".lock-")
+        return PRIVATE_FILE if is_vault or is_lock else modes.file
     if str(inner) in _PRIVATE:
         return PRIVATE_FOLDER
     return modes.landing if inner.parts[:1] == (_LANDING,) else modes.folder

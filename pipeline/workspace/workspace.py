@@ -94,7 +94,8 @@ class Workspace:
         ConfigError
             `workspace.not_empty`, `workspace.path_unusable`; `workspace.unknown_group`,
             `workspace.group_not_allowed`; `workspace.group_differs`: the existing workspace has
-            another group.
+            another group; `workspace.foreign_folder`: the folder, or something in it, is not the
+            caller's.
         StorageError
             `workspace.cannot_write`.
         """
@@ -116,6 +117,7 @@ class Workspace:
             config += f"\n[workspace]\ngroup = {json.dumps(group)}\n"
         with storage_errors("workspace.cannot_write", f"cannot write the workspace {home}"):
             home.mkdir(parents=True, exist_ok=True)
+            permissions.take_over(home)
             # Other users of the machine must not read raw ids, whatever the caller's umask is.
             permissions.set_umask(group)
             for folder in ("landing/events", "landing/items", "landing/users", "runs", "secrets"):

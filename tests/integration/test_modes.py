@@ -4,7 +4,7 @@ import os
 import stat
 import subprocess
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 
@@ -84,6 +84,11 @@ def test_a_workspace_of_a_group_is_readable_by_the_group(shared):
     landing = {"landing", *(f"landing/{table}" for table in ("events", "items", "users"))}
     others = {path: mode for path, mode in by_path.items() if path not in own.keys() | landing}
     assert {by_path[path] for path in landing} == {0o2770}
+    # A member who could open a lock could hold it.
+    locks = [path for path in others if PurePath(path).name.startswith((".lock-", "ledger.lock"))]
+    locks += [path for path in others if path.startswith("lake/.locks/")]
+    assert len(locks) > 10
+    assert {others.pop(path) for path in locks} == {0o600}
     assert set(others.values()) == {0o2750, 0o640}
     assert {(shared.home / path).group() for path in others} == {own_group()}
     assert permissions.corrections(shared.home, own_group()) == []

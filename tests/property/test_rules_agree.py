@@ -47,8 +47,12 @@ PLANTED: dict[str, tuple[list[Any], list[Any]]] = {
     },
     **{
         f"{i}_unprintable": (
-            ["a\0", "\x1b[31m", "\x7f", "a\x85", "a\tb", "a\u200b", "\ufeffa", "a\xadb", "\u202ea"],
-            ["a b", "ä", "é", "😀"],
+            ["a\0", "\x1b[31m", "\x7f", "a\x85", "a\tb", "a\u200b", "\ufeffa", "a\xadb", "\u202ea"]
+            + [
+                f"a{hidden}b"
+                for hidden in "\ufe0f\u034f\u115f\u1160\u3164\uffa0\u17b4\u180b\u2028\u2029\u2800"
+            ],
+            ["a b", "ä", "e\u0301", "한국", "ไทย", "😀"],
         )
         for i in ("event_id", "user_id", "item_id")
     },

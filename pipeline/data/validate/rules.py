@@ -22,8 +22,9 @@ from pipeline.errors import DataError
 
 MAX_ID_BYTES: Final = 256
 _CONTROL: Final = r"\p{Cc}"
-# Format characters have no width: ids with and without one look alike wherever they are shown.
-_CONTROL_OR_FORMAT: Final = r"[\p{Cc}\p{Cf}]"
+# Characters without a shape (format characters, variation selectors, fillers) and separators of
+# lines: ids with and without one look alike wherever they are shown.
+_INVISIBLE: Final = r"[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}\x{2800}]"
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 """Earliest valid timestamp; earlier ones are zeros, or seconds that were read as milliseconds."""
 LARGEST: Final = 1e12
@@ -120,8 +121,8 @@ def id_bytes(column: str) -> pl.Expr:
 
 
 def unprintables(column: str) -> pl.Expr:
-    """Count the control and format characters of an id, such as NUL and zero-width spaces."""
-    return pl.col(column).str.count_matches(_CONTROL_OR_FORMAT)
+    """Count the control and invisible characters of an id, such as NUL and zero-width spaces."""
+    return pl.col(column).str.count_matches(_INVISIBLE)
 
 
 def has_controls(column: str) -> pl.Expr:

@@ -253,7 +253,10 @@ def test_a_repeat_with_other_content_is_no_duplicate():
     assert [json.loads(raw) for raw in result[c.RAW]] == [{c.EVENT_ID: "***"}] * 4
 
 
-@pytest.mark.parametrize("hidden", ["\u200b", "\ufeff", "\xad", "\u202e", "\U000e0041"])
+@pytest.mark.parametrize(
+    "hidden",
+    ["\u200b", "\ufeff", "\xad", "\u202e", "\U000e0041", *"\ufe0f\u034f\u3164\u2028\u2800"],
+)
 def test_ids_that_look_like_others_are_bad(hidden):
     columns = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
     judged = judge(*({column: f"item{hidden}004"} for column in columns))

@@ -238,6 +238,19 @@ def test_a_length_grows_at_once_and_shrinks_when_it_may(
     assert module._choose(users, config, pinned, first=False) == days
 
 
+def test_a_history_too_short_for_the_length_is_refused() -> None:
+    config = SplitConfig(min_users=20, holdout_days=14)
+    events = crowd(12, a_day=30)
+    with raises("split.history_too_short"):
+        split(events, at(12), config, first=False)
+    pinned = PinnedTask(holdout_days=14)
+    with raises("split.history_too_short"):
+        split(events, at(12), SplitConfig(min_users=20), first=False, pinned=pinned)
+    shorter = PinnedTask(holdout_days=14, shorter=(7,))
+    result = split(events, at(12), SplitConfig(min_users=20), first=False, pinned=shorter)
+    assert result.holdout_days == 7
+
+
 def test_targets_are_also_of_users_whose_history_is_lost() -> None:
     events = log(("u", "a", 0), ("u", "b", 8), ("lost", "b", 9))
     result = split(events, at(14), FEW, first=False)

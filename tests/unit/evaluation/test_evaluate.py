@@ -169,12 +169,27 @@ def test_slices_name_their_users(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "slice.warm.ndcg_at_2" not in evaluation.metrics
 
 
-def test_a_segment_of_fewer_than_ten_users_is_not_a_slice() -> None:
-    users = [f"u{n}" for n in range(19)]
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        ({"ten": 10, "nine": 9, None: 1}, {"segment_ten"}),
+        # The figures of nine users would follow from those of all users and of the others.
+        ({"ten": 10, "nine": 9}, set()),
+        ({"twenty": 20, "ten": 10, "nine": 9}, {"segment_twenty"}),
+        ({"ten": 10, None: 1}, set()),
+        ({"ten": 10}, {"segment_ten"}),
+        ({"nine": 9}, set()),
+    ],
+)
+def test_no_figure_of_fewer_than_ten_users_follows_from_the_segments(
+    sizes: dict[str | None, int], shown: set[str]
+) -> None:
+    segment = [name for name, size in sizes.items() for _ in range(size)]
+    users = [f"u{n}" for n in range(len(segment))]
     history = window(*((user, "a", 1) for user in users))
-    segments = pl.DataFrame({c.USER_ID: users, c.SEGMENT: ["ten"] * 10 + ["nine"] * 9})
+    segments = pl.DataFrame({c.USER_ID: users, c.SEGMENT: segment})
     named = {name for name in user_slices(history, segments) if name.startswith("segment")}
-    assert named == {"segment_ten"}
+    assert named == shown
 
 
 def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import stat
 import time
 from threading import Timer
 
@@ -67,6 +68,16 @@ def test_a_full_disk_is_no_obstacle(path, monkeypatch):
         def write(self, data):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(type(path), "open", lambda self, mode, buffering: Full(self, "a+"))
+    full = lambda path, mode, buffering, opener: Full(path, "a+", opener=opener)  # noqa: E731
+    monkeypatch.setattr(locks, "open", full, raising=False)
     with locked(path, "the lock x"):
         assert path.exists()
+
+
+def test_members_of_a_group_cannot_hold_a_lock(tmp_path):
+    os.umask(0o027)
+    path = tmp_path / "locks" / "ingest.lock"
+    for _ in range(2):
+        with locked(path, "the lock ingest"):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750

@@ -164,7 +164,7 @@ def test_not_a_number_is_no_json(run):
         draft.write(Facts({"x": float("nan")}))
 
 
-@pytest.mark.parametrize("bad", ["", "../x", "a/b", ".hidden"])
+@pytest.mark.parametrize("bad", ["", "../x", "a/b", ".hidden", "a" * 300, "a\0b"])
 def test_a_run_id_stays_in_its_folder(tmp_path, bad):
     with raises("run.invalid_id"):
         Runs(tmp_path).open(bad)

@@ -258,3 +258,19 @@ def test_the_traceback_of_an_invalid_value_does_not_show_it(file, text):
     with raises("config.invalid_value") as caught:
         compose(file, {})
     assert "PLANTED" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
+def test_numbers_of_a_config_are_finite(file, number):
+    for field in ("validate.volume.day_factor", "drift.single_day_z"):
+        section, _, name = field.rpartition(".")
+        assert field in refused(file, f"[{section}]\n{name} = {number}\n")
+
+
+def test_values_nested_too_deep_are_an_error_and_not_a_defect(file):
+    deep = "[" * 5_000
+    assert "nightjar.toml" in refused(file, f"a = {deep}")
+    assert "NIGHTJAR__GATE__ALPHA" in refused(file, "", {"NIGHTJAR__GATE__ALPHA": deep})
+    name = f"NIGHTJAR__{'A__' * 5_000}B"
+    assert "nested too deep" in refused(file, "", {name: "1"})
+    assert "nested too deep" in refused(file, ".".join("a" * 5_000) + " = 1")

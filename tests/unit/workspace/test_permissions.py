@@ -142,10 +142,10 @@ def test_an_export_is_private_before_its_first_byte(tmp_path):
             file.write_text(existing)
             file.chmod(0o644)
         with permissions.open_export(file) as stream:
-            assert mode(file) == 0o600
-            assert file.read_bytes() == b""
+            assert [mode(path) for path in tmp_path.iterdir() if path != file] == [0o600]
             stream.write(b"new")
-        assert file.read_bytes() == b"new"
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+        assert mode(file) == 0o600
 
 
 def test_an_export_leaves_a_device_as_it_is():
