@@ -729,6 +729,7 @@ HARMLESS: dict[str, tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: w.patch(Lake, "append", raising(PermissionError(13, "Permission denied"))),
         FEEDBACK,
     ),
+    "storage.foreign_export": fails(foldin, "stage", StorageError, "storage.foreign_export"),
     "vault.cannot_create": (
         lambda w: w.patch(
             Workspace, "create_vault", raising(StorageError("vault.cannot_create", ""))
