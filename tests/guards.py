@@ -114,13 +114,6 @@ GUARDS: Final = (
         f"{_RACES}::test_a_file_that_still_grows_is_taken_when_it_is_whole",
     ),
     Guard(
-        "what took a read file's place stays",
-        "pipeline/steps/ingest/landing.py",
-        "            if not _is_same(source, path.name, seen):",
-        "            if False:",
-        f"{_RACES}::test_a_file_that_takes_the_place_of_one_that_was_read_is_not_lost",
-    ),
-    Guard(
         "a move is looked at again",
         "pipeline/steps/ingest/landing.py",
         "_is_same(target, new, seen):\n        return True\n    _move(",
