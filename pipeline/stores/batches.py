@@ -55,6 +55,8 @@ class Batch:
         SHA-256 of the file's bytes.
     rows
         ``accepted + quarantined + duplicates + tombstoned + skipped``.
+    vault_id
+        Id of the vault that gave the pseudonyms; "" without one.
     vault_users
         Users in the vault, those of the rows included.
     """
@@ -69,6 +71,7 @@ class Batch:
     duplicates: int
     tombstoned: int
     skipped: int
+    vault_id: str
     vault_users: int
     ingested_at: datetime
 
