@@ -364,11 +364,12 @@ def load_key(path: Path) -> bytes:
     Raises
     ------
     VaultKeyError
-        ``vault.key_missing``, ``vault.key_unreadable`` (also for a link),
+        ``vault.key_missing``, ``vault.key_unreadable`` (also for a link, folder or pipe),
         ``vault.key_permissions`` (readable by other users), ``vault.key_encoding``
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # Without O_NONBLOCK the open of a pipe would wait for a writer.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise VaultKeyError(
             "vault.key_missing",
@@ -380,9 +381,16 @@ def load_key(path: Path) -> bytes:
             "vault.key_unreadable",
             f"cannot read the vault's key {path}: {fault_text(error)}",
         ) from error
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise VaultKeyError(
+            "vault.key_unreadable",
+            f"the vault's key {path} is not a regular file; move it away, and restore the key from "
+            "a backup",
+        )
     with os.fdopen(handle, "rb") as file:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o077:
+        if mode & 0o077:
             raise VaultKeyError(
                 "vault.key_permissions",
                 f"other users can read the vault's key {path}; run `chmod 600 {path}`",
