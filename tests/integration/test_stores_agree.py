@@ -162,7 +162,7 @@ def test_a_lost_vault_is_named_and_no_command_makes_another_one(home, left):
 
 
 def test_another_vault_with_as_many_users_gives_no_user_a_second_pseudonym(home):
-    """It has the same key, so nothing else tells it from the vault of the lake."""
+    """It has the same key, so only its id differs from that of the vault of the lake."""
     users = rows(home, "events")[c.USER_ID].unique().to_list()
     other = Workspace.init(home.parent / "other")
     shutil.copy(home / "secrets" / "vault.key", other.home / "secrets" / "vault.key")

@@ -173,7 +173,7 @@ def test_a_mounted_landing_folder(ws, here):
 
 
 def test_a_file_that_was_copied_but_not_removed_is_removed_by_the_next_pass(ws, here):
-    """A pass was killed in between; the name is hidden, so nobody else would remove it."""
+    """A pass was killed in between; its name is hidden, so it would stay there."""
     content = orders(GOOD)
     land(ws, "orders-1.csv", content)
     feedback(ws, AT)
