@@ -46,6 +46,7 @@ QUARANTINED: Final = "quarantined"
 DUPLICATES: Final = "duplicates"
 TOMBSTONED: Final = "tombstoned"
 SKIPPED: Final = "skipped"
+VAULT_ID: Final = "vault_id"
 VAULT_USERS: Final = "vault_users"
 
 GENERATION: Final = "generation"
@@ -156,7 +157,9 @@ BATCHES: Final = pl.Schema(
         DUPLICATES: pl.Int64(),
         TOMBSTONED: pl.Int64(),
         SKIPPED: pl.Int64(),
-        # Users in the vault when the rows were written: a vault with fewer is older than the lake.
+        # The vault that gave the pseudonyms, and its users when the rows were written: a vault with
+        # fewer is older than the lake.
+        VAULT_ID: pl.String(),
         VAULT_USERS: pl.Int64(),
         INGESTED_AT: INSTANT,
     }

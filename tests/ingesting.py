@@ -53,7 +53,7 @@ def state(ws: Workspace) -> dict[str, list[tuple[object, ...]]]:
         if c.USER_ID in frame.columns and frame.height:
             raw = ws.vault.reveal(frame[c.USER_ID].unique().to_list())
             frame = frame.with_columns(pl.col(c.USER_ID).replace_strict(raw))
-        # Depends on the files that share a commit, not on the files themselves.
-        frame = frame.drop(c.VAULT_USERS, strict=False)
+        # They depend on the workspace and on the files that share a commit, not on the files.
+        frame = frame.drop(c.VAULT_ID, c.VAULT_USERS, strict=False)
         rows[table] = sorted(map(repr, frame.rows()))
     return rows

@@ -39,8 +39,9 @@ def main() -> None:
     """Run the command line and exit."""
     from pipeline.stores.disk import expected_failure
     from pipeline.workspace.child_process import keep_private
-    from pipeline.workspace.library_output import HiddenOutput
+    from pipeline.workspace.library_output import HiddenOutput, open_closed_descriptors
 
+    open_closed_descriptors()
     keep_private()
     # Until the process ends: threads of a library may panic even after the failure is printed.
     output = HiddenOutput()

@@ -36,7 +36,7 @@ from pipeline import columns as c
 from pipeline.columns import BatchStatus
 from pipeline.errors import ConcurrencyError, LakeError, StorageError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import sha256, storage_errors, sync
+from pipeline.stores.disk import fault_text, sha256, storage_errors, sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
@@ -55,6 +55,8 @@ class Batch:
         SHA-256 of the file's bytes.
     rows
         ``accepted + quarantined + duplicates + tombstoned + skipped``.
+    vault_id
+        Id of the vault that gave the pseudonyms; "" without one.
     vault_users
         Users in the vault, those of the rows included.
     """
@@ -69,6 +71,7 @@ class Batch:
     duplicates: int
     tombstoned: int
     skipped: int
+    vault_id: str
     vault_users: int
     ingested_at: datetime
 
@@ -252,7 +255,8 @@ class Batches:
 
     def _spool_frames(self, seq: int, frames: dict[str, pl.DataFrame]) -> None:
         target = self._spool / str(seq)
-        with storage_errors("storage.cannot_write", f"cannot write {self._spool}"):
+        sentence = f"cannot write {self._spool}"
+        with storage_errors("storage.cannot_write", sentence):
             try:
                 self._spool.mkdir(parents=True, exist_ok=True)
                 draft = Path(tempfile.mkdtemp(prefix=".", dir=self._spool))
@@ -264,6 +268,9 @@ class Batches:
                 sync(draft)
                 draft.rename(target)
                 sync(self._spool)
+            except pl.exceptions.PolarsError as error:  # polars hides the reason of the system
+                reason = fault_text(error, self._spool)
+                raise StorageError("storage.cannot_write", f"{sentence}: {reason}") from error
             except OSError:
                 if not target.is_dir():
                     raise

@@ -7,6 +7,7 @@ Guarantees:
 * A wrong key raises before anything is written: a second set of pseudonyms for the same users
   cannot come about.
 * Pseudonyms are on the disk before they are returned.
+* A vault has a random id from its creation on, so that another one with the same key is noticed.
 * A file that is missing or empty is created only on request; reading it raises.
 * Lookup hash, pseudonym and raw id of an entry are bound to each other: every method opens the seal
   of the entries that it returns, so entries that were exchanged raise.
@@ -41,6 +42,7 @@ _NONCE_BYTES: Final = 12
 _CHUNK: Final = 500  # placeholders in one statement; SQLite's oldest limit is 999
 
 _USERS: Final = "people"  # name of the table in existing files
+_ID: Final = "id"
 _DERIVES: Final = "derives event ids"
 _NOTE: Final = "INSERT OR IGNORE INTO meta VALUES (?, x'01')"
 _FORGET: Final = "DELETE FROM meta WHERE name = ?"
@@ -104,6 +106,11 @@ class Vault:
     def __len__(self) -> int:
         """Return the number of users in the vault."""
         return count_users(self.path)
+
+    @property
+    def id(self) -> str:
+        """Random id of the vault."""
+        return vault_id(self.path)
 
     def pseudonyms(self, raw: Sequence[str]) -> dict[str, str]:
         """Return ``{raw id: pseudonym}`` for all of `raw`; new users get a new pseudonym.
@@ -229,7 +236,8 @@ class Vault:
             connection.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            connection.execute("INSERT OR IGNORE INTO meta VALUES ('check', ?)", (self._check,))
+            meta = [("check", self._check), (_ID, secrets.token_bytes(16))]
+            connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", meta)
             connection.execute("COMMIT")
 
     def _check_key(self) -> None:
@@ -265,6 +273,21 @@ def count_users(path: Path) -> int:
     with _connected(path) as connection:
         query = f"SELECT count(*) FROM {_USERS}"  # noqa: S608
         return int(connection.execute(query).fetchone()[0])
+
+
+def vault_id(path: Path) -> str:
+    """Return the id of a vault without its key; "" for a missing or empty file, and without one.
+
+    Raises
+    ------
+    StorageError
+        ``vault.unusable``
+    """
+    if not _has_content(path):
+        return ""
+    with _connected(path) as connection:
+        row = connection.execute("SELECT value FROM meta WHERE name = ?", (_ID,)).fetchone()
+    return "" if row is None else bytes(row[0]).hex()
 
 
 def verify_vault(path: Path) -> None:
@@ -341,11 +364,12 @@ def load_key(path: Path) -> bytes:
     Raises
     ------
     VaultKeyError
-        ``vault.key_missing``, ``vault.key_unreadable`` (also for a link),
+        ``vault.key_missing``, ``vault.key_unreadable`` (also for a link, folder or pipe),
         ``vault.key_permissions`` (readable by other users), ``vault.key_encoding``
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        # Without O_NONBLOCK the open of a pipe would wait for a writer.
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise VaultKeyError(
             "vault.key_missing",
@@ -357,9 +381,16 @@ def load_key(path: Path) -> bytes:
             "vault.key_unreadable",
             f"cannot read the vault's key {path}: {fault_text(error)}",
         ) from error
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        raise VaultKeyError(
+            "vault.key_unreadable",
+            f"the vault's key {path} is not a regular file; move it away, and restore the key from "
+            "a backup",
+        )
     with os.fdopen(handle, "rb") as file:
-        mode = os.fstat(handle).st_mode
-        if not stat.S_ISREG(mode) or mode & 0o077:
+        if mode & 0o077:
             raise VaultKeyError(
                 "vault.key_permissions",
                 f"other users can read the vault's key {path}; run `chmod 600 {path}`",

@@ -20,7 +20,7 @@ from pipeline.errors import LakeError, StorageError
 from pipeline.stores.batches import APP
 from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
-from pipeline.stores.vault import count_users
+from pipeline.stores.vault import count_users, vault_id
 
 _COUNTS = {
     "events": c.ACCEPTED,
@@ -87,23 +87,24 @@ def compare_batches(lake: Lake) -> None:
 
 
 def compare_vault(lake: Lake, vault: Path) -> None:
-    """Compare the number of users in the vault with the number at the last ingest.
+    """Compare the vault, and the number of its users, with those of the last ingest.
 
     Parameters
     ----------
     lake
-        Its table `batches` has that number.
+        Its table `batches` has the id and the number.
     vault
         File of the vault; its key is not needed.
 
     Raises
     ------
     StorageError
-        ``vault.behind``: users of the lake are missing.
+        ``vault.behind``: users of the lake are missing; ``vault.other``: it is another vault.
     """
     # The vault after the lake: pseudonyms are committed before the rows that use them.
-    batches = lake.read("batches", columns=[c.SEQ, c.VAULT_USERS])
-    noted = _newest(batches.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max()), c.VAULT_USERS)
+    batches = lake.read("batches", columns=[c.SEQ, c.VAULT_ID, c.VAULT_USERS])
+    last = batches.filter(pl.col(c.SEQ) == pl.col(c.SEQ).max())
+    noted = _newest(last, c.VAULT_USERS)
     count = count_users(vault) if noted else 0
     if count < noted:
         raise StorageError(
@@ -111,6 +112,13 @@ def compare_vault(lake: Lake, vault: Path) -> None:
             f"the vault {vault} has {count:,} users, but it had {noted:,} at the last ingest: "
             f"{noted - count:,} users of the lake are missing in it; restore it from a backup that "
             "is not older than the lake. A new vault would give these users other pseudonyms",
+        )
+    if noted and vault_id(vault) != last[c.VAULT_ID][0]:
+        raise StorageError(
+            "vault.other",
+            f"the vault {vault} is not the one that the last ingest used: it gives the users of "
+            "the lake other pseudonyms; restore the vault of this workspace from a backup that is "
+            "not older than the lake",
         )
 
 

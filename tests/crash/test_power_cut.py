@@ -180,7 +180,9 @@ def outcome(home: Path) -> dict[str, Any]:
     raw = ws.vault.reveal(events[c.USER_ID].unique().to_list())
     rows = events.with_columns(events[c.USER_ID].replace_strict(raw)).rows()
     batches = ws.lake.read("batches")
-    done = batches.filter(batches[c.STATUS] == c.BatchStatus.DONE).drop(c.SEQ, c.VAULT_USERS)
+    done = batches.filter(batches[c.STATUS] == c.BatchStatus.DONE).drop(
+        c.SEQ, c.VAULT_ID, c.VAULT_USERS
+    )
     publications = ws.lake.read("publications").sort(c.GENERATION)
     shown = lists(ws, None).select(c.USER_ID, c.POSITION, c.ITEM_ID, c.SLOT)
     client = registry(ws)

@@ -230,6 +230,15 @@ def other_users(w: World) -> None:
     Vault(ws.vault_file, ws.vault_key).pseudonyms([f"other-{n}" for n in range(400)])
 
 
+def other_vault(w: World) -> None:
+    """Replace the vault by another one with the same key and as many users."""
+    ws = Workspace.open(w.home)
+    users = len(ws.vault)
+    ws.vault_file.unlink()
+    vault = Vault(ws.vault_file, ws.vault_key, create=True)
+    vault.pseudonyms([f"other-{n}" for n in range(users)])
+
+
 def other_key(w: World) -> None:
     key = w.home / "secrets/vault.key"
     key.unlink()
@@ -513,6 +522,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: execute_sql(w, "DELETE FROM people WHERE pseudonym LIKE '%a'"),
         FEEDBACK,
     ),
+    ("vault.other", 0): (other_vault, FEEDBACK),
     ("vault.damaged", 0): (exchanged_lookup, lambda w: verify_vault(w.home / "vault.db")),
     ("vault.unusable", 0): (lambda w: halve(w.home / "vault.db"), FEEDBACK),
     ("vault.entry_altered", 0): (

@@ -7,6 +7,8 @@ an empty one or none, as a restored backup, a torn copy or a mistake would.
 import json
 import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -18,6 +20,7 @@ from pipeline.steps.doctor import examine
 from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.stores.batches import Batch, Batches
 from pipeline.stores.ledger import Ledger
+from pipeline.stores.vault import Vault
 from pipeline.workspace.workspace import Workspace
 from tests.commands import outcome
 from tests.raising import raises
@@ -96,7 +99,7 @@ def test_a_number_that_a_table_has_already_is_not_given_out(home, two_nights):
     """The check at the start of a pass would find it, too."""
     older(two_nights, home, "lake/batches", "lake/_sums")
     lake = Workspace.open(home).lake
-    batch = Batch("b" * 64, "events", "shop", "f", 1, 1, 0, 0, 0, 0, 0, NIGHTS[2])
+    batch = Batch("b" * 64, "events", "shop", "f", 1, 1, 0, 0, 0, 0, "", 0, NIGHTS[2])
     events = lake.read("events")
     with raises("lake.number_taken"):
         Batches(lake).commit([batch], events.head(1), lake.empty("quarantine"))
@@ -158,14 +161,29 @@ def test_a_lost_vault_is_named_and_no_command_makes_another_one(home, left):
     assert set(failed_checks(home)) == {"vault", "agreement"}
 
 
-def test_a_pseudonym_without_a_row_in_the_vault_is_not_shown(home):
-    """Another vault may have as many users."""
+def test_another_vault_with_as_many_users_gives_no_user_a_second_pseudonym(home):
+    """It has the same key, so only its id differs from that of the vault of the lake."""
     users = rows(home, "events")[c.USER_ID].unique().to_list()
     other = Workspace.init(home.parent / "other")
     shutil.copy(home / "secrets" / "vault.key", other.home / "secrets" / "vault.key")
     other.create_vault()
     other.vault.pseudonyms([f"u{n}" for n in range(len(users))])
     shutil.copy(other.home / "vault.db", home / "vault.db")
+    landed = land(home, "new", "u1")
+    for command in (FEEDBACK, NIGHTLY, ONE, ALL):
+        assert outcome(home, *command)[:2] == (6, "vault.other")
+    assert "other" in failed_checks(home)["vault"]
+    assert landed.exists()
+    assert rows(home, "events")[c.USER_ID].n_unique() == len(users)
+
+
+def test_a_pseudonym_without_a_row_in_the_vault_is_not_shown(home):
+    """Entries of the vault may be exchanged for as many others."""
+    ws = Workspace.open(home)
+    users = ws.lake.read("events")[c.USER_ID].n_unique()
+    with closing(sqlite3.connect(ws.vault_file)) as vault, vault:
+        vault.execute("DELETE FROM people")
+    Vault(ws.vault_file, ws.vault_key).pseudonyms([f"other-{n}" for n in range(users)])
     assert outcome(home, *ALL)[:2] == (6, "vault.pseudonym_missing")
 
 

@@ -114,6 +114,7 @@ def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             duplicates=duplicates,
             tombstoned=0,
             skipped=file.text.skipped,
+            vault_id=ws.vault.id,
             vault_users=len(ws.vault),
             ingested_at=at,
         )

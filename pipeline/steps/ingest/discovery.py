@@ -20,7 +20,7 @@ from typing import Final
 from pipeline.data.sources.config import Source
 from pipeline.errors import ConfigError, DataError, StorageError, printable
 from pipeline.steps.ingest.irregular import Irregular
-from pipeline.steps.ingest.landing import FOLDER, Mark, flaw, open_folder
+from pipeline.steps.ingest.landing import FOLDER, MOVED, Mark, flaw, open_folder
 
 TABLES: Final = ("items", "users", "events")
 _STEPS: Final = {PermissionError: "grant read access", FileNotFoundError: "create it"}
@@ -151,6 +151,8 @@ class Landed:
         Folders inside that cannot be listed, and the reasons.
     irregular
         What is not a regular file with one name.
+    moved
+        Files that a killed pass has copied away.
     younger
         Number of files that were written too recently and wait for a later pass.
     """
@@ -159,6 +161,7 @@ class Landed:
     files: list[tuple[Path, str]]
     troubles: list[tuple[Path, str]]
     irregular: list[Irregular]
+    moved: list[Path]
     younger: int = 0
 
 
@@ -205,7 +208,7 @@ def landed(home: Path, until: datetime) -> list[Landed]:
             if about[1].written_ns <= latest
         ]
         younger = len(listing.files) + len(listing.others) - len(whole) - len(irregular)
-        tables.append(Landed(table, named, listing.troubles, irregular, younger))
+        tables.append(Landed(table, named, listing.troubles, irregular, listing.moved, younger))
     return tables
 
 
@@ -216,6 +219,7 @@ class _Listing:
     files: dict[str, Mark] = field(default_factory=dict)
     others: dict[str, tuple[str, Mark]] = field(default_factory=dict)
     troubles: list[tuple[Path, str]] = field(default_factory=list)
+    moved: list[Path] = field(default_factory=list)
 
 
 def _listed(top: Path, opened: AbstractContextManager[int]) -> _Listing:
@@ -237,6 +241,8 @@ def _list(listing: _Listing, handle: int, folder: str, depth: int) -> None:
         for entry in entries:
             # A sender writes under a hidden name and renames the complete file.
             if entry.name.startswith("."):
+                if entry.name.startswith(MOVED):
+                    listing.moved.append(Path(folder, entry.name))
                 continue
             path = f"{folder}/{entry.name}"
             try:

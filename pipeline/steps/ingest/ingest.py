@@ -37,7 +37,7 @@ from pipeline.steps.ingest.discovery import (
     source_for,
 )
 from pipeline.steps.ingest.irregular import read_reported, write_reported
-from pipeline.steps.ingest.landing import Mark, archive, mark, reject
+from pipeline.steps.ingest.landing import Mark, archive, mark, reject, remove_moved
 from pipeline.steps.ingest.read_file import FutureRows, NotRegular, Waits, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
 from pipeline.stores.batches import MERGED, Batches
@@ -191,6 +191,8 @@ def _ingest_landed(current: _Pass, listed: Sequence[Landed], progress: Progress)
     """Ingest landed files; return how many are left."""
     ws, backlog = current.ws, 0
     for inside in listed:
+        for path in inside.moved:
+            remove_moved(ws.home, path)
         for folder, trouble in inside.troubles:
             current.add(inside.table, printable(folder.name), FileStatus.WAITS, trouble)
         done = 0

@@ -6,6 +6,7 @@ Guarantees:
 * Only regular files with one name, inside the landing folder, are moved, by renaming, or to another
   file system by a copy that is compared. What was moved is examined afterwards; if it is something
   else, it goes back.
+* A file that a killed pass has copied, but not removed, is removed by the next one.
 * The bytes of a moved file are on the disk before it has its new name.
 * Files in `archive/` and `rejected/` have names of our own: the sha256 of their bytes.
 """
@@ -33,6 +34,8 @@ from pipeline.workspace.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags that open a folder; with `O_NOFOLLOW`, not a link to one."""
+MOVED: Final = ".moved-"
+"""Beginning of the name of a landed file that was copied to another file system."""
 _SUFFIX: Final = r"(\.[A-Za-z0-9]{1,16}){1,2}"
 _REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """Errors of opening a path of which a part was removed, or replaced by a link."""
@@ -181,6 +184,32 @@ def reject(home: Path, path: Path, sentence: str, digest: str | None, seen: Mark
     _move_away(home, path, seen, "rejected", digest, reason=sentence)
 
 
+def remove_moved(home: Path, path: Path) -> None:
+    """Remove a file named `MOVED` whose bytes are in `archive/` or `rejected/`.
+
+    Parameters
+    ----------
+    home
+        Folder of the workspace.
+    path
+        Path of the file.
+    """
+    inside, seen = _inside(home, path), mark(path)
+    if inside is None or seen is None:
+        return
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    # What cannot be removed is tried again by the next pass, and harms no file.
+    with suppress(OSError), open_folder(home, inside.parent) as source:
+        if not _is_same(source, path.name, seen):
+            return
+        with os.fdopen(os.open(path.name, flags, dir_fd=source), "rb") as file:
+            digest = _sum(file)
+        kept = [p for name in ("archive", "rejected") for p in (home / name).glob(f"{digest}*")]
+        copies = [copy for place in kept if (copy := mark(place)) is not None]
+        if any(c.size == seen.size for c in copies) and _is_same(source, path.name, seen):
+            os.unlink(path.name, dir_fd=source)
+
+
 def _move_away(
     home: Path, path: Path, seen: Mark, folder: str, digest: str, reason: str | None = None
 ) -> None:
@@ -272,7 +301,7 @@ def _move_same(source: int, name: str, target: int, new: str, seen: Mark, back: 
                 raise
             _copy(file, target, new, seen)
             # Under a new name nothing else can replace it between the check and the removal.
-            target, new = source, f".moved-{secrets.token_hex(8)}"
+            target, new = source, f"{MOVED}{secrets.token_hex(8)}"
             _move(source, name, target, new)
             if _is_same(target, new, seen):
                 os.unlink(new, dir_fd=target)

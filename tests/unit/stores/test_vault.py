@@ -2,6 +2,7 @@ import os
 import sqlite3
 import stat
 import unicodedata
+from pathlib import Path
 
 import pytest
 
@@ -224,3 +225,11 @@ def test_a_key_of_another_length_is_refused(tmp_path):
     with raises("vault.key_length"):
         Vault(tmp_path / "vault.db", b"short")
     assert not (tmp_path / "vault.db").exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_a_key_that_is_no_regular_file_is_unreadable(tmp_path, make):
+    """A pipe would be waited for."""
+    make(tmp_path / "vault.key")
+    with raises("vault.key_unreadable"):
+        load_key(tmp_path / "vault.key")

@@ -1,10 +1,13 @@
 """Output of libraries past Python is hidden, and shown for a bug only; Python's own is not."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pipeline.workspace.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[3]
 CLI = """
@@ -86,3 +89,29 @@ os.write(2, b"shown")
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stderr == "python\nshown"
+
+
+NIGHTJAR = f"{sys.executable} -m pipeline.cli feedback --json --home"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+def test_a_pass_whose_messages_cannot_be_written_is_done(tmp_path, closed):
+    home = Workspace.init(tmp_path / "ws").home
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{NIGHTJAR} {home} {closed}"],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["rows"] == 0
+
+
+def test_closed_descriptors_are_not_given_to_files(tmp_path):
+    code = """
+from pipeline.workspace.library_output import open_closed_descriptors
+open_closed_descriptors()
+print(open({path!r}, "w").fileno() > 2, file=open({path!r}, "w"))
+"""
+    path = str(tmp_path / "answer")
+    words = [sys.executable, "-c", code.format(path=path)]
+    subprocess.run(["/bin/sh", "-c", '"$@" <&- >&- 2>&-', "sh", *words], cwd=ROOT, check=True)
+    assert Path(path).read_text() == "True\n"

@@ -105,7 +105,9 @@ class BacktestSandbox:
         if table == "events":
             rows = event_rows(with_origin(rows, source=SOURCE, batch_id=key), at=span.end)
         # An empty span is a batch, too: the next call must see that it was delivered.
-        batch = Batch(key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, 0, span.end)
+        batch = Batch(
+            key, table, SOURCE, name, rows.height, rows.height, 0, 0, 0, 0, "", 0, span.end
+        )
         batches.commit([batch], rows if rows.height else None, self.ws.lake.empty("quarantine"))
 
     @cached_property

@@ -2,6 +2,7 @@ import gzip
 import io
 import json
 import os
+import resource
 from datetime import timedelta
 
 import polars as pl
@@ -14,6 +15,7 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.ingest.ingest import ingest
 from pipeline.steps.ingest.read_file import sum_of
 from pipeline.steps.ingest.results import COUNTS
+from pipeline.stores.batches import Batch, Batches
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
@@ -432,3 +434,18 @@ def test_a_file_of_too_many_bad_rows_is_set_aside_as_a_whole(ws):
     (problem,) = result.problems
     assert problem.startswith("orders-2.csv: set aside: has more than 2 bad rows")
     assert ws.lake.read("quarantine").height == 2
+
+
+def test_a_limit_of_file_sizes_is_one_sentence(ws, tmp_path):
+    """Polars reports a spool whose end it cannot write as a damaged file, without a reason."""
+    rows = pl.DataFrame({c.EVENT_ID: [f"{n * 7919 % 10_007}" for n in range(10_000)]})
+    batch = Batch("b" * 64, "events", "shop", "f", 1, 1, 0, 0, 0, 0, "", 0, AT)
+    rows.write_parquet(tmp_path / "whole", compression="lz4", statistics=False)
+    size = (tmp_path / "whole").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 20, hard))
+    try:
+        with raises("storage.cannot_write"):
+            Batches(ws.lake).commit([batch], rows, ws.lake.empty("quarantine"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

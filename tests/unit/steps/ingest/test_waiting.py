@@ -172,6 +172,19 @@ def test_a_mounted_landing_folder(ws, here):
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+def test_a_file_that_was_copied_but_not_removed_is_removed_by_the_next_pass(ws, here):
+    """A pass was killed in between; its name is hidden, so it would stay there."""
+    content = orders(GOOD)
+    land(ws, "orders-1.csv", content)
+    feedback(ws, AT)
+    folder = land(ws, ".moved-1", content).parent
+    land(ws, ".moved-2", orders("2,anna,milk,1,2024-03-02"))  # no copy of it is kept
+    (folder / ".moved-3").symlink_to(next((ws.home / "archive").iterdir()))
+    assert feedback(ws, AT).exit_code == 0
+    assert landed(ws) == [".moved-2", ".moved-3"]
+    assert len(list((ws.home / "archive").iterdir())) == 1
+
+
 def test_what_replaces_a_file_while_it_is_copied_comes_back(ws, here, apart, monkeypatch):
     path = land(ws, "orders-1.csv", orders(GOOD))
     ws.create_vault()  # which sets the time of its file, too
