@@ -1,9 +1,9 @@
 """Writes that are forced to the disk (fsync), checksums, and errors of the machine.
 
 Guarantees: when `write_synced`, `sync` or `sync_tree` returns, the data are on the disk;
-`remembered_sha256` reads a file again once its inode, its times or its size have
-changed. A full disk, missing permissions, an unreadable disk and exhausted memory are recognised in
-the errors of every library, Rust panics included.
+`remembered_sha256` reads a file again once its inode, its times or its size have changed. A full
+disk, missing permissions, an unreadable disk and exhausted memory are recognised in the errors of
+every library, Rust panics included.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _TEXTS: Final = {os.strerror(code).lower(): code for code in _MACHINE} | {
 
 
 FileState: TypeAlias = tuple[int, int, int, int]
+"""Result of `file_state`."""
 
 
 @contextmanager
