@@ -372,6 +372,19 @@ def test_leftovers_of_a_killed_process_are_removed_and_files_in_use_stay(tmp_pat
     assert list(tmp_path.iterdir()) == [other]
 
 
+def test_the_sandbox_of_another_user_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr(chaos.tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / "nightjar-chaos-left"
+    with Lake(left).lock("chaos"):
+        pass
+    owner = os.geteuid()
+    monkeypatch.setattr(chaos.os, "geteuid", lambda: owner + 1)
+    left.chmod(0)  # an ordinary user cannot look into it, either
+    chaos.remove_left_over()
+    left.chmod(0o700)
+    assert list(tmp_path.iterdir()) == [left]
+
+
 def test_differences_are_counted_and_the_seed_is_printed():
     tally = Tally(seed=7)
     assert tally.sound

@@ -12,6 +12,7 @@ killed process, by the next start). Equal seeds give equal episodes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import Counter
@@ -354,12 +355,15 @@ class ChaosSandbox:
 
 
 def remove_left_over() -> None:
-    """Remove the sandboxes of processes that were killed."""
+    """Remove the sandboxes of this user's processes that were killed."""
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if (left / ".locks" / f"{_ALIVE}.lock").exists():
-            # The kernel frees the lock of a killed process; a held lock is a sandbox in use.
-            with suppress(StorageError), Lake(left).lock(_ALIVE):
-                shutil.rmtree(left, ignore_errors=True)
+        # Another sandbox may end meanwhile, and those of other users cannot be looked into.
+        with suppress(FileNotFoundError, StorageError):
+            ours = left.lstat().st_uid == os.geteuid()
+            if ours and (left / ".locks" / f"{_ALIVE}.lock").exists():
+                # The kernel frees the lock of a killed process; a held one is a sandbox in use.
+                with Lake(left).lock(_ALIVE):
+                    shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager
