@@ -230,7 +230,11 @@ def child_environment() -> dict[str, str]:
     }
     # The child must import the same modules, whatever changed this process's path. The first entry
     # replaces an empty one, through which `python -c` may have found this package.
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # Python has made absolute paths of these.
+    relative = {os.path.abspath(entry) for entry in given if not os.path.isabs(entry)}
+    places = (place for place in sys.path if place not in relative)
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *places])
     for name in _PATHS:
         if name in environment:
             # An empty or relative entry means the current folder.

@@ -21,10 +21,16 @@ Tree: TypeAlias = dict[str, Any]
 # Any @ after the scheme: an unescaped slash in a password hides it from a parser of URIs. The path
 # of a database may contain one.
 _LOGIN: Final = re.compile(r"\b(?!sqlite:)[a-z][a-z0-9+.-]*://.*@", re.IGNORECASE | re.DOTALL)
+# Names of parameters under which databases, object stores and HTTP services accept a secret.
+_SECRET: Final = re.compile(
+    r"://.*[?&;]([\w.-]*(passw|passphrase|pwd|secret|token|credential|signature"
+    r"|api[_-]?key|access[_-]?key)[\w.-]*|auth|key|sig)=",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def refuse_logins(values: Tree, origin: FieldOrigin) -> None:
-    """Raise if a value is a URI with a user or a password; the value is not shown.
+    """Raise if a value is a URI with a user, a password or another secret; it is not shown.
 
     Each run keeps a copy of the config, and `nightjar config show` prints it.
 
@@ -41,11 +47,12 @@ def refuse_logins(values: Tree, origin: FieldOrigin) -> None:
         `config.login_in_uri`.
     """
     for field, value in values.items():
-        if _LOGIN.search(str(value)):
+        if _LOGIN.search(str(value)) or _SECRET.search(str(value)):
             raise ConfigError(
                 "config.login_in_uri",
-                f"{origin(field)}: {field} must not be a URI with a user or password; remove them, "
-                "and for MLflow set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+                f"{origin(field)}: {field} must not be a URI with a user, password or other secret; "
+                "remove it, and for MLflow set MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD",
             )
 
 

@@ -62,7 +62,14 @@ def set_umask(group: str | None = None) -> None:
     ----------
     group
         Group of the workspace; without one, files are for their owner only.
+
+    Raises
+    ------
+    ConfigError
+        `workspace.unknown_group`: new files would be readable by another group.
     """
+    if group is not None:
+        group_id(group)
     os.umask(_modes(group).umask)
 
 
@@ -79,7 +86,8 @@ def group_id(group: str) -> int:
     except KeyError:
         raise ConfigError(
             "workspace.unknown_group",
-            f"unknown group {group!r}; name a group that `getent group` lists",
+            f"unknown group {group!r}; as `--group` or [workspace] group name one that "
+            "`getent group` lists",
         ) from None
 
 

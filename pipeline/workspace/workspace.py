@@ -61,7 +61,8 @@ class Workspace:
         Raises
         ------
         ConfigError
-            `workspace.not_found`: it is not one; `workspace.path_unusable`.
+            `workspace.not_found`: it is not one; `workspace.path_unusable`;
+            `workspace.unknown_group`: the machine does not have its group.
         """
         home = _usable(home.resolve())
         if not (home / CONFIG_FILE).is_file():

@@ -79,6 +79,9 @@ def test_it_imports_nothing_from_the_current_folder(tmp_path, monkeypatch, name)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")  # as for `python -c`
     monkeypatch.syspath_prepend("relative")
+    for entry in (tmp_path, tmp_path / "relative"):  # as for the PYTHONPATH below
+        monkeypatch.syspath_prepend(str(entry))
+    monkeypatch.setenv("PYTHONPATH", ":relative")
     monkeypatch.setenv("PATH", f":relative:{os.environ['PATH']}:")
 
     with Child(max_memory_bytes=GIB, max_seconds=20) as fresh:
@@ -88,7 +91,7 @@ def test_it_imports_nothing_from_the_current_folder(tmp_path, monkeypatch, name)
     assert not ran.exists()
     for place, environment in zip(places, environments, strict=True):
         assert place["cwd"] == "/"
-        assert str(tmp_path) not in place["path"]
+        assert not any(entry.startswith(str(tmp_path)) for entry in place["path"])
         for variable in ("PATH", "PYTHONPATH"):
             assert all(map(os.path.isabs, environment[variable].split(os.pathsep)))
 

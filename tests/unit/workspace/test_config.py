@@ -227,6 +227,10 @@ URI = "http://user:PLANTED/1@127.0.0.1"
         ("sources.s.skip_when.kind", f'[sources.s]\nskip_when = {{ kind = ["{URI}"] }}'),
         ("sinks.lists.uri", '[sinks.lists]\nuri = "postgresql+psycopg2://user:PLANTED@host/db"'),
         ("sinks.uri", '[sinks]\nuri = "HTTPS://PLANTED@host"'),
+        ("sinks.uri", '[sinks]\nuri = "postgresql://host/db?user=u&sslpassword=PLANTED"'),
+        ("sinks.uri", '[sinks]\nuri = "https://host/lists?X-Amz-Signature=PLANTED"'),
+        ("registry.tracking_uri", '[registry]\ntracking_uri = "https://host?API-KEY=PLANTED"'),
+        ("sinks.uri", '[sinks]\nuri = "https://host/container?sv=1&sig=PLANTED"'),
     ],
 )
 def test_a_uri_with_a_login_is_refused_in_any_field_and_not_shown(file, field, text):
@@ -244,7 +248,14 @@ def test_a_uri_with_a_login_in_the_environment_is_refused(file):
     assert "PLANTED" not in caught.value.sentence
 
 
-@pytest.mark.parametrize("uri", ["sqlite:////home/a@b/mlflow.db", "http://127.0.0.1:5000"])
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "sqlite:////home/a@b/mlflow.db",
+        "http://127.0.0.1:5000",
+        "https://host/mlflow?sslkey=/keys/client.key",
+    ],
+)
 def test_a_uri_without_a_login_is_accepted(file, uri):
     file.write_text(f'[registry]\ntracking_uri = "{uri}"')
     assert compose(file, {}).config.registry.tracking_uri == uri

@@ -65,6 +65,16 @@ def test_the_umask_is_that_of_the_workspace_opened_last(tmp_path):
         assert umask() == expected
 
 
+def test_a_workspace_whose_group_the_machine_lacks_is_refused(tmp_path):
+    ws = Workspace.init(tmp_path / "ws", group=own_group())
+    keep_private()
+    file = ws.home / "nightjar.toml"
+    file.write_text(file.read_text().replace(own_group(), "no such group"))
+    with raises("workspace.unknown_group"):
+        Workspace.open(ws.home)
+    assert umask() == 0o077
+
+
 def test_only_a_group_of_the_user_is_accepted(tmp_path, monkeypatch):
     with raises("workspace.unknown_group"):
         Workspace.init(tmp_path / "a", group="no such group")
