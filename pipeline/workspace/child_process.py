@@ -230,9 +230,9 @@ def child_environment() -> dict[str, str]:
     }
     # The child must import the same modules, whatever changed this process's path. The first entry
     # replaces an empty one, through which `python -c` may have found this package.
-    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    given = map(Path, os.environ.get("PYTHONPATH", "").split(os.pathsep))
     # Python has made absolute paths of these.
-    relative = {os.path.abspath(entry) for entry in given if not os.path.isabs(entry)}
+    relative = {os.path.normpath(entry.absolute()) for entry in given if not entry.is_absolute()}
     places = (place for place in sys.path if place not in relative)
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), *places])
     for name in _PATHS:

@@ -50,8 +50,8 @@ def refuse_logins(values: Tree, origin: FieldOrigin) -> None:
         if _LOGIN.search(str(value)) or _SECRET.search(str(value)):
             raise ConfigError(
                 "config.login_in_uri",
-                f"{origin(field)}: {field} must not be a URI with a user, password or other secret; "
-                "remove it, and for MLflow set MLFLOW_TRACKING_USERNAME and "
+                f"{origin(field)}: {field} must not be a URI with a user, password or other "
+                "secret; remove it, and for MLflow set MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD",
             )
 
