@@ -654,6 +654,23 @@ def test_a_registry_goes_away_in_the_middle(home: Path, trained: Trained) -> Non
     assert_whole(uri_of(home), night)
 
 
+@pytest.mark.slow  # SQLite waits 20 seconds
+def test_a_reader_of_the_database_delays_a_night_and_loses_nothing(
+    home: Path, trained: Trained
+) -> None:
+    night = night_of(home, trained, "delayed")
+    database = f"file:{home}/mlflow/mlflow.db?mode=ro"
+    reader = sqlite3.connect(database, uri=True, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT COUNT(*) FROM runs").fetchall()
+    with pytest.raises(RegistryError) as caught:
+        registry_at(home).mirror_night(night)
+    assert caught.value.id == "registry.failed"
+    reader.close()
+    registry_at(home).mirror_night(night)
+    assert_whole(uri_of(home), night)
+
+
 def test_no_failure_reveals_the_password() -> None:
     from mlflow.exceptions import MlflowException
 
