@@ -308,9 +308,9 @@ def test_killed_there_and_started_again(scenes, point, seed):
         assert ended.killed, f"{point} was never reached: {ended.words}"
         chaos.run_without_faults(scenes.box, tally, work)
     tally.add_reads(reader)
-    tally.compare(shop.account.entries(), lake_entries(scenes.box.home), "ingest")
+    tally.compare(shop.expected.entries(), lake_entries(scenes.box.home), "ingest")
     tally.compare(expected, published_entries(scenes.box.home), work)
-    assert tally.looks > {"gc": 2}.get(work, 10)  # it takes a second
+    assert tally.reads > {"gc": 2}.get(work, 10)  # it takes a second
     assert tally.sound, tally.text()
 
 
@@ -335,7 +335,7 @@ def test_a_seed_repeats_its_episodes(scenes):
     for tally in tallies:
         chaos.episode(scenes.box, tally, kills=3)
         assert tally.sound, tally.text()
-        assert tally.looks > 0
+        assert tally.reads > 0
     assert tallies[0].places == tallies[1].places
     assert 1 <= tallies[0].kills <= 3
 
@@ -397,15 +397,15 @@ def test_differences_are_counted_and_the_seed_is_printed():
     assert "0 kills at 0 places, 0 or more at each: 2 lost, 2 duplicated, 0 mixed" in tally.text()
 
 
-def test_an_account_has_the_outcome_of_each_row(tmp_path):
+def test_the_expected_state_has_the_outcome_of_each_row(tmp_path):
     (tmp_path / "landing" / "events").mkdir(parents=True)
     shop = Shop(3)
     for _ in range(5):
         shop.batch(tmp_path)
-    ends = np.array(list(shop.account.batches.values()))
+    ends = np.array(list(shop.expected.batches.values()))
     assert (ends[:, 0] == ends[:, 1:].sum(axis=1)).all()
     assert (ends.sum(axis=0) > 0).all()
-    entries = Counter(entry[0] for entry in shop.account.entries().elements())
+    entries = Counter(entry[0] for entry in shop.expected.entries().elements())
     assert entries["event"] == ends[:, 1].sum()
     assert entries["quarantined"] == ends[:, 2].sum()
     files = list((tmp_path / "landing" / "events").iterdir())

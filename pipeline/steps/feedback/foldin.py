@@ -20,7 +20,7 @@ from pipeline import columns as c
 from pipeline.base import AsOf, Progress, format_instant, silent
 from pipeline.errors import ConcurrencyError, ConfigError
 from pipeline.failpoints import failpoint
-from pipeline.serving import publish as swap
+from pipeline.serving import publish as serving
 from pipeline.serving.publish import Patch, PublicationRow
 from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.steps.feedback.patch import count_users, make_patch
@@ -90,10 +90,10 @@ class _Pass:
     def once(self) -> FoldinResult:
         """Make a patch against the live publication and publish it."""
         publications = self.ws.lake.read("publications")
-        base = swap.live(publications)
+        base = serving.live(publications)
         if base is None:
             return self._unchanged("nothing is published yet")
-        behind = swap.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
+        behind = serving.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
         night = Night.read(self.ws, self.ws.run(base[c.RUN_ID]))
         verify_refit(night)
         by_clock = night.config.publish.live_from == "clock"
@@ -137,7 +137,7 @@ class _Pass:
             live_from = self.began + timedelta(seconds=self._seconds) if by_clock else patch.at
             frame = patch.row(behind, live_from=live_from)
             row = frame.row(0, named=True)
-            swap.check_patch(self.ws.lake.read("publications"), row)
+            serving.check_patch(self.ws.lake.read("publications"), row)
             stage(self.ws, patch.publication_id, patch.lists)
             verify_staged(self.ws, patch.publication_id, row[c.SUMS])
             failpoint("patch_staged")

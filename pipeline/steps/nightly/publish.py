@@ -25,7 +25,7 @@ from pipeline.base import Progress
 from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
 from pipeline.number_text import share
-from pipeline.serving import publish as swap
+from pipeline.serving import publish as serving
 from pipeline.steps.feedback.patch import make_patch
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder
@@ -53,7 +53,7 @@ def publish(night: Night, progress: Progress) -> str:
     reason = None if night.snapshot.publish else "the run was started without publishing"
     if night.replay:
         reason = "the run is a replay"
-    row: swap.PublicationRow = {c.PUBLICATION_ID: None, c.GENERATION: None}
+    row: serving.PublicationRow = {c.PUBLICATION_ID: None, c.GENERATION: None}
     if reason is None:
         row = _swap(night, progress)
         point_aliases(night.ws)
@@ -81,14 +81,14 @@ def publication_id(run_id: str) -> str:
     return f"p-{run_id}"
 
 
-def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
+def _swap(night: Night, progress: Progress) -> serving.PublicationRow:
     """Make the lists live unless an earlier attempt did; return their row of `publications`."""
     ws, run, name = night.ws, night.run, publication_id(night.run_id)
     decided = verify_outputs(night)
     pin = _pin(night)
-    gone = swap.unavailable(ws.read_pinned({"items": pin.catalogue_version}, "items"))
+    gone = serving.unavailable(ws.read_pinned({"items": pin.catalogue_version}, "items"))
     _refuse_unknown_items(night, run.frame("recommend", "lists"))
-    lists = swap.trim(run.frame("recommend", "lists"), gone, night.config.recommend.length)
+    lists = serving.trim(run.frame("recommend", "lists"), gone, night.config.recommend.length)
     facts = {
         c.PUBLICATION_ID: name,
         c.MODEL_VERSION: str(run.read(MlflowFile, register_folder(run)).version),
@@ -96,12 +96,12 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
         c.RECIPE: decided.recipe,
         c.CATALOGUE_VERSION: pin.catalogue_version,
         c.RULES_HASH: hashlib.sha256(b"").hexdigest()[:12],  # rules are not implemented yet
-        c.SUMS: swap.lists_sum(lists),
+        c.SUMS: serving.lists_sum(lists),
     }
     # A feedback pass publishes patches under the same lock.
     with ws.lake.lock("publish", wait=True):
         publications = ws.lake.read("publications")
-        row = swap.next_row(publications, facts, as_of=night.as_of, live_from=pin.live_from)
+        row = serving.next_row(publications, facts, as_of=night.as_of, live_from=pin.live_from)
         failpoint("checked")
         if row is not None:
             stage(ws, name, lists)
@@ -114,7 +114,7 @@ def _swap(night: Night, progress: Progress) -> swap.PublicationRow:
             rows = go_live(ws, rows)
             failpoint("swapped")
             publications = pl.concat([publications, rows])
-        chain = swap.chain(publications, name)
+        chain = serving.chain(publications, name)
         # An earlier attempt may have died before or after this; an entry is never written twice.
         for published in chain.iter_rows(named=True):
             append_ledger_entry(ws, published)
@@ -143,10 +143,10 @@ def _with_patch(
     # The live lists may already take events after the as-of into account. The patch has lists of
     # the new champion that do so, too.
     base = row.row(0, named=True)
-    before, at = swap.live(publications), base[c.LIVE_FROM]
+    before, at = serving.live(publications), base[c.LIVE_FROM]
     if before is not None:
         # A feedback pass may have refreshed live lists up to an instant after `live_from`.
-        at = max(at, *swap.chain(publications, before[c.PUBLICATION_ID])[c.AS_OF])
+        at = max(at, *serving.chain(publications, before[c.PUBLICATION_ID])[c.AS_OF])
     patch = make_patch(night, base, at, catalogue=base[c.CATALOGUE_VERSION], progress=progress)
     if isinstance(patch, str):
         progress(f"fold in: {patch}")

@@ -11,7 +11,7 @@ from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.failpoints import failpoint
 from pipeline.models.families import load
-from pipeline.serving import publish as swap
+from pipeline.serving import publish as serving
 from pipeline.serving.recommend import ListRules
 from pipeline.serving.recommend import recommend as build_lists
 from pipeline.workspace.artifacts import REFIT
@@ -39,7 +39,7 @@ def recommend(night: Night, progress: Progress) -> str:
     # Users of the catalogue without events get the fallback list under their own id.
     users = night.table("users", columns=[c.USER_ID])[c.USER_ID]
     rules = ListRules(
-        unavailable=swap.unavailable(night.table("items")),
+        unavailable=serving.unavailable(night.table("items")),
         repeat=read_split(run).task == "repeat",
         # Spare entries replace items that become unavailable until the lists go live.
         length=config.recommend.length + config.publish.spare_items,

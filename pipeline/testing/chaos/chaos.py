@@ -64,7 +64,7 @@ class Tally:
         lists, publications, ledger lines, model versions.
     mixed
         Reads of the lists that did not return one whole publication.
-    looks
+    reads
         Reads of the lists.
     sentences
         The first 20 violations.
@@ -75,7 +75,7 @@ class Tally:
     lost: int = 0
     duplicated: int = 0
     mixed: int = 0
-    looks: int = 0
+    reads: int = 0
     episodes: int = 0
     sentences: list[str] = field(default_factory=list)
 
@@ -107,10 +107,10 @@ class Tally:
             self.note(f"{where}: {str(entry)[:200]} {words}" for entry in list(entries)[:3])
 
     def add_reads(self, reader: Reader) -> None:
-        """Count the reads and the faults of a reader."""
-        self.looks += reader.looks
-        self.mixed += len(reader.faults)
-        self.note(reader.faults[:3])
+        """Count the reads and the errors of a reader."""
+        self.reads += reader.reads
+        self.mixed += len(reader.errors)
+        self.note(reader.errors[:3])
 
     def note(self, sentences: Iterable[str]) -> None:
         """Add sentences, up to 20 in all."""
@@ -121,7 +121,7 @@ class Tally:
         lines = [
             f"{self.kills} kills at {len(self.places)} places, "
             f"{min(self.places.values(), default=0)} or more at each: {self.lost} lost, "
-            f"{self.duplicated} duplicated, {self.mixed} mixed ({self.looks:,} reads)"
+            f"{self.duplicated} duplicated, {self.mixed} mixed ({self.reads:,} reads)"
         ]
         lines += [f"  {sentence}" for sentence in self.sentences]
         if not self.sound:
@@ -185,7 +185,7 @@ def episode(box: ChaosSandbox, tally: Tally, kills: int) -> None:
                 kill(box, tally, "feedback", point, draw_hit(point, random))
         run_without_faults(box, tally, "feedback")
         tally.compare(expected, published_entries(box.home), "fold-in")
-    tally.compare(shop.account.entries(), lake_entries(box.home), "ingest")
+    tally.compare(shop.expected.entries(), lake_entries(box.home), "ingest")
     expected = box.faultless_end(tally, "nightly")
     places = (*FAILPOINTS["night"], *FAILPOINTS["publish"])
     with Reader(box.home) as reader:
@@ -313,7 +313,7 @@ class ChaosSandbox:
                 f"the first nightly run failed without an injected fault: {violation}; if disk and "
                 "memory suffice, report this message: it is a defect of Nightjar",
             )
-        self._account = shop.account  # the expected state after the first night
+        self._expected = shop.expected  # the expected state after the first night
         self.save("started")
 
     def shop(self, seed: int) -> Shop:
@@ -321,7 +321,7 @@ class ChaosSandbox:
         rows = _ROWS_PER_COMMIT[seed % len(_ROWS_PER_COMMIT)]
         text = f"{CONFIG}\n[ingest]\nrows_per_commit = {rows}\n"
         (self.home / CONFIG_FILE).write_text(text, "utf-8")
-        return Shop(seed, deepcopy(self._account))
+        return Shop(seed, deepcopy(self._expected))
 
     def save(self, name: str) -> None:
         """Save the current state of the workspace under a name."""
@@ -359,8 +359,8 @@ def remove_left_over() -> None:
     for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         # Another sandbox may end meanwhile, and those of other users cannot be looked into.
         with suppress(FileNotFoundError, StorageError):
-            ours = left.lstat().st_uid == os.geteuid()
-            if ours and (left / ".locks" / f"{_ALIVE}.lock").exists():
+            own = left.lstat().st_uid == os.geteuid()
+            if own and (left / ".locks" / f"{_ALIVE}.lock").exists():
                 # The kernel frees the lock of a killed process; a held one is a sandbox in use.
                 with Lake(left).lock(_ALIVE):
                     shutil.rmtree(left, ignore_errors=True)

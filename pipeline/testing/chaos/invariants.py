@@ -34,16 +34,16 @@ class Reader:
 
     Attributes
     ----------
-    looks
+    reads
         Number of reads.
-    faults
+    errors
         One sentence per read that failed, that returned damaged lists, or that returned an earlier
         generation than the read before.
     """
 
     def __init__(self, home: Path) -> None:
-        self.looks = 0
-        self.faults: list[str] = []
+        self.reads = 0
+        self.errors: list[str] = []
         self._home = home
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._poll, name="reader", daemon=True)
@@ -59,16 +59,16 @@ class Reader:
     def _poll(self) -> None:
         generation = 0
         while not self._stop.wait(0.01):
-            self.looks += 1
+            self.reads += 1
             try:
                 seen, whole = _read_lists(self._home)
             except NightjarError as error:
-                self.faults.append(f"a reader failed: {error.sentence}")
+                self.errors.append(f"a reader failed: {error.sentence}")
                 continue
             if not whole:
-                self.faults.append(f"a reader got damaged lists of generation {seen}")
+                self.errors.append(f"a reader got damaged lists of generation {seen}")
             if seen < generation:
-                self.faults.append(f"a reader got generation {seen} after {generation}")
+                self.errors.append(f"a reader got generation {seen} after {generation}")
             generation = seen
 
 

@@ -152,14 +152,14 @@ class Shop:
     ----------
     seed
         Seed of all content.
-    account
+    expected
         Expected state of the lake so far.
     """
 
-    def __init__(self, seed: int, account: ExpectedState | None = None) -> None:
+    def __init__(self, seed: int, expected: ExpectedState | None = None) -> None:
         self._random = np.random.default_rng(seed)
         self._past: list[list[Row]] = []
-        self.account = account or ExpectedState()
+        self.expected = expected or ExpectedState()
 
     def first(self, home: Path) -> None:
         """Land the catalogue and all events before the first nightly run."""
@@ -227,7 +227,7 @@ class Shop:
         data = gzip.compress(text.encode(), mtime=0) if suffix.endswith(".gz") else text.encode()
         self._past.append(rows)
         _put(home / "landing" / "events" / (name + suffix), data, len(self._past))
-        self.account.take(data, rows)
+        self.expected.take(data, rows)
 
 
 def _put(path: Path, data: bytes, order: int) -> None:
