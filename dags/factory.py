@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, chdir, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -222,14 +222,17 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
     """
     from pipeline.errors import StorageError
     from pipeline.stores.disk import expected_failure
-    from pipeline.workspace.child_process import keep_private
+    from pipeline.workspace.child_process import CHILD_FOLDER, keep_private
     from pipeline.workspace.library_output import HiddenOutput
     from pipeline.workspace.workspace import Workspace
 
     keep_private()
     output = HiddenOutput()
     try:
-        yield Workspace.open(workspace.home())
+        home = workspace.home().absolute()
+        # Libraries read settings from the current folder.
+        with chdir(CHILD_FOLDER):
+            yield Workspace.open(home)
     except AirflowException:  # such as a skip
         raise
     except BaseException as error:  # a panic of a Rust library is not an `Exception`

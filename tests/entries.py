@@ -55,6 +55,7 @@ def decision(age, kind="keep", run_id=None, sentence="", **fields):
         recipe="als",
         sentence=sentence,
         output_sha256="0" * 64,
+        snapshot_sha256="0" * 64,
         **values | fields,
     )
 

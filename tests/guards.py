@@ -250,7 +250,7 @@ GUARDS: Final = (
     Guard(
         "a patch goes live behind its base alone",
         "pipeline/steps/feedback/foldin.py",
-        '            swap.check_patch(self.ws.lake.read("publications"), row)\n',
+        '            serving.check_patch(self.ws.lake.read("publications"), row)\n',
         "",
         "tests/integration/test_foldin.py::test_a_patch_for_a_replaced_base_is_made_again",
     ),

@@ -67,6 +67,7 @@ def append_decision(ws: Workspace, run_id: str) -> DecisionEntry:
             recipe=made.recipe,
             sentence=made.sentence,
             output_sha256="0" * 64,
+            snapshot_sha256="0" * 64,
             judged=(),
             holdout_days=1,
             selected_recipes={},

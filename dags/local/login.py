@@ -67,6 +67,8 @@ class Login(ABC):
             await self._app(scope, receive, send)
             return
         given = _take_login(scope)
+        if self._password in scope["path"]:  # of a mistyped address; servers log the path, too
+            scope["path"] = scope["raw_path"] = "/"
         if scope["type"] == "http":
             await self._request(scope, receive, _protected(send), given)
         else:

@@ -17,6 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import chdir
 from datetime import UTC, datetime
 from functools import cached_property, update_wrapper
 from pathlib import Path
@@ -78,18 +79,16 @@ class Console:
     ----------
     home
         Value of ``--home``.
+    folder
+        Absolute path of the workspace, which may not exist yet.
     json
         Value of ``--json``.
     """
 
     def __init__(self, home: Path | None, json: bool) -> None:
         self.home = home
+        self.folder = (home or Path(os.environ.get("NIGHTJAR_HOME") or "var")).absolute()
         self.json = json
-
-    @property
-    def folder(self) -> Path:
-        """Folder of the workspace, which may not exist yet."""
-        return self.home or Path(os.environ.get("NIGHTJAR_HOME") or "var")
 
     @property
     def workspace(self) -> Workspace:
@@ -144,11 +143,18 @@ def _escaped(text: str) -> str:
 def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[..., None]:
     """Turn a function of a `Console` into a command with the options ``--home`` and ``--json``.
 
-    The command makes the console from these two options, and passes the others on.
+    The command makes the console from these two options, and passes the others on. It runs in the
+    folder of child processes: libraries read code and settings from the current folder, into which
+    other users may write.
     """
 
     def adapted(*, home: Home = None, json: Json = False, **options: Any) -> None:
-        run(Console(home, json), **options)
+        from pipeline.workspace.child_process import CHILD_FOLDER
+
+        console = Console(home, json)
+        options = {name: _absolute(value) for name, value in options.items()}
+        with chdir(CHILD_FOLDER):
+            run(console, **options)
 
     own, shared = (
         list(inspect.signature(function, eval_str=True).parameters.values())
@@ -157,6 +163,14 @@ def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[...
     # Typer reads options from the signature, so this one has those of both functions.
     adapted.__signature__ = inspect.Signature([*own[1:], *shared[:-1]])  # type: ignore[attr-defined]
     return update_wrapper(adapted, run)
+
+
+def _absolute(value: Any) -> Any:
+    """Return the value of an option, with absolute paths."""
+    if isinstance(value, list):
+        return [_absolute(one) for one in value]
+    # Not resolved: a link on the command line stays a link, which `ingest` refuses.
+    return value.absolute() if isinstance(value, Path) else value
 
 
 def command(

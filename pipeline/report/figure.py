@@ -9,13 +9,11 @@ from __future__ import annotations
 import io
 import textwrap
 from collections.abc import Sequence
-from contextlib import chdir
 from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pipeline.number_text import MINUS
-from pipeline.workspace.child_process import CHILD_FOLDER
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,10 +80,7 @@ def empty_figure(**options: Any) -> Figure:
 @cache
 def _figure_class() -> type[Figure]:
     """Import matplotlib on first use: most commands draw nothing."""
-    # At its import it reads a file `matplotlibrc` of the current folder, and the user may be in a
-    # folder into which others write.
-    with chdir(CHILD_FOLDER):
-        from matplotlib.figure import Figure
+    from matplotlib.figure import Figure
 
     return Figure
 

@@ -74,7 +74,7 @@ class RegistryConfig(Frozen):
 
     tracking_uri: str | None = Field(
         default=None,
-        pattern=r"^(https?|sqlite)://.+",
+        pattern=r"^(https?://.|sqlite:////.)",
         description="Address of the MLflow server or database. Without a value, MLflow uses a "
         "database in the workspace.",
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,8 +24,8 @@ Tree: TypeAlias = dict[str, Any]
 _LOGIN: Final = re.compile(r"\b(?!sqlite:)[a-z][a-z0-9+.-]*://.*@", re.IGNORECASE | re.DOTALL)
 # Names of parameters under which databases, object stores and HTTP services accept a secret.
 _SECRET: Final = re.compile(
-    r"://.*[?&;]([\w.-]*(passw|passphrase|pwd|secret|token|credential|signature"
-    r"|api[_-]?key|access[_-]?key)[\w.-]*|auth|key|sig)=",
+    r"://.*[?&;#]([\w.-]*(passw|passphrase|pwd|secret|token|credential|signature"
+    r"|api[_-]?key|access[_-]?key)[\w.-]*|auth|jwt|key|pass|pw|sas|sig)=",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -47,7 +48,8 @@ def refuse_logins(values: Tree, origin: FieldOrigin) -> None:
         `config.login_in_uri`.
     """
     for field, value in values.items():
-        if _LOGIN.search(str(value)) or _SECRET.search(str(value)):
+        text = unquote(str(value))
+        if _LOGIN.search(text) or _SECRET.search(text):
             raise ConfigError(
                 "config.login_in_uri",
                 f"{origin(field)}: {field} must not be a URI with a user, password or other "

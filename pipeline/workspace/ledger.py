@@ -122,8 +122,15 @@ class StepEntry(StepOutput):
 
 
 class Decided(StepOutput):
-    """A decision for a run."""
+    """A decision for a run.
 
+    Attributes
+    ----------
+    snapshot_sha256
+        Checksum of the run's snapshot: its config, recipes and pinned versions.
+    """
+
+    snapshot_sha256: str
     kind: Kind
     recipe: str | None
     sentence: str

@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.errors import GateError, StorageError
 from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.history import LedgerHistory
-from pipeline.workspace.ledger import Decided, StepEntry, StepOutput, append_entry
+from pipeline.workspace.ledger import Decided, StepEntry, append_entry
 from pipeline.workspace.night import ACCEPT, Night
 
 PUBLISHED_STEPS: Final = (REFIT, "cold_check", "recommend")
@@ -37,7 +37,7 @@ def record_step(night: Night, step: str) -> None:
     """
     if night.replay:
         return
-    _compare(night, step, append_entry(night.ws.ledger, step_entry(night, step)))
+    _compare(night, step, append_entry(night.ws.ledger, step_entry(night, step)).output_sha256)
 
 
 def step_entry(night: Night, step: str) -> StepEntry:
@@ -71,7 +71,7 @@ def verify_refit(night: Night) -> None:
 
 
 def verify_outputs(night: Night) -> Decided:
-    """Compare the decision and all `PUBLISHED_STEPS` of a run with the ledger.
+    """Compare snapshot, decision and all `PUBLISHED_STEPS` of a run with the ledger.
 
     Parameters
     ----------
@@ -93,7 +93,8 @@ def verify_outputs(night: Night) -> Decided:
     history = LedgerHistory.of(night.ws.ledger)
     step = ACCEPT if night.run.committed(ACCEPT) else "gate"
     decided = history.decision_of(night.run_id)
-    _compare(night, step, decided)
+    _compare(night, step, decided.output_sha256 if decided else None)
+    _compare(night, "snapshot", decided.snapshot_sha256 if decided else None)
     for name in PUBLISHED_STEPS:
         _verify_step(night, name, history)
     if decided is None or not decided.decision.promotes:
@@ -104,17 +105,18 @@ def verify_outputs(night: Night) -> Decided:
 
 
 def _verify_step(night: Night, step: str, history: LedgerHistory) -> None:
-    _compare(night, step, history.steps.get((night.run_id, step)))
+    entry = history.steps.get((night.run_id, step))
+    _compare(night, step, entry.output_sha256 if entry else None)
 
 
-def _compare(night: Night, step: str, entry: StepOutput | None) -> None:
-    if entry is None:
+def _compare(night: Night, step: str, recorded: str | None) -> None:
+    if recorded is None:
         raise StorageError(
             "ledger.step_missing",
             f"the ledger has no entry for step {step} of run {night.run_id}; run "
             "`nightjar repair ledger`",
         )
-    if entry.output_sha256 != night.run.ref(step).sha256:
+    if recorded != night.run.ref(step).sha256:
         raise StorageError(
             "ledger.step_differs",
             f"{night.run.folder / step} was changed after the step wrote it: the ledger has "

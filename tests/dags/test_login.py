@@ -18,11 +18,13 @@ class Open(Login):
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
 
-def ask(query: str = "", kind: str = "http", **headers: str) -> tuple[Scope, list[Message]]:
+def ask(
+    query: str = "", kind: str = "http", path: str = "/", **headers: str
+) -> tuple[Scope, list[Message]]:
     """Return the scope after a request, which a server logs, and the messages of the response."""
     named = {"host": "127.0.0.1:8080", **headers}
     pairs = [(name.encode(), text.encode()) for name, text in named.items()]
-    scope: Scope = {"type": kind, "path": "/", "query_string": query.encode(), "headers": pairs}
+    scope: Scope = {"type": kind, "path": path, "query_string": query.encode(), "headers": pairs}
     sent: list[Message] = []
 
     async def receive() -> Any:
@@ -52,6 +54,11 @@ def test_the_password_leaves_the_address_whatever_the_answer_is(
 ) -> None:
     scope, sent = ask(f"a=1&login={PASSWORD}", kind, **headers)
     assert sent
+    assert PASSWORD not in str(scope)
+
+
+def test_the_password_of_a_mistyped_address_leaves_its_path() -> None:
+    scope, _ = ask(path=f"/?login={PASSWORD}")
     assert PASSWORD not in str(scope)
 
 

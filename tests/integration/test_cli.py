@@ -38,13 +38,14 @@ def cleaned(environment):
     return {k: v for k, v in os.environ.items() if not k.startswith("NIGHTJAR")} | environment
 
 
-def process(*arguments, home=None):
-    """Run a command as a process."""
+def process(*arguments, home=None, folder=None):
+    """Run a command as a process, in another current folder."""
     return subprocess.run(
         [sys.executable, "-m", "pipeline.cli", *words(arguments, home)],
         capture_output=True,
         text=True,
         check=False,
+        cwd=folder,
         env=cleaned({"PYTHONPATH": str(Path.cwd())}),
     )
 
@@ -99,6 +100,17 @@ def deliver(home):
     land(home, bought, NIGHTS[0])
 
 
+def settings_of_libraries(folder):
+    """Make a folder with settings that stop numba, and of which matplotlib warns.
+
+    Other settings of numba would name a folder of compiled code, whose index is a pickle.
+    """
+    folder.mkdir()
+    (folder / ".numba_config.yaml").write_text("- no mapping\n")
+    (folder / "matplotlibrc").write_text("no.such: 1\n")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A small shop after one night, made through the command line alone."""
@@ -112,9 +124,13 @@ def home(tmp_path_factory):
     assert printed["rows"] == sum(
         printed[name] for name in ("accepted", "quarantined", "duplicates", "tombstoned", "skipped")
     )
-    done = process("nightly", "--as-of", format_instant(NIGHTS[0]), "--json", home=home)
+    done = process(
+        "nightly", "--as-of", format_instant(NIGHTS[0]), "--json",
+        home=home, folder=settings_of_libraries(home.parent / "current"),
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["decision"] == "first"
+    assert "no.such" not in done.stderr
     assert RAW not in done.stdout + done.stderr
     return home
 

@@ -44,6 +44,7 @@ def decision_entry(night: Night) -> DecisionEntry:
         recipe=decision.recipe,
         sentence=decision.sentence,
         output_sha256=night.run.ref("gate").sha256,
+        snapshot_sha256=night.run.ref("snapshot").sha256,
         holdout_days=split.holdout_days,
         judged=split.judged,
         selected_recipes={
@@ -72,6 +73,7 @@ def override_entry(night: Night) -> OverrideEntry:
         recipe=decision.recipe,
         sentence=decision.sentence,
         output_sha256=night.run.ref(ACCEPT).sha256,
+        snapshot_sha256=night.run.ref("snapshot").sha256,
         decision=decision,
         by=override.by,
         reason=override.reason,

@@ -77,9 +77,15 @@ def another_check(run):
     replace_file(run, "cold_check", f"{ColdCheckFile.FILE}.json", changed.to_bytes())
 
 
+def shorter_lists(run):
+    snapshot = json.loads(run.bytes("snapshot", "snapshot.json"))
+    snapshot["config"]["recommend"]["length"] = 3
+    replace_file(run, "snapshot", "snapshot.json", json.dumps(snapshot).encode())
+
+
 @pytest.mark.parametrize(
     "change",
-    [reversed_factors, another_item, another_recipe, another_check],
+    [reversed_factors, another_item, another_recipe, another_check, shorter_lists],
     ids=lambda f: f.__name__,
 )
 def test_a_step_that_differs_from_the_ledger_is_not_published(unpublished, change):

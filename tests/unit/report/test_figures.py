@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -178,32 +177,6 @@ def test_odd_names_are_drawn_as_they_are() -> None:
     snow = {"☃ 日本 \x07": evaluation(0.1, 0.05, 0.15)}
     smile = figures.recipes_figure(page(evaluations=snow))
     assert any("日本" in text for text in texts(smile))
-
-
-def test_a_file_of_settings_in_the_current_folder_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "set").mkdir()
-    settings = "lines.linewidth: 9\naxes.facecolor: red\nfont.size: 30\nno.such: 1\n"
-    (tmp_path / "set" / "matplotlibrc").write_text(settings)
-    code = (
-        "import sys\n"
-        "from pipeline.report.figures import recipes_figure\n"
-        "from tests.pages import FULL\n"
-        "sys.stdout.buffer.write(recipes_figure(FULL))\n"
-    )
-    drawn = [
-        subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path / folder,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
-            capture_output=True,
-            check=True,
-        )
-        for folder in ("empty", "set")
-    ]
-    assert drawn[0].stdout.startswith(b"<svg")
-    assert drawn[0].stdout == drawn[1].stdout
-    assert drawn[1].stderr == b""
 
 
 def test_nothing_of_pyplot_is_touched() -> None:

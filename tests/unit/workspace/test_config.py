@@ -230,6 +230,7 @@ URI = "http://user:PLANTED/1@127.0.0.1"
         ("sinks.uri", '[sinks]\nuri = "postgresql://host/db?user=u&sslpassword=PLANTED"'),
         ("sinks.uri", '[sinks]\nuri = "https://host/lists?X-Amz-Signature=PLANTED"'),
         ("registry.tracking_uri", '[registry]\ntracking_uri = "https://host?API-KEY=PLANTED"'),
+        ("registry.tracking_uri", '[registry]\ntracking_uri = "https://h/#access%5ftoken=PLANTED"'),
         ("sinks.uri", '[sinks]\nuri = "https://host/container?sv=1&sig=PLANTED"'),
     ],
 )

@@ -172,6 +172,7 @@ def test_an_accepted_run_starts_the_references_anew():
         recipe="als",
         sentence="",
         output_sha256="0" * 64,
+        snapshot_sha256="0" * 64,
         decision=accepted_by_hand.decision,
         by="Ada",
         reason="so",
