@@ -61,6 +61,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.commands import Outcome, outcome
 from tests.dying import Died
 from tests.entries import ALS, KEY
+from tests.foreign import exchange_run, exchange_table
 from tests.worlds import NIGHTS, START, copy_of, forget_places
 
 PAGE = Path(__file__).parents[2] / "docs" / "RECOVERY.md"
@@ -307,6 +308,13 @@ def ledger_without_a_step(w: World) -> None:
     ledger.rewrite([*kept, line_of(repair)])
 
 
+def foreign_run(w: World) -> None:
+    """Put a decided run of another workspace beside those of this one."""
+    w.run = "20240101T000000Z-aaaaaaaa"
+    shutil.copytree(w.home / "runs" / w.live_run, w.home / "runs" / w.run)
+    exchange_run(Run(w.home / "runs", w.run))
+
+
 def study_file(w: World, name: str) -> Path:
     return w.home / "studies/s" / name
 
@@ -329,6 +337,11 @@ def aliases(w: World) -> None:
 def newer_mlflow(w: World) -> None:
     with closing(sqlite3.connect(w.home / "mlflow/mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
+
+
+def other_mlflow(w: World) -> None:
+    registry(Workspace.open(w.home)).prepare()
+    w.patch(Lake, "id", "another")
 
 
 def halve(path: Path) -> None:
@@ -440,6 +453,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: w.put_older("lake/publications", "lake/_sums/publications.jsonl"),
         FEEDBACK,
     ),
+    ("lake.other_table", 0): (lambda w: exchange_table(w.home, "events"), FEEDBACK),
     ("lake.sums_lost", 0): (lambda w: sums(w).unlink(), FEEDBACK),
     ("lake.file_unsummed", 0): (
         lambda w: sums(w).write_bytes(b"".join(sums(w).read_bytes().splitlines(True)[-1:])),
@@ -511,6 +525,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: change_step(w, "snapshot", lambda manifest: manifest["files"].clear()),
         FEEDBACK,
     ),
+    ("run.other_workspace", 0): (foreign_run, FEEDBACK),
     ("artifact.invalid", 0): (snapshot_of_another_version, FEEDBACK),
     ("version.files_gone", 0): (first_run_gone, "nightjar reproduce 1"),
     ("publish.unknown_items", 0): (altered_run_lists, unknown_items),
@@ -550,6 +565,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         ),
         register_all_here,
     ),
+    ("registry.other_workspace", 0): (other_mlflow, register_all_here),
     ("registry.checksum", 0): (
         lambda w: broken_model_store(w, flip),
         register_all_here,

@@ -7,6 +7,7 @@ Guarantees:
 * A read returns rows of files whose checksums it has compared, log included; a damaged one raises
   `LakeError`. A damaged last commit never reads as a shorter table.
 * The log contains no statistics of id columns.
+* Each table names the lake in which it was created, so that a table of another lake is noticed.
 * A panic of the library is raised as a `LakeError`.
 """
 
@@ -59,6 +60,28 @@ class Lake:
         """Return the newest version of a table; None if it was never written."""
         handle = self._open(table)
         return None if handle is None else handle.version()
+
+    @property
+    def id(self) -> str:
+        """Random id of the lake, which its copies share; "" before the first ingest."""
+        handle = self._open("batches")
+        return "" if handle is None else str(handle.metadata().id)
+
+    def owner(self, table: str) -> str:
+        """Return the id of the lake in which a table was created.
+
+        Parameters
+        ----------
+        table
+            Name of the table.
+
+        Returns
+        -------
+        str
+            "" if the table does not exist, or is older than the id.
+        """
+        handle = self._open(table)
+        return "" if handle is None else handle.metadata().description or ""
 
     def last_txn(self, table: str, app: str, *, version: int | None = None) -> int | None:
         """Return the highest transaction number of an application.
@@ -363,6 +386,15 @@ class Lake:
             return first == second
         return CommitIntegrity(self.root, table).is_compaction_only(*sorted((first, second)))
 
+    def acknowledge(self, *tables: str) -> None:
+        """Force the last commits to the disk if their writers were killed before they did so.
+
+        Call it before something lasting is derived from rows that another process wrote: a power
+        cut could take an unacknowledged commit.
+        """
+        for table in tables:
+            self.open_for_writing(table)
+
     def open_for_writing(self, table: str) -> DeltaTable | None:
         """Return the newest version of a table; None if the table does not exist.
 
@@ -479,6 +511,8 @@ class Lake:
                 frame,
                 partition_by=partition,
                 configuration=properties(table) if handle is None else None,
+                # Delta keeps no properties of others, and has no further use of this text.
+                description=(self.id or None) if handle is None else None,
                 **how,
                 **options(txn),
             )
