@@ -71,6 +71,23 @@ def fail(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def flush_stdout() -> None:
+    """Write what is left of the output; exit with code 6 if stdout cannot be written.
+
+    A reader that has ended, such as `head`, is no error.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        from pipeline.stores.disk import fault_text
+
+        # The interpreter would try again when it ends, and print a traceback.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            fail(f"cannot write the result to stdout: {fault_text(error)}", 6)
+
+
 class Console:
     """Shared options of a command, and its output.
 

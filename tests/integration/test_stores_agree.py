@@ -315,7 +315,9 @@ def test_the_ledger_of_another_workspace_is_named(home):
         assert outcome(home, *command)[:2] == (6, "ledger.other")
 
 
-@pytest.mark.parametrize("damage", ["a flipped byte", "no UTF-8", "no previous", "a folder"])
+@pytest.mark.parametrize(
+    "damage", ["a flipped byte", "no UTF-8", "no previous", "a folder", "a pipe"]
+)
 def test_a_damaged_ledger_is_one_sentence(home, damage):
     path = home / "ledger.jsonl"
     data = bytearray(path.read_bytes())
@@ -331,6 +333,9 @@ def test_a_damaged_ledger_is_one_sentence(home, damage):
     if damage == "a folder":
         path.unlink()
         path.mkdir()
+    elif damage == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
     for command in (FEEDBACK, NIGHTLY, ("history",)):
         code, error, _ = outcome(home, *command)
         assert code == 6

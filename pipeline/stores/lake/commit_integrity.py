@@ -28,8 +28,10 @@ from deltalake import DeltaTable
 from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
 from pipeline.stores.disk import (
+    fault_text,
     is_panic,
     machine_error,
+    read_regular,
     remembered_sha256,
     storage_errors,
     sync,
@@ -170,7 +172,9 @@ class CommitIntegrity:
         try:
             added = self._added(version)
             self._check_sizes(version, added)
-        except LakeError:
+        except LakeError as error:
+            if error.id == "lake.unavailable":  # the disk, which may be readable again later
+                raise
             return False
         checkpoint = self._path / checkpoint_name(version)
         paths = [*(self._path / file for file in added), *filter(Path.exists, [checkpoint])]
@@ -301,7 +305,7 @@ class CommitIntegrity:
         """
         hint = self._log / "_last_checkpoint"
         try:
-            named = int(json.loads(hint.read_bytes())["version"])
+            named = int(json.loads(read_regular(hint))["version"])
         except (OSError, ValueError, TypeError, LookupError):
             named = -1
         if named != max(self._versions(CHECKPOINT), default=-1):
@@ -383,9 +387,14 @@ class CommitIntegrity:
         """Return the actions of a commit."""
         path = self._path / commit_name(version)
         try:
-            actions = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            actions = [json.loads(line) for line in read_regular(path).decode().splitlines()]
         except FileNotFoundError:
             self._fail("lake.log_lost", f"the log of version {version} is lost")
+        except OSError as error:
+            raise LakeError(
+                "lake.unavailable",
+                f"lake table {self._table}: cannot read {path}: {fault_text(error)}",
+            ) from error
         except ValueError:
             actions = []
         if not actions:

@@ -14,7 +14,7 @@ import pytest
 from deltalake import DeltaTable
 
 from pipeline import columns as c
-from pipeline.errors import ConcurrencyError
+from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores import disk
 from pipeline.stores.disk import sha256
 from pipeline.stores.lake import SCHEMAS, Lake, commit_integrity
@@ -383,6 +383,26 @@ def test_an_unreadable_disk_withdraws_nothing(lake, monkeypatch):
             lake.check_tail()
     lake.check_tail()
     assert ids(lake.read("events")) == ["e0", "e1"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("file", ["data", "log", "older log", "checksums"])
+def test_an_irregular_file_blocks_no_reader(lake, file, kind):
+    lake.append("events", events("e0"))
+    lake.append("events", events("e1", day=1))
+    path = {
+        "data": data_of(lake, "events")[0],
+        "log": log_of(lake, "events", 1),
+        "older log": log_of(lake, "events", 0),
+        "checksums": lake.root / "_sums/events.jsonl",
+    }[file]
+    path.unlink()
+    kind(path)
+    with pytest.raises(LakeError):
+        lake.check_tail()
+        lake.read("events")
+    assert os.path.lexists(path)
 
 
 def test_an_acknowledged_commit_is_never_withdrawn(lake):
