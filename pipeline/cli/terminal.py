@@ -74,7 +74,7 @@ def fail(sentence: str, code: int) -> NoReturn:
 def flush_stdout() -> None:
     """Write what is left of the output; exit with code 6 if stdout cannot be written.
 
-    A reader that has ended, such as `head`, is no error.
+    A reader that has ended, such as `head`, does not count as an error.
     """
     try:
         if sys.stdout is not None:

@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Final, TypeAlias
 
@@ -247,7 +248,7 @@ def remembered_sha256(path: Path) -> str:
     return known[1]
 
 
-def open_regular(path: Path) -> IO[bytes]:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading; an `OSError` for a folder, pipe, socket or device."""
     # Without O_NONBLOCK the open of a pipe would wait for a writer.
     file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")

@@ -322,10 +322,10 @@ def test_a_slow_process_does_not_withdraw_the_commit_that_was_repeated(lake, mon
 
     def stopped(self, version):
         monkeypatch.setattr(CommitIntegrity, "_is_complete", complete)
-        found = complete(self, version)
+        is_complete = complete(self, version)
         lake.check_tail()
         lake.append("events", events("e1", day=1))
-        return found
+        return is_complete
 
     monkeypatch.setattr(CommitIntegrity, "_is_complete", stopped)
     slow.check()
