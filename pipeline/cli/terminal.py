@@ -80,12 +80,25 @@ def flush_stdout() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        from pipeline.stores.disk import fault_text
+        _drop_stdout(error)
 
-        # The interpreter would try again when it ends, and print a traceback.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            fail(f"cannot write the result to stdout: {fault_text(error)}", 6)
+
+def _print(text: str) -> None:
+    """Print a result, as `flush_stdout`."""
+    try:
+        print(text)
+    except OSError as error:
+        _drop_stdout(error)
+
+
+def _drop_stdout(error: OSError) -> None:
+    """Send further output nowhere, and exit unless only the reader has ended."""
+    from pipeline.stores.disk import fault_text
+
+    # The interpreter would try again when it ends, and print a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        fail(f"cannot write the result to stdout: {fault_text(error)}", 6)
 
 
 class Console:
@@ -144,9 +157,9 @@ class Console:
         from pipeline.base import plain
 
         if self.json:
-            print(_escaped(json_module.dumps(plain(result), ensure_ascii=False)))
+            _print(_escaped(json_module.dumps(plain(result), ensure_ascii=False)))
         else:
-            print("\n".join(map(printable, text.split("\n"))))
+            _print("\n".join(map(printable, text.split("\n"))))
         if exit_code:
             raise typer.Exit(exit_code)
 

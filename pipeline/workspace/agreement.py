@@ -48,8 +48,8 @@ def compare_stores(lake: Lake, ledger: Ledger, vault: Path) -> None:
     StorageError
         As the functions below.
     """
+    compare_batches(lake)  # opens most of the tables
     compare_tables(lake)
-    compare_batches(lake)
     compare_vault(lake, vault)
     compare_ledger(lake, ledger)
 

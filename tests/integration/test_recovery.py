@@ -448,11 +448,11 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: w.patch(Batches, "commit", raising(LakeError("lake.number_taken", ""))),
         FEEDBACK,
     ),
+    ("lake.other_table", 0): (lambda w: exchange_table(w.home, "events"), FEEDBACK),
     ("lake.publications_behind", 0): (
         lambda w: w.put_older("lake/publications", "lake/_sums/publications.jsonl"),
         FEEDBACK,
     ),
-    ("lake.other_table", 0): (lambda w: exchange_table(w.home, "events"), FEEDBACK),
     ("lake.sums_lost", 0): (lambda w: sums(w).unlink(), FEEDBACK),
     ("lake.file_unsummed", 0): (
         lambda w: sums(w).write_bytes(b"".join(sums(w).read_bytes().splitlines(True)[-1:])),
@@ -524,8 +524,8 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: change_step(w, "snapshot", lambda manifest: manifest["files"].clear()),
         FEEDBACK,
     ),
-    ("run.other_workspace", 0): (foreign_run, FEEDBACK),
     ("artifact.invalid", 0): (snapshot_of_another_version, FEEDBACK),
+    ("run.other_workspace", 0): (foreign_run, FEEDBACK),
     ("version.files_gone", 0): (first_run_gone, "nightjar reproduce 1"),
     ("publish.unknown_items", 0): (altered_run_lists, unknown_items),
     ("study.checksum", 0): (lambda w: flip(study_file(w, "study.json")), REPAIR_LEDGER),

@@ -15,22 +15,24 @@ from pipeline.cli import main
 from tests.worlds import NIGHTS, copy_of
 
 RUN, LAST = "RUN", format_instant(NIGHTS[1])
-STEPS = ("validate", "features", "evaluate", "gate decide", "refit", "cold-check", "recommend")
+STEPS = ("validate", "features", "evaluate", "gate", "refit", "cold-check", "recommend")
 COMMANDS = (
     *("--help", "doctor", "config show --origin", "init", "lists --all", "lists u1 --json"),
     *("history", "history --json", "history --quality", "policy", "drift", "attribution", "gc"),
     *(f"snapshot --as-of {LAST}", f"nightly --as-of {LAST}", f"feedback --at {LAST}"),
-    *(f"fold-in --at {LAST}", "repair checkpoints", "repair batch", "ingest landing"),
+    *(f"fold-in --at {LAST}", "repair checkpoints", "repair batch", "ingest more.csv"),
     *("repair sums --by a --reason b", "repair ledger --by a --reason b", "compare 1 2"),
     *(f"train --run {RUN} --recipe als", *(f"{step} --run {RUN}" for step in STEPS)),
     *(f"register --run {RUN}", f"publish --run {RUN}"),
 )
-PARTS = ("gate", "config", "repair")
 
 
 @pytest.fixture(scope="module")
 def home(two_nights, tmp_path_factory):
-    return copy_of(two_nights[0], tmp_path_factory.mktemp("stdout") / "home")
+    home = copy_of(two_nights[0], tmp_path_factory.mktemp("stdout") / "home")
+    row = "more,u1,i1,1,2024-03-01T08:00:00Z"
+    (home / "more.csv").write_text(f"event_id,user_id,item_id,value,timestamp\n{row}\n")
+    return home
 
 
 def words(command: str, home: Path, run_id: str) -> list[str]:
@@ -42,8 +44,8 @@ def words(command: str, home: Path, run_id: str) -> list[str]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_full_stdout_is_one_sentence(home, two_nights, command):
     arguments = words(command, home, two_nights[2].run_id)
-    if command == "ingest landing":
-        arguments[1] = str(home / "landing")
+    if command == "ingest more.csv":
+        arguments[1] = str(home / "more.csv")
     clean = {k: v for k, v in os.environ.items() if not k.startswith("NIGHTJAR")}
     errors = io.StringIO()
     with (
@@ -61,8 +63,9 @@ def test_a_full_stdout_is_one_sentence(home, two_nights, command):
 
 
 @pytest.mark.parametrize(("place", "code"), [("> /dev/full", 6), ("| true", 0), (">&-", 0)])
-def test_a_process_ends_with_one_sentence_at_most(place, code):
-    command = f"set -o pipefail; sleep 0.2; {sys.executable} -m pipeline.cli --help {place}"
+def test_a_process_ends_with_one_sentence_at_most(tmp_path, place, code):
+    nightjar = f"{sys.executable} -m pipeline.cli init {tmp_path}/ws"
+    command = f"set -o pipefail; {nightjar} {place}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert len(done.stderr.splitlines()) == (code == 6), done.stderr

@@ -55,6 +55,8 @@ class Lake:
     def __init__(self, root: Path, wait_seconds: float = LocksConfig().wait_seconds) -> None:
         self.root = root.absolute()
         self._wait_seconds = wait_seconds
+        # Opening a table takes milliseconds, and every command compares all of them.
+        self._identities: dict[str, tuple[str, str]] = {}
 
     def version(self, table: str) -> int | None:
         """Return the newest version of a table; None if it was never written."""
@@ -64,8 +66,7 @@ class Lake:
     @property
     def id(self) -> str:
         """Random id of the lake, which its copies share; "" before the first ingest."""
-        handle = self._open("batches")
-        return "" if handle is None else str(handle.metadata().id)
+        return self._identity("batches")[0]
 
     def owner(self, table: str) -> str:
         """Return the id of the lake in which a table was created.
@@ -80,8 +81,13 @@ class Lake:
         str
             "" if the table does not exist, or is older than the id.
         """
-        handle = self._open(table)
-        return "" if handle is None else handle.metadata().description or ""
+        return self._identity(table)[1]
+
+    def _identity(self, table: str) -> tuple[str, str]:
+        """Return Delta's id of a table and its description; empty for a table that is missing."""
+        if table not in self._identities:
+            self._open(table)
+        return self._identities.get(table, ("", ""))
 
     def last_txn(self, table: str, app: str, *, version: int | None = None) -> int | None:
         """Return the highest transaction number of an application.
@@ -436,6 +442,8 @@ class Lake:
                 "it, or its log is lost; use a newer run, or restore the lake from a backup",
             ) from None
         CommitIntegrity(self.root, table).check_log(handle.version())
+        metadata = handle.metadata()
+        self._identities[table] = str(metadata.id), metadata.description or ""
         return handle
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
