@@ -58,7 +58,7 @@ _CHECKS: Final = (
     (CommitIntegrity, "check"),
     (Workspace, "compare_stores"),
     (snapshot, "verify_vault"),
-    (publications.swap, "first_altered"),
+    (publications.publish, "first_altered"),
 )
 
 

@@ -37,6 +37,7 @@ def snapshot(ws: Workspace, *tables: str, **fields: Any) -> SnapshotFile:
         "commit": "",
         "libraries": {},
         "replay": False,
+        "lake": ws.lake.id,
     }
     return SnapshotFile(**given | fields)
 

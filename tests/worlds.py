@@ -16,6 +16,8 @@ from pipeline.stores.registry.connection import relocate_artifact_uris
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
 NIGHTS = tuple(START + timedelta(days=days) for days in (70, 84, 98))
 
+_STORE_CACHE = "_get_store_with_resolved_uri"
+
 CONFIG = """\
 [sources.shop]
 table = "events"
@@ -156,6 +158,25 @@ def copy_of(home: Path, target: Path) -> Path:
     relocate_artifact_uris(target / "mlflow" / "mlflow.db")
     forget_places()
     return target
+
+
+def forget_mlflow() -> None:
+    """Empty MLflow's caches of stores and connections, as in a new process.
+
+    A process keeps connections to a database that was moved away.
+    """
+    forget_places()
+    for store in ("tracking", "model_registry"):
+        module = sys.modules.get(f"mlflow.store.{store}.sqlalchemy_store")
+        engines = {} if module is None else module.SqlAlchemyStore._engine_map
+        for engine in engines.values():
+            engine.dispose()
+        engines.clear()
+    for name in ("_tracking_service", "_model_registry"):
+        utils = sys.modules.get(f"mlflow.tracking.{name}.utils")
+        stores = [kept for kept in vars(utils or sys).values() if hasattr(kept, _STORE_CACHE)]
+        for kept in stores:
+            getattr(kept, _STORE_CACHE).cache_clear()
 
 
 def forget_places() -> None:

@@ -1,7 +1,7 @@
 """The console script: all commands, and the output of errors.
 
 Guarantees: an expected failure prints one sentence and sets an exit code, without a traceback, and
-without the output of a library that panicked.
+without the output of a library that panicked. So does a stdout that cannot be written.
 Commands import their steps when they run, so ``--help`` does not wait for them.
 """
 
@@ -13,7 +13,7 @@ import sys
 import typer
 
 from pipeline.cli import commands, experiments, gate, maintenance, monitoring, tasks
-from pipeline.cli.terminal import configure_logging, fail
+from pipeline.cli.terminal import configure_logging, fail, flush_stdout
 
 app = typer.Typer(
     name="nightjar",
@@ -55,6 +55,7 @@ def main() -> None:
     except SystemExit:
         raise
     except BaseException as error:  # a panic of a Rust library is not an `Exception`
+        flush_stdout()
         if (failure := expected_failure(error)) is not None:
             fail(failure.sentence, failure.exit_code)
         # A usage error: Typer raises a class of its own that it does not export.
@@ -62,4 +63,5 @@ def main() -> None:
             fail(error.format_message(), 2)
         output.show()
         raise
+    flush_stdout()
     sys.exit(code if isinstance(code, int) else 0)

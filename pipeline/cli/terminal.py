@@ -72,6 +72,36 @@ def fail(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def flush_stdout() -> None:
+    """Write what is left of the output; exit with code 6 if stdout cannot be written.
+
+    A reader that has ended, such as `head`, does not count as an error.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        _drop_stdout(error)
+
+
+def _print(text: str) -> None:
+    """Print a result, as `flush_stdout`."""
+    try:
+        print(text)
+    except OSError as error:
+        _drop_stdout(error)
+
+
+def _drop_stdout(error: OSError) -> None:
+    """Send further output nowhere, and exit unless only the reader has ended."""
+    from pipeline.stores.disk import fault_text
+
+    # The interpreter would try again when it ends, and print a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        fail(f"cannot write the result to stdout: {fault_text(error)}", 6)
+
+
 class Console:
     """Shared options of a command, and its output.
 
@@ -126,9 +156,9 @@ class Console:
         from pipeline.base import plain
 
         if self.json:
-            print(_escaped(json_module.dumps(plain(result), ensure_ascii=False)))
+            _print(_escaped(json_module.dumps(plain(result), ensure_ascii=False)))
         else:
-            print("\n".join(map(printable, text.split("\n"))))
+            _print("\n".join(map(printable, text.split("\n"))))
         if exit_code:
             raise typer.Exit(exit_code)
 

@@ -124,7 +124,7 @@ def _vault(ws: Workspace) -> str:
 
 def _agreement(ws: Workspace) -> str:
     ws.compare_stores()
-    return "no store is older than another one"
+    return "no store is older than another one, or comes from another workspace"
 
 
 def _registry(ws: Workspace) -> str:

@@ -89,6 +89,8 @@ class Batches:
     def recover(self) -> int:
         """Complete the intents that a crash left open, and return the number of their files."""
         ledger = self._lake.read("batches")
+        # Rows, and the removal of the spool, must not outlast the commit that they follow from.
+        self._lake.acknowledge("batches")
         ended = ledger.filter(pl.col(c.STATUS) != BatchStatus.INTENT)
         open_intents = ledger.join(ended, on=c.SEQ, how="anti").sort(c.SEQ)
         if open_intents.height:

@@ -12,8 +12,10 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Final, TypeAlias
 
@@ -246,7 +248,23 @@ def remembered_sha256(path: Path) -> str:
     return known[1]
 
 
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file for reading; an `OSError` for a folder, pipe, socket or device."""
+    # Without O_NONBLOCK the open of a pipe would wait for a writer.
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(f"{path} is not a regular file")
+    return file
+
+
+def read_regular(path: Path) -> bytes:
+    """Return the content of a file; an `OSError` as `open_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hex, without reading it into memory as a whole."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

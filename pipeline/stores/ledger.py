@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.errors import StorageError
-from pipeline.stores.disk import FileState, file_state, storage_errors, sync, write_synced
+from pipeline.stores.disk import (
+    FileState,
+    file_state,
+    read_regular,
+    storage_errors,
+    sync,
+    write_synced,
+)
 from pipeline.stores.locks import LocksConfig, locked
 
 _START = "0" * 64
@@ -70,7 +77,7 @@ class Ledger:
                 return ()
             state = file_state(self.path)
             if self._known is None or self._known[0] != state:
-                self._known = state, self._parse(self.path.read_bytes())
+                self._known = state, self._parse(read_regular(self.path))
         return self._known[1]
 
     def head(self) -> tuple[int, str]:
@@ -143,7 +150,7 @@ class Ledger:
         later: list[dict[str, Any]] = []
         damaged: dict[int, str | None] = {}
         with storage_errors("storage.cannot_read", f"cannot read {self.path}"):
-            data = self.path.read_bytes() if self.path.exists() else b""
+            data = read_regular(self.path) if self.path.exists() else b""
         previous = _START
         for number, line in enumerate(_complete(data), start=1):
             entry = _intact(line)
@@ -178,7 +185,7 @@ class Ledger:
         with storage_errors("storage.cannot_write", f"cannot write {self.path}"):
             kept = None
             if self.path.exists():
-                old = self.path.read_bytes()
+                old = read_regular(self.path)
                 kept = self.path.with_name(
                     f"{self.path.name}.{hashlib.sha256(old).hexdigest()[:12]}"
                 )

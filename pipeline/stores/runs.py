@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from pipeline.errors import StorageError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import storage_errors, sync, write_synced
+from pipeline.stores.disk import read_regular, storage_errors, sync, write_synced
 from pipeline.stores.locks import locked
 
 MANIFEST = "manifest.json"
@@ -276,7 +276,7 @@ class Run:
         final = self.folder / step
         with self.writing(step):
             # Inside the lock: another process may have committed since the caller looked.
-            if (final / MANIFEST).exists():
+            if self._has_manifest(step):
                 raise StorageError(
                     "run.step_committed",
                     f"step {step} of run {self.run_id} is committed already; start the same "
@@ -361,7 +361,7 @@ class Run:
         path = self.folder / step / name
         # Read once, so that the bytes that are checked are those that are returned.
         with storage_errors("storage.cannot_read", f"cannot read {path}"):
-            data = path.read_bytes()
+            data = read_regular(path)
         if hashlib.sha256(data).hexdigest() != manifest["files"][name]["sha256"]:
             raise StorageError(
                 "run.checksum",
@@ -378,7 +378,7 @@ class Run:
                 "run.step_missing", f"step {step} of run {self.run_id} is missing; run it first"
             )
         with storage_errors("storage.cannot_read", f"cannot read {path}"):
-            data = path.read_bytes()
+            data = read_regular(path) if path.is_file() else b""
         try:
             manifest = json.loads(data)
             claimed = manifest.pop("sha256")
@@ -394,7 +394,8 @@ class Run:
     def _has_manifest(self, step: str) -> bool:
         path = self.folder / step / MANIFEST
         with storage_errors("storage.cannot_read", f"cannot read {path}"):
-            return path.is_file()
+            # A folder or a link that leads nowhere is damage: the step must not be done again.
+            return path.exists() or path.is_symlink()
 
     def read(self, kind: type[A], step: str = "") -> A:
         """Read a JSON file after checking its checksum.

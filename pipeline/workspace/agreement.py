@@ -1,4 +1,4 @@
-"""Comparison of the stores of a workspace: a store that is older than another one is an error.
+"""Comparison of the stores of a workspace: one that is older than another, or foreign, is an error.
 
 A copy that was not taken in one instant, or a backup of one store, leaves such a workspace. Without
 these checks rows would be lost, users would get a second pseudonym, and decisions would be taken
@@ -18,7 +18,7 @@ from pipeline import columns as c
 from pipeline.columns import BatchStatus
 from pipeline.errors import LakeError, StorageError
 from pipeline.stores.batches import APP
-from pipeline.stores.lake import Lake
+from pipeline.stores.lake import SCHEMAS, Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.vault import count_users, vault_id
 
@@ -48,9 +48,57 @@ def compare_stores(lake: Lake, ledger: Ledger, vault: Path) -> None:
     StorageError
         As the functions below.
     """
-    compare_batches(lake)
+    compare_batches(lake)  # opens most of the tables
+    compare_tables(lake)
     compare_vault(lake, vault)
     compare_ledger(lake, ledger)
+
+
+def compare_tables(lake: Lake) -> None:
+    """Compare the lakes in which the tables were created; copies of a workspace have one lake.
+
+    Raises
+    ------
+    LakeError
+        ``lake.other_table``: a table comes from another workspace.
+    """
+    own = lake.id
+    owners = {table: lake.owner(table) for table in SCHEMAS if table != "batches"}
+    owners = {table: owner for table, owner in owners.items() if owner}
+    foreign = [table for table, owner in owners.items() if owner != own]
+    if own and foreign:
+        # The id is that of `batches`, so the others differ if that table was replaced.
+        named = ["batches"] if len(foreign) == len(owners) > 1 else foreign
+        raise LakeError(
+            "lake.other_table",
+            f"lake table {', '.join(named)} comes from another workspace than the other tables; "
+            "restore the folder lake as a whole from one backup",
+        )
+
+
+def refuse_other_workspace(lake: Lake, created_in: str, run_id: str) -> None:
+    """Raise if a run read another lake.
+
+    Parameters
+    ----------
+    lake
+        Lake of the workspace.
+    created_in
+        Id of the lake that the run read; "" if it had none.
+    run_id
+        Name of the run's folder.
+
+    Raises
+    ------
+    StorageError
+        ``run.other_workspace``
+    """
+    if created_in and created_in != lake.id:
+        raise StorageError(
+            "run.other_workspace",
+            f"run {run_id} belongs to another workspace: it read another lake; move its folder "
+            "out of runs/",
+        )
 
 
 def compare_batches(lake: Lake) -> None:

@@ -83,8 +83,10 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
         Name of the champion's recipe among `recipes`, which may differ from its old name.
     pinned, weights, seed_sds
         Results of earlier runs: see `LedgerHistory`.
+    lake
+        Id of the lake, which a copy of the workspace shares.
     trigger, commit, libraries, replay
-        Recorded, but not part of the run id.
+        Recorded, but not part of the run id, as is `lake`.
     """
 
     as_of: Instant
@@ -102,13 +104,14 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     commit: str
     libraries: Mapping[str, str]
     replay: bool
+    lake: str
 
     @property
     def run_digest(self) -> str:
         """First 8 hex digits of the sha256 of all fields that decide the run's outcome."""
         # The id must not change with the commit or the machine: a repeated start finds its run.
         decisive = self.model_dump(
-            mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay"}
+            mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay", "lake"}
         )
         return short_digest(decisive)
 

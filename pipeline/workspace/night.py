@@ -19,6 +19,7 @@ from pipeline.evaluation.gate import Decision
 from pipeline.models.contract import Recipe
 from pipeline.stores.pruning import touch
 from pipeline.stores.runs import Run
+from pipeline.workspace.agreement import refuse_other_workspace
 from pipeline.workspace.artifacts import (
     DecisionFile,
     RecipeFile,
@@ -61,8 +62,14 @@ class Night:
         ----------
         run
             Its snapshot is committed.
+
+        Raises
+        ------
+        StorageError
+            `run.other_workspace`: the run read another lake.
         """
         snapshot = run.read(SnapshotFile)
+        refuse_other_workspace(ws.lake, snapshot.lake, run.run_id)
         weights = run.find(WeightsFile)
         config = snapshot.config
         if weights is not None:

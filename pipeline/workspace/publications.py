@@ -114,6 +114,8 @@ def read_lists(ws: Workspace, rows: pl.DataFrame) -> pl.DataFrame:
 def reconcile(ws: Workspace) -> None:
     """Append the missing ledger entries of publications."""
     publications = ws.lake.read("publications").sort(c.GENERATION)
+    # An entry must not outlast its row.
+    ws.lake.acknowledge("publications")
     keys = {entry.key for entry in entries_of(ws.ledger)}
     # The row makes the lists live; a process may die before it appends the entry.
     for row in publications.iter_rows(named=True):

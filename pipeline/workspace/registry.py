@@ -32,7 +32,7 @@ def registry(ws: Workspace, suffix: str = "") -> Registry:
     if ws.config.registry.tracking_uri is None:
         relocate_artifact_uris(ws.mlflow_database)
     experiment = f"{ws.config.registry.experiment}{suffix}"
-    return Registry(ws.tracking_uri, experiment, ws.config.registry.model_name)
+    return Registry(ws.tracking_uri, experiment, ws.config.registry.model_name, ws.lake.id)
 
 
 def point_aliases(ws: Workspace) -> None:

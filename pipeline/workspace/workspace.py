@@ -32,7 +32,12 @@ from pipeline.stores.ledger import Ledger
 from pipeline.stores.runs import Run, Runs, is_run_id
 from pipeline.stores.vault import Vault, load_key, make_key, parse_key
 from pipeline.workspace import permissions
-from pipeline.workspace.agreement import compare_ledger, compare_stores, compare_vault
+from pipeline.workspace.agreement import (
+    compare_ledger,
+    compare_stores,
+    compare_tables,
+    compare_vault,
+)
 from pipeline.workspace.config import TEMPLATE, Composed, Config, compose
 from pipeline.workspace.memory import refuse_small_address_space
 
@@ -216,6 +221,7 @@ class Workspace:
     @cached_property
     def vault(self) -> Vault:
         """Vault of pseudonyms; opening it compares it with the lake."""
+        compare_tables(self.lake)
         compare_vault(self.lake, self.vault_file)
         return Vault(self.vault_file, self.vault_key)
 

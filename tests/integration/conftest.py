@@ -57,14 +57,20 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Make:
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables, which take seconds to make."""
+    file = tmp_path_factory.mktemp("tables") / "mlflow.db"
+    create(f"sqlite:///{file}", file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def workspace(tables: Path) -> Make:
     """Make a workspace in a folder with a config, MLflow's tables in it.
 
-    MLflow takes seconds to make its tables, so they are made once and copied. That a night makes
-    them where they are missing is seen in test_cli, how it does in test_registry.
+    The tables are made once and copied. That a night makes them where they are missing is seen in
+    test_cli, how it does in test_registry.
     """
-    tables = tmp_path_factory.mktemp("tables") / "mlflow.db"
-    create(f"sqlite:///{tables}", tables)
 
     def make(home: Path, config: str, group: str | None = None) -> Workspace:
         ws = Workspace.init(home, config, group)

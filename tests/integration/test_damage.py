@@ -4,12 +4,16 @@ What can go wrong:
 * a bit of an older data file flips      -> the next night ends with its name
 * live lists are rewritten               -> the next night ends with their file
 * lists do not come back as they went in -> no swap, and the live lists stay live
+* the disk is full when lists are written -> one sentence, and the next pass completes
 """
 
 import hashlib
+import os
+from datetime import timedelta
 
 import polars as pl
 import pytest
+from deltalake.exceptions import DeltaError
 
 from pipeline import columns as c
 from pipeline.errors import LakeError
@@ -19,10 +23,11 @@ from pipeline.steps.lists import lists
 from pipeline.steps.nightly import publish
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.stores.lake import delta
 from pipeline.workspace.publications import stage
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
-from tests.worlds import NIGHTS, copy_of, land, purchases
+from tests.worlds import NIGHTS, START, copy_of, land, purchases
 
 
 @pytest.fixture
@@ -89,3 +94,35 @@ def test_no_night_points_users_to_lists_that_did_not_come_back(ws, monkeypatch):
     monkeypatch.undo()
     assert nightly(ws, NIGHTS[1]).status == "done"
     assert ws.lake.read("publications")[c.BASE].null_count() == 2
+
+
+@pytest.mark.parametrize("table", ["recommendations", "publications"])
+def test_a_disk_that_is_full_at_the_patch_loses_nothing(third_landed, tmp_path, monkeypatch, table):
+    """The events of the pass are in the lake, and its lists are not."""
+    ws = Workspace.open(copy_of(third_landed, tmp_path / "home"))
+    day = NIGHTS[2] - timedelta(hours=1)
+    path = ws.home / "landing" / "events" / "new.csv"
+    rows = [f"new-{n},u{n},i{n},1,{day:%Y-%m-%dT%H:%M:%SZ}" for n in range(5)]
+    path.write_text("\n".join(["event_id,user_id,item_id,value,timestamp", *rows, ""]))
+    os.utime(path, (START.timestamp(),) * 2)
+    undisturbed = Workspace.open(copy_of(ws.home, tmp_path / "undisturbed"))
+    feedback(undisturbed, NIGHTS[2])
+    write, live = delta.write_delta, lists(ws, None)
+
+    def full(path, *arguments, **options):
+        if getattr(path, "table_uri", str(path)).rstrip("/").endswith(table):
+            raise DeltaError("Generic LocalFileSystem error: No space left on device (os error 28)")
+        write(path, *arguments, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(delta, "write_delta", full)
+        with raises("lake.unavailable") as failed:
+            feedback(ws, NIGHTS[2])
+    assert "no space left on device; free disk space" in failed.value.sentence
+    assert lists(Workspace.open(ws.home), None).equals(live)
+    feedback(Workspace.open(ws.home), NIGHTS[2])
+    again = Workspace.open(ws.home)
+    for name in ("events", "publications"):
+        assert again.lake.read(name).height == undisturbed.lake.read(name).height
+    drop = c.PUBLICATION_ID
+    assert lists(again, None).drop(drop).equals(lists(undisturbed, None).drop(drop))

@@ -15,7 +15,6 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -39,20 +38,23 @@ from pipeline.errors import (
 from pipeline.serving.publish import live
 from pipeline.steps.feedback import foldin
 from pipeline.steps.feedback.feedback import feedback
-from pipeline.steps.ingest import landing
+from pipeline.steps.ingest import ingest, landing
 from pipeline.steps.lists import lists
+from pipeline.steps.maintenance import repair_batches
 from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.maintenance.register_all import register_all
-from pipeline.steps.maintenance.repair_batches import repair_batches
 from pipeline.steps.nightly.publish import _refuse_unknown_items
 from pipeline.stores.batches import Batches
 from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
+from pipeline.stores.registry import client
 from pipeline.stores.registry.client import Registry
+from pipeline.stores.registry.connection import create
 from pipeline.stores.runs import Run
 from pipeline.stores.studies.files import StudyFiles
 from pipeline.stores.studies.store import Studies
 from pipeline.stores.vault import Vault, make_key, verify_vault
+from pipeline.workspace.child_process import Child
 from pipeline.workspace.experiment_artifacts import StudyFile
 from pipeline.workspace.ledger import RepairEntry, entries_of, line_of
 from pipeline.workspace.night import Night
@@ -61,7 +63,8 @@ from pipeline.workspace.workspace import Workspace
 from tests.commands import Outcome, outcome
 from tests.dying import Died
 from tests.entries import ALS, KEY
-from tests.worlds import NIGHTS, START, copy_of, forget_places
+from tests.foreign import exchange_run, exchange_table
+from tests.worlds import NIGHTS, START, copy_of, forget_mlflow, forget_places
 
 PAGE = Path(__file__).parents[2] / "docs" / "RECOVERY.md"
 AT = format_instant(NIGHTS[2])
@@ -115,10 +118,10 @@ class World:
 
     def execute(self, command: str) -> Outcome:
         """Run a command of the page."""
-        if command.startswith("nightjar ") and "register" not in command:
+        if command.startswith("nightjar "):
+            if "register" in command:
+                forget_mlflow()
             return outcome(self.home, *shlex.split(command)[1:])
-        # MLflow keeps connections to a database that was moved away, so it gets a new process.
-        command = command.replace("nightjar ", f"{sys.executable} -m pipeline.cli ")
         places = {
             "NIGHTJAR_HOME": str(self.home),
             "W": str(self.home),
@@ -127,7 +130,6 @@ class World:
         }
         done = subprocess.run(
             ["sh", "-euc", command],
-            cwd=PAGE.parents[1],
             env={**os.environ, **places},
             capture_output=True,
             text=True,
@@ -307,6 +309,13 @@ def ledger_without_a_step(w: World) -> None:
     ledger.rewrite([*kept, line_of(repair)])
 
 
+def foreign_run(w: World) -> None:
+    """Put a decided run of another workspace beside those of this one."""
+    w.run = "20240101T000000Z-aaaaaaaa"
+    shutil.copytree(w.home / "runs" / w.live_run, w.home / "runs" / w.run)
+    exchange_run(Run(w.home / "runs", w.run))
+
+
 def study_file(w: World, name: str) -> Path:
     return w.home / "studies/s" / name
 
@@ -322,13 +331,18 @@ def garbage_studies(w: World) -> None:
 
 
 def aliases(w: World) -> None:
-    forget_places()
+    forget_mlflow()
     registry(Workspace.open(w.home)).aliases()
 
 
 def newer_mlflow(w: World) -> None:
     with closing(sqlite3.connect(w.home / "mlflow/mlflow.db")) as database, database:
         database.execute("UPDATE alembic_version SET version_num = 'feedfacecafe'")
+
+
+def other_mlflow(w: World) -> None:
+    registry(Workspace.open(w.home)).prepare()
+    w.patch(Lake, "id", "another")
 
 
 def halve(path: Path) -> None:
@@ -406,11 +420,9 @@ def cut_without_sums(w: World) -> None:
 
 
 def register_all_here(w: World) -> None:
-    """Fill MLflow in this process if a function is replaced, else in a new one."""
-    if w.undo:
-        register_all(Workspace.open(w.home))
-    else:
-        assert w.execute("nightjar register --all").code == 0
+    """Fill MLflow again as the command does."""
+    forget_mlflow()
+    register_all(Workspace.open(w.home))
 
 
 REPAIR_SUMS = f"nightjar repair sums {BY}"
@@ -436,6 +448,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         lambda w: w.patch(Batches, "commit", raising(LakeError("lake.number_taken", ""))),
         FEEDBACK,
     ),
+    ("lake.other_table", 0): (lambda w: exchange_table(w.home, "events"), FEEDBACK),
     ("lake.publications_behind", 0): (
         lambda w: w.put_older("lake/publications", "lake/_sums/publications.jsonl"),
         FEEDBACK,
@@ -512,6 +525,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("artifact.invalid", 0): (snapshot_of_another_version, FEEDBACK),
+    ("run.other_workspace", 0): (foreign_run, FEEDBACK),
     ("version.files_gone", 0): (first_run_gone, "nightjar reproduce 1"),
     ("publish.unknown_items", 0): (altered_run_lists, unknown_items),
     ("study.checksum", 0): (lambda w: flip(study_file(w, "study.json")), REPAIR_LEDGER),
@@ -550,6 +564,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         ),
         register_all_here,
     ),
+    ("registry.other_workspace", 0): (other_mlflow, register_all_here),
     ("registry.checksum", 0): (
         lambda w: broken_model_store(w, flip),
         register_all_here,
@@ -569,7 +584,7 @@ def repair_first(w: World) -> None:
     """Repair the batch of the first of two lost files."""
     ws = Workspace.open(w.home)
     ids = ws.damaged_lake.read("batches").filter(pl.col(c.TABLE) == "events").sort(c.SEQ)
-    repair_batches(ws, [ids[c.BATCH_ID][0]])
+    repair_batches.repair_batches(ws, [ids[c.BATCH_ID][0]])
 
 
 def content(home: Path) -> tuple[object, ...]:
@@ -617,6 +632,43 @@ def undisturbed(backup, tmp_path_factory):
     return content(home)
 
 
+class SharedChild(Child):
+    """A reader that serves all tests of this file: its start takes longer than a pass."""
+
+    shared: Child | None = None
+
+    def __enter__(self) -> Child:
+        if SharedChild.shared is None:
+            SharedChild.shared = Child(max_memory_bytes=self._memory, max_seconds=self._seconds)
+        return SharedChild.shared
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reader():
+    with (
+        mock.patch.object(ingest, "Child", SharedChild),
+        mock.patch.object(repair_batches, "Child", SharedChild),
+    ):
+        yield
+    if SharedChild.shared is not None:
+        SharedChild.shared.__exit__()
+        SharedChild.shared = None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_tables(tables):
+    """Copy MLflow's tables instead of making them, which takes seconds; for most of the cases."""
+
+    def copied(uri: str, file: Path) -> object:
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(tables, file)
+        return create(uri, file)
+
+    with mock.patch.object(client, "create", copied):
+        yield
+
+
 @pytest.fixture
 def world(backup, two_nights, tmp_path):
     w = World(copy_of(backup, tmp_path / "home"), backup, two_nights[0])
@@ -625,9 +677,11 @@ def world(backup, two_nights, tmp_path):
         undo()
 
 
-def check_content(w: World, undisturbed: tuple[object, ...]) -> None:
-    done = w.execute(FEEDBACK)
-    assert (done.code, done.id) == (0, ""), done
+def check_content(w: World, undisturbed: tuple[object, ...], done: object) -> None:
+    """Compare with a workspace without damage, after a feedback pass unless one was `done`."""
+    if done != FEEDBACK:
+        ended = w.execute(FEEDBACK)
+        assert (ended.code, ended.id) == (0, ""), ended
     for actual, expected in zip(content(w.home), undisturbed, strict=True):
         assert actual == expected
     Workspace.open(w.home).compare_stores()
@@ -649,7 +703,7 @@ def test_the_way_back_of_each_line(world, undisturbed, id, number, commands):
         assert done.code == 0, (text, done)
     again = world.attempt(command)
     assert again.id == "" and again.code in (0, 4), again
-    check_content(world, undisturbed)
+    check_content(world, undisturbed, command)
 
 
 def hold(w: World) -> None:
@@ -771,7 +825,7 @@ def test_nothing_is_lost_and_the_same_command_completes(world, undisturbed, id):
     world.undo.clear()
     again = world.attempt(command)
     assert (again.code, again.id) == (0, ""), again
-    check_content(world, undisturbed)
+    check_content(world, undisturbed, command)
 
 
 def test_each_harmless_error_has_a_case():

@@ -460,6 +460,20 @@ def test_a_registry_that_gives_a_number_again_is_an_error(
         registry.mirror_night(numbered(home, trained, "stuck", taken=frozenset({1})))
 
 
+def test_two_workspaces_do_not_share_an_experiment_or_a_model(home: Path) -> None:
+    """Runs of both can have one id, and the aliases can follow one ledger only."""
+    uri = uri_of(home)
+    for _ in range(2):
+        Registry(uri, "shared", "shared", "first").prepare()
+    for names in (("shared", "own"), ("own", "shared"), ("shared", "shared")):
+        with raises("registry.other_workspace"):
+            Registry(uri, *names, "second").prepare()
+    Registry(uri, "own", "own").prepare()  # before the first ingest
+    Registry(uri, "own", "own", "second").prepare()
+    with raises("registry.other_workspace"):
+        Registry(uri, "own", "own", "first").prepare()
+
+
 def test_a_version_whose_files_were_removed_has_none(home: Path, trained: Trained) -> None:
     registry = Registry(uri_of(home), "removed", "removed")
     night = night_of(home, trained, "removed")

@@ -15,14 +15,16 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import format_instant
+from pipeline.base import as_of, format_instant
 from pipeline.steps.doctor import examine
 from pipeline.steps.feedback.decisions import recover_ledger
+from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.stores.batches import Batch, Batches
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.vault import Vault
 from pipeline.workspace.workspace import Workspace
 from tests.commands import outcome
+from tests.foreign import exchange_run, exchange_table
 from tests.raising import raises
 from tests.worlds import NIGHTS, START
 
@@ -30,6 +32,7 @@ AT = format_instant(NIGHTS[2])
 FEEDBACK = ("feedback", "--at", AT)
 NIGHTLY = ("nightly", "--as-of", AT)
 ONE, ALL = ("lists", "u1"), ("lists", "--all")
+TABLES = ("batches", "events", "items", "publications", "recommendations")
 
 
 @pytest.fixture
@@ -95,6 +98,19 @@ def test_a_table_that_is_behind_batches_stops_a_pass(home, two_nights):
     assert "events" in failed_checks(home)["agreement"]
 
 
+def test_commits_of_killed_writers_are_acknowledged_before_they_are_used(home):
+    """A power cut would take them, after rows, a pin or an archived file follow from them."""
+    sums = {table: home / f"lake/_sums/{table}.jsonl" for table in ("batches", "events", "items")}
+    whole = {table: path.read_bytes() for table, path in sums.items()}
+    for path in sums.values():
+        path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-1]))
+    ws = Workspace.open(home)
+    Batches(ws.lake).recover()
+    assert sums["batches"].read_bytes() == whole["batches"]
+    snapshot(ws, as_of(NIGHTS[2]))
+    assert {table: path.read_bytes() for table, path in sums.items()} == whole
+
+
 def test_a_number_that_a_table_has_already_is_not_given_out(home, two_nights):
     """The check at the start of a pass would find it, too."""
     older(two_nights, home, "lake/batches", "lake/_sums")
@@ -129,6 +145,35 @@ def test_publications_that_are_behind_the_ledger_stop_a_pass(home, two_nights):
     for command in (FEEDBACK, NIGHTLY, ("history",)):
         assert outcome(home, *command)[:2] == (6, "lake.publications_behind")
     assert "publications" in failed_checks(home)["ledger"]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_table_of_another_workspace_stops_a_pass(home, table):
+    """It has the same rows and numbers, and valid checksums."""
+    land(home, "new", "u1")
+    exchange_table(home, table)
+    for command in (FEEDBACK, NIGHTLY, ONE):
+        assert outcome(home, *command)[:2] == (6, "lake.other_table")
+    assert f"lake table {table} " in failed_checks(home)["agreement"]
+
+
+def test_a_copy_of_the_workspace_has_the_same_lake(home, tmp_path):
+    copy = Path(shutil.copytree(home, tmp_path / "copy"))
+    shutil.rmtree(home / "lake" / "events")
+    shutil.copytree(copy / "lake" / "events", home / "lake" / "events")
+    assert failed_checks(home) == {}
+
+
+def test_a_run_of_another_workspace_is_not_entered_into_the_ledger(third_decided, tmp_path):
+    original, run_id, _ = third_decided
+    home = Path(shutil.copytree(original, tmp_path / "home"))
+    whole = (home / "ledger.jsonl").read_bytes()
+    before = whole.removesuffix(whole.splitlines(keepends=True)[-1])
+    (home / "ledger.jsonl").write_bytes(before)
+    exchange_run(Workspace.open(home).run(run_id))
+    for command in (("fold-in", "--at", AT), NIGHTLY):
+        assert outcome(home, *command)[:2] == (6, "run.other_workspace")
+    assert (home / "ledger.jsonl").read_bytes() == before
 
 
 # --- the vault -----------------------------------------------------------------------------------
@@ -238,6 +283,16 @@ def test_a_publication_that_is_missing_at_the_end_is_appended_again(home, cut):
     assert path.read_bytes() == whole
 
 
+def test_a_publication_is_on_the_disk_before_its_entry_is_appended(home):
+    """A power cut would take a commit whose writer was killed before it acknowledged it."""
+    sums, ledger = home / "lake/_sums/publications.jsonl", home / "ledger.jsonl"
+    acknowledged, whole = sums.read_bytes(), ledger.read_bytes()
+    sums.write_bytes(b"".join(acknowledged.splitlines(keepends=True)[:-1]))
+    ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    assert outcome(home, "fold-in", "--at", AT).code == 0
+    assert (sums.read_bytes(), ledger.read_bytes()) == (acknowledged, whole)
+
+
 def test_a_decision_that_a_crash_kept_from_the_ledger_is_appended(third_decided, tmp_path):
     original, run_id, _ = third_decided
     home = Path(shutil.copytree(original, tmp_path / "home"))
@@ -260,7 +315,9 @@ def test_the_ledger_of_another_workspace_is_named(home):
         assert outcome(home, *command)[:2] == (6, "ledger.other")
 
 
-@pytest.mark.parametrize("damage", ["a flipped byte", "no UTF-8", "no previous", "a folder"])
+@pytest.mark.parametrize(
+    "damage", ["a flipped byte", "no UTF-8", "no previous", "a folder", "a pipe"]
+)
 def test_a_damaged_ledger_is_one_sentence(home, damage):
     path = home / "ledger.jsonl"
     data = bytearray(path.read_bytes())
@@ -276,6 +333,9 @@ def test_a_damaged_ledger_is_one_sentence(home, damage):
     if damage == "a folder":
         path.unlink()
         path.mkdir()
+    elif damage == "a pipe":
+        path.unlink()
+        os.mkfifo(path)
     for command in (FEEDBACK, NIGHTLY, ("history",)):
         code, error, _ = outcome(home, *command)
         assert code == 6

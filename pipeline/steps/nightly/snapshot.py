@@ -118,6 +118,7 @@ def _started(
     configured = _configured(ws.config, names)
     settings = _settings_sum(ws.config, configured, publish)
     versions = {table: ws.lake.version(table) for table in TABLES}
+    ws.lake.acknowledge(*TABLES)  # no later commit may get the number of a pinned version
     if (earlier := _run_to_continue(ws, as_of, settings, versions)) is not None:
         return _started_before(ws, earlier)
     silence = _silence(ws, as_of)
@@ -151,6 +152,7 @@ def _started(
         commit=provenance.commit(),
         libraries=provenance.libraries(),
         replay=live_row is not None and as_of <= live_row[c.AS_OF],
+        lake=ws.lake.id,
     )
     run_id = f"{compact_instant(as_of)}-{file.run_digest}"
     with ws.runs.open(run_id).draft("snapshot") as draft:

@@ -6,6 +6,8 @@ deltalake does none of this. It does not fsync a commit, and if a crash leaves a
 Guarantees: a commit is acknowledged only once its files are on the disk and their checksums are
 written; lost, cut or altered files of an acknowledged commit raise `LakeError`. A commit that was
 never acknowledged, and of which a power cut left only a part, is withdrawn: its writer repeats it.
+An acknowledged commit and one that a process is writing are never withdrawn: one process at a time
+acknowledges or withdraws commits of a table.
 """
 
 from __future__ import annotations
@@ -15,17 +17,28 @@ import os
 import re
 import urllib.parse
 from collections.abc import Collection, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+import polars as pl
 from deltalake import DeltaTable
 
 from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
-from pipeline.stores.disk import remembered_sha256, storage_errors, sync
+from pipeline.stores.disk import (
+    fault_text,
+    is_panic,
+    machine_error,
+    read_regular,
+    remembered_sha256,
+    storage_errors,
+    sync,
+)
 from pipeline.stores.lake.checksums import Checksums, Line
+from pipeline.stores.lake.connection import lake_errors
+from pipeline.stores.locks import LocksConfig, locked
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
 CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
@@ -76,10 +89,16 @@ class CommitIntegrity:
     def acknowledge(self, version: int) -> None:
         """Fsync the files of a commit, then write their checksums.
 
-        Does nothing if a later writer has acknowledged the version already.
+        Does nothing if another process has acknowledged the version already.
         """
         if version <= self.acknowledged():
             return
+        with self.changing():
+            # Again: another process may have acknowledged it while this one waited.
+            if version > self.acknowledged():
+                self._acknowledge(version)
+
+    def _acknowledge(self, version: int) -> None:
         log = (commit_name(version), checkpoint_name(version))
         files = [*self._added(version), *(name for name in log if (self._path / name).exists())]
         paths = [self._path / file for file in files]
@@ -130,8 +149,8 @@ class CommitIntegrity:
             self._fail("lake.log_lost", f"the log of version {line.version} is lost")
         if last < 0:
             return
-        if last == (-1 if line is None else line.version) + 1 and not self._is_complete(last):
-            self._withdraw(last)
+        if self._unfinished() is not None:
+            self._withdraw()
             self.check()
             return
         self._added(last)
@@ -140,21 +159,48 @@ class CommitIntegrity:
         if line is not None and line.version == last:
             self.compare(last, line.files)
 
-    def _is_complete(self, version: int) -> bool:
-        """Return whether the log of a commit can be read and its files have their sizes."""
-        try:
-            self._check_sizes(version, self._added(version))
-        except LakeError:
-            return False
-        return True
+    def _unfinished(self) -> int | None:
+        """Return the last version if a power cut left only a part of it."""
+        # In this order: another process may commit or acknowledge between the two reads.
+        acknowledged, last = self.acknowledged(), max(self._versions(), default=-1)
+        is_new = last == acknowledged + 1
+        return last if is_new and not self._is_complete(last) else None
 
-    def _withdraw(self, version: int) -> None:
-        """Remove the log entry of a commit that a power cut left in part."""
-        # A writer at work is never affected: until the power is cut, others see its files whole.
-        path = self._path / commit_name(version)
-        with storage_errors("storage.cannot_remove", f"cannot remove {path}"):
-            path.unlink(missing_ok=True)  # another process may have removed it
+    def _is_complete(self, version: int) -> bool:
+        """Return whether log, checkpoint and data files of a commit can be read."""
+        # A writer at work is not affected: others see its files only once they are whole.
+        try:
+            added = self._added(version)
+            self._check_sizes(version, added)
+        except LakeError as error:
+            if error.id == "lake.unavailable":  # the disk, which may be readable again later
+                raise
+            return False
+        checkpoint = self._path / checkpoint_name(version)
+        paths = [*(self._path / file for file in added), *filter(Path.exists, [checkpoint])]
+        # A power cut can leave zeros in a file that has its size.
+        with lake_errors(self._table):
+            return all(map(_is_readable, paths))
+
+    def _withdraw(self) -> None:
+        """Remove the log entry of the last commit if a power cut left only a part of it."""
+        with self.changing():
+            # Again: another process may have withdrawn it, and its writer may have repeated it.
+            version = self._unfinished()
+            if version is None:
+                return
+            # The checkpoint first: without the log entry nothing would show that it is unfinished.
+            for name in (checkpoint_name(version), commit_name(version)):
+                with storage_errors("storage.cannot_remove", f"cannot remove {self._path / name}"):
+                    (self._path / name).unlink(missing_ok=True)
+            self.remove_wrong_hint()
             sync(self._log)
+
+    def changing(self) -> AbstractContextManager[None]:
+        """Hold the lock of the checksums: commits are acknowledged and withdrawn under it."""
+        name = f"commits-{self._table}"
+        path = self._root / ".locks" / f"{name}.lock"
+        return locked(path, f"the lock {name}", wait_seconds=LocksConfig().wait_seconds)
 
     def check_log(self, version: int) -> None:
         """Check the log that a reader of a version needs; raises `LakeError` for damage."""
@@ -248,7 +294,9 @@ class CommitIntegrity:
         if not (self._path / name).exists() or name not in self.sums.read().sums:
             DeltaTable(self._path, version=version).create_checkpoint()
             sync(self._path / name, self._log)
-            self.sums.rewrite(extra=[Line(version, {name: remembered_sha256(self._path / name)})])
+            line = Line(version, {name: remembered_sha256(self._path / name)})
+            with self.changing():
+                self.sums.rewrite(extra=[line])
 
     def remove_wrong_hint(self) -> None:
         """Remove `_last_checkpoint` if it does not name the newest checkpoint.
@@ -257,7 +305,7 @@ class CommitIntegrity:
         """
         hint = self._log / "_last_checkpoint"
         try:
-            named = int(json.loads(hint.read_bytes())["version"])
+            named = int(json.loads(read_regular(hint))["version"])
         except (OSError, ValueError, TypeError, LookupError):
             named = -1
         if named != max(self._versions(CHECKPOINT), default=-1):
@@ -339,9 +387,14 @@ class CommitIntegrity:
         """Return the actions of a commit."""
         path = self._path / commit_name(version)
         try:
-            actions = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            actions = [json.loads(line) for line in read_regular(path).decode().splitlines()]
         except FileNotFoundError:
             self._fail("lake.log_lost", f"the log of version {version} is lost")
+        except OSError as error:
+            raise LakeError(
+                "lake.unavailable",
+                f"lake table {self._table}: cannot read {path}: {fault_text(error)}",
+            ) from error
         except ValueError:
             actions = []
         if not actions:
@@ -369,6 +422,18 @@ class CommitIntegrity:
 
     def _fail(self, id: str, problem: str, next_step: str = _BACKUP) -> NoReturn:
         raise LakeError(id, f"lake table {self._table}: {problem}; {next_step}")
+
+
+def _is_readable(path: Path) -> bool:
+    """Return whether a Parquet file can be read; raises errors of the machine."""
+    try:
+        pl.read_parquet(path, glob=False, hive_partitioning=False)
+    except BaseException as error:
+        is_damage = isinstance(error, (OSError, pl.exceptions.PolarsError)) or is_panic(error)
+        if not is_damage or machine_error(error) is not None:
+            raise
+        return False
+    return True
 
 
 def commit_name(version: int) -> str:

@@ -136,7 +136,8 @@ class Compaction:
             failpoint("checkpointed")
             log = self._tail.log_before(base, kept)
             data = sorted(self._old(before) - needed) if base >= 0 else []
-            self._tail.sums.rewrite(without={*log, *data})
+            with self._tail.changing():
+                self._tail.sums.rewrite(without={*log, *data})
             failpoint("sums_written")
             # The log first, from the newest version back: all files that the rest of the log
             # names still exist.

@@ -7,6 +7,7 @@ Guarantees:
 * A read returns rows of files whose checksums it has compared, log included; a damaged one raises
   `LakeError`. A damaged last commit never reads as a shorter table.
 * The log contains no statistics of id columns.
+* Each table names the lake in which it was created, so that a table of another lake is noticed.
 * A panic of the library is raised as a `LakeError`.
 """
 
@@ -54,11 +55,39 @@ class Lake:
     def __init__(self, root: Path, wait_seconds: float = LocksConfig().wait_seconds) -> None:
         self.root = root.absolute()
         self._wait_seconds = wait_seconds
+        # Opening a table takes milliseconds, and every command compares all of them.
+        self._identities: dict[str, tuple[str, str]] = {}
 
     def version(self, table: str) -> int | None:
         """Return the newest version of a table; None if it was never written."""
         handle = self._open(table)
         return None if handle is None else handle.version()
+
+    @property
+    def id(self) -> str:
+        """Random id of the lake, which its copies share; "" before the first ingest."""
+        return self._identity("batches")[0]
+
+    def owner(self, table: str) -> str:
+        """Return the id of the lake in which a table was created.
+
+        Parameters
+        ----------
+        table
+            Name of the table.
+
+        Returns
+        -------
+        str
+            "" if the table does not exist, or is older than the id.
+        """
+        return self._identity(table)[1]
+
+    def _identity(self, table: str) -> tuple[str, str]:
+        """Return Delta's id of a table and its description; empty for a table that is missing."""
+        if table not in self._identities:
+            self._open(table)
+        return self._identities.get(table, ("", ""))
 
     def last_txn(self, table: str, app: str, *, version: int | None = None) -> int | None:
         """Return the highest transaction number of an application.
@@ -363,6 +392,15 @@ class Lake:
             return first == second
         return CommitIntegrity(self.root, table).is_compaction_only(*sorted((first, second)))
 
+    def acknowledge(self, *tables: str) -> None:
+        """Force the last commits to the disk if their writers were killed before they did so.
+
+        Call it before something lasting is derived from rows that another process wrote: a power
+        cut could take an unacknowledged commit.
+        """
+        for table in tables:
+            self.open_for_writing(table)
+
     def open_for_writing(self, table: str) -> DeltaTable | None:
         """Return the newest version of a table; None if the table does not exist.
 
@@ -404,6 +442,8 @@ class Lake:
                 "it, or its log is lost; use a newer run, or restore the lake from a backup",
             ) from None
         CommitIntegrity(self.root, table).check_log(handle.version())
+        metadata = handle.metadata()
+        self._identities[table] = str(metadata.id), metadata.description or ""
         return handle
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
@@ -479,6 +519,8 @@ class Lake:
                 frame,
                 partition_by=partition,
                 configuration=properties(table) if handle is None else None,
+                # Delta keeps no properties of others, and has no further use of this text.
+                description=(self.id or None) if handle is None else None,
                 **how,
                 **options(txn),
             )

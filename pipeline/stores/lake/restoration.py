@@ -204,4 +204,5 @@ class Restoration(CommitIntegrity):
 
     def _accept(self, lost: Mapping[int, Mapping[str, str]]) -> None:
         lines = (Line(version, files) for version, files in lost.items())
-        self.sums.replace([*self.sums.readable(), *lines])
+        with self.changing():
+            self.sums.replace([*self.sums.readable(), *lines])

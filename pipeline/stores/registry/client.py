@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
+WORKSPACE_TAG = "nightjar.workspace"
 _MODEL = "model"
 _PAGES = "comparisons"
 _ABOUT = (
@@ -73,16 +74,27 @@ class Registry:
         Name of the experiment.
     model_name
         Name of the registered model.
+    workspace
+        Id of the workspace to which both belong; "" if it has none yet.
     """
 
-    def __init__(self, tracking_uri: str, experiment: str, model_name: str) -> None:
+    def __init__(
+        self, tracking_uri: str, experiment: str, model_name: str, workspace: str = ""
+    ) -> None:
         self._file = sqlite_path(tracking_uri)
         self._uri = tracking_uri
         self._experiment = experiment
         self._model_name = model_name
+        self._workspace = workspace
 
     def prepare(self) -> None:
-        """Create the database, the experiment and the registered model if they are missing."""
+        """Create the database, the experiment and the registered model if they are missing.
+
+        Raises
+        ------
+        RegistryError
+            ``registry.other_workspace``: the experiment or the model belongs to another workspace.
+        """
         # A server has created its database itself.
         if self._file is not None:
             self._client = create(self._uri, self._file)
@@ -324,20 +336,46 @@ class Registry:
     def _ensure_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is not None:
+            if self._is_unowned("experiment", self._experiment, experiment.tags):
+                self._client.set_experiment_tag(
+                    experiment.experiment_id, WORKSPACE_TAG, self._workspace
+                )
             # MLflow creates no runs in an experiment that a user has deleted.
             if experiment.lifecycle_stage == "deleted":
                 self._client.restore_experiment(experiment.experiment_id)
             return str(experiment.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
         # MLflow's pages show either training runs or chats; this tag selects training runs.
-        tags = {"mlflow.experimentKind": "custom_model_development"}
+        tags = {"mlflow.experimentKind": "custom_model_development"} | self._owner
         return str(
             self._client.create_experiment(self._experiment, artifact_location=place, tags=tags)
         )
 
     def _ensure_registered(self) -> None:
-        if not self._client.search_registered_models(f"name = '{self._model_name}'"):
-            self._client.create_registered_model(self._model_name, description=_ABOUT)
+        models = self._client.search_registered_models(f"name = '{self._model_name}'")
+        if not models:
+            self._client.create_registered_model(
+                self._model_name, description=_ABOUT, tags=self._owner
+            )
+        elif self._is_unowned("model", self._model_name, models[0].tags):
+            self._client.set_registered_model_tag(self._model_name, WORKSPACE_TAG, self._workspace)
+
+    @property
+    def _owner(self) -> dict[str, str]:
+        return {WORKSPACE_TAG: self._workspace} if self._workspace else {}
+
+    def _is_unowned(self, kind: str, name: str, tags: Mapping[str, str]) -> bool:
+        """Return whether the workspace has to be noted; raise if it is another one."""
+        owner = tags.get(WORKSPACE_TAG, "")
+        # Runs of two workspaces can have one id, and only one of them can have the aliases.
+        if owner and self._workspace and owner != self._workspace:
+            raise RegistryError(
+                "registry.other_workspace",
+                f"the {kind} {name} of MLflow at {without_password(self._uri)} belongs to another "
+                "workspace; set registry.experiment and registry.model_name in nightjar.toml to "
+                "names of its own for each workspace",
+            )
+        return bool(self._workspace) and not owner
 
     def _done(self, runs: NightRuns, night: NightRecord, parent: Run) -> Mirrored | None:
         """Return the mirror of a finished run; None if a part of it is missing."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import StorageError
-from pipeline.stores.disk import fault_text, storage_errors, write_synced
+from pipeline.stores.disk import fault_text, read_regular, storage_errors, write_synced
 
 _MANIFEST: Final = "manifest.json"
 
@@ -57,7 +57,7 @@ class StudyFiles:
         """
         sums, path = self._sums(), self._folder / name
         with storage_errors("storage.cannot_read", f"cannot read {path}"):
-            data = path.read_bytes()
+            data = read_regular(path)
         if hashlib.sha256(data).hexdigest() != sums.get(name):
             raise StorageError(
                 "study.checksum",
@@ -68,7 +68,7 @@ class StudyFiles:
     def _sums(self) -> dict[str, str]:
         path = self._folder / _MANIFEST
         try:
-            sums: dict[str, str] = json.loads(path.read_bytes())
+            sums: dict[str, str] = json.loads(read_regular(path))
         except FileNotFoundError:
             raise StorageError(
                 "study.no_result", f"{self._folder} has no result of a study; run `nightjar tune`"

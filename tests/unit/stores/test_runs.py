@@ -148,6 +148,36 @@ def test_a_damaged_manifest_is_named(run, damage):
         run.bytes("features", "facts.json")
 
 
+IRREGULAR = {
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link that leads nowhere": lambda path: path.symlink_to("nowhere"),
+    "an empty file": Path.touch,
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", IRREGULAR)
+def test_an_irregular_file_is_named_and_blocks_nothing(run, kind):
+    write(run)
+    for name, ids in (
+        ("facts.json", ("storage.cannot_read", "run.checksum")),
+        ("manifest.json", ("run.manifest_damaged",)),
+    ):
+        path = run.folder / "features" / name
+        path.unlink()
+        IRREGULAR[kind](path)
+        with pytest.raises(StorageError) as failed:
+            run.bytes("features", "facts.json")
+        assert failed.value.id in ids
+        if name == "manifest.json":
+            with raises("run.manifest_damaged"):
+                run.committed("features")
+            with raises("run.step_committed"), run.draft("features"):
+                pass
+        assert os.path.lexists(path)
+
+
 def test_a_step_that_was_not_done_is_named(run):
     with raises("run.step_missing"):
         run.bytes("gate", "decision.json")

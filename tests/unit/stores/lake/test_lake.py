@@ -1,19 +1,23 @@
+import errno
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
+from deltalake import DeltaTable
 
 from pipeline import columns as c
-from pipeline.errors import ConcurrencyError
+from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores import disk
 from pipeline.stores.disk import sha256
-from pipeline.stores.lake import SCHEMAS, Lake
+from pipeline.stores.lake import SCHEMAS, Lake, commit_integrity
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from tests.raising import raises
 
@@ -261,7 +265,29 @@ LEFT_BY_A_POWER_CUT = {
     "an empty file": lambda log, data: data.write_bytes(b""),
     "a part of the file": lambda log, data: data.write_bytes(data.read_bytes()[:-9]),
     "no file": lambda log, data: data.unlink(),
+    "zeros in the log": lambda log, data: zero(log),
+    "zeros in the file": lambda log, data: zero(data),
+    "zeros in a page of the file": lambda log, data: zero(data, keep=4),
+    "an empty checkpoint": lambda log, data: checkpoint_of(log).write_bytes(b""),
+    "zeros in the checkpoint": lambda log, data: zero(checkpoint_of(log)),
+    "an empty file below a checkpoint": lambda log, data: (
+        checkpoint_of(log),
+        data.write_bytes(b""),
+    ),
 }
+
+
+def zero(path: Path, keep: int = 0) -> None:
+    """Leave a file with its size and, but for some bytes at its end, without its content."""
+    data = path.read_bytes()
+    end = len(data) - 300 if keep else len(data)
+    path.write_bytes(data[:keep] + bytes(end - keep) + data[end:])
+
+
+def checkpoint_of(log: Path) -> Path:
+    """Write the checkpoint that the library writes with every hundredth commit."""
+    DeltaTable(log.parents[1]).create_checkpoint()
+    return log.with_suffix(".checkpoint.parquet")
 
 
 @pytest.mark.parametrize("left", LEFT_BY_A_POWER_CUT)
@@ -280,6 +306,103 @@ def test_a_commit_that_a_power_cut_left_in_part_is_withdrawn_and_repeated(lake, 
     lake.check_tail()
     lake.verify("events")
     assert ids(lake.read("events")) == [f"e{number}" for number in range(version + 1)]
+
+
+def torn(lake: Lake) -> CommitIntegrity:
+    """Leave the second commit of `events` as after a power cut."""
+    lake.append("events", events("e0"))
+    lake.append("events", events("e1", day=1))
+    forget(lake, "events")
+    log_of(lake, "events", 1).write_bytes(b"")
+    return CommitIntegrity(lake.root, "events")
+
+
+def test_a_slow_process_does_not_withdraw_the_commit_that_was_repeated(lake, monkeypatch):
+    slow, complete = torn(lake), CommitIntegrity._is_complete
+
+    def stopped(self, version):
+        monkeypatch.setattr(CommitIntegrity, "_is_complete", complete)
+        is_complete = complete(self, version)
+        lake.check_tail()
+        lake.append("events", events("e1", day=1))
+        return is_complete
+
+    monkeypatch.setattr(CommitIntegrity, "_is_complete", stopped)
+    slow.check()
+    assert ids(Lake(lake.root).read("events")) == ["e0", "e1"]
+    lake.check_tail()
+
+
+def test_a_commit_is_acknowledged_once(lake, monkeypatch):
+    lake.append("events", events("e0"))
+    lake.append("events", events("e1", day=1))
+    forget(lake, "events")
+    second = threading.Thread(target=CommitIntegrity(lake.root, "events").acknowledge, args=(1,))
+
+    def slow(*paths):
+        if not second.ident:
+            second.start()
+            second.join(0.5)
+        disk.sync(*paths)
+
+    monkeypatch.setattr(commit_integrity, "sync", slow)
+    CommitIntegrity(lake.root, "events").acknowledge(1)
+    second.join()
+    lines = (lake.root / "_sums/events.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["version"] for line in lines] == [0, 1]
+    lake.check_tail()
+
+
+def test_commits_of_a_writer_at_work_are_never_withdrawn(lake):
+    lake.append("events", events("first"))
+    code = (
+        "import sys; from pathlib import Path; from pipeline.stores.lake import Lake\n"
+        "lake = Lake(Path(sys.argv[1])); frame = lake.read('events')\n"
+        "for number in range(25): lake.append('events', frame)\n"
+    )
+    folder = Path(__file__).parents[4]
+    with subprocess.Popen([sys.executable, "-c", code, str(lake.root)], cwd=folder) as writer:
+        while writer.poll() is None:
+            Lake(lake.root).check_tail()
+    assert writer.returncode == 0
+    assert lake.version("events") == 25
+    assert lake.read("events").height == 26
+
+
+def test_an_unreadable_disk_withdraws_nothing(lake, monkeypatch):
+    lake.append("events", events("e0"))
+    lake.append("events", events("e1", day=1))
+    forget(lake, "events")
+
+    def broken(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pl, "read_parquet", broken)
+        with raises("lake.unavailable"):
+            lake.check_tail()
+    lake.check_tail()
+    assert ids(lake.read("events")) == ["e0", "e1"]
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("kind", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")])
+@pytest.mark.parametrize("file", ["data", "log", "older log", "checksums"])
+def test_an_irregular_file_blocks_no_reader(lake, file, kind):
+    lake.append("events", events("e0"))
+    lake.append("events", events("e1", day=1))
+    path = {
+        "data": data_of(lake, "events")[0],
+        "log": log_of(lake, "events", 1),
+        "older log": log_of(lake, "events", 0),
+        "checksums": lake.root / "_sums/events.jsonl",
+    }[file]
+    path.unlink()
+    kind(path)
+    with pytest.raises(LakeError):
+        lake.check_tail()
+        lake.read("events")
+    assert os.path.lexists(path)
 
 
 def test_an_acknowledged_commit_is_never_withdrawn(lake):
