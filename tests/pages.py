@@ -234,7 +234,7 @@ FULL = BARE.model_copy(
         ),
         "evaluations": {
             "als": evaluation(0.1212, 0.115, 0.1274, coverage=0.31, gini=0.6, novelty=9.25,
-                              diversity=0.8),
+                              diversity=0.8, serendipity=0.02),
             "popularity": evaluation(0.0866, 0.081, 0.0922, coverage=0.012, gini=0.9, novelty=4.5),
         },
         "champion": "popularity",
