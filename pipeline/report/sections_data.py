@@ -47,8 +47,8 @@ def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         "Coverage: share of the catalogue in at least one list. Gini index: 0 if all items are "
         "recommended equally often, 1 if one item fills all lists. Novelty: mean information "
         "content of an entry, low for popular items. Diversity: share of the pairs of entries "
-        "without a common category. Serendipity: share of the entries that are targets, and neither "
-        "among the most popular items nor items that the user had."
+        "without a common category. Serendipity: share of the entries that are targets, but not "
+        "popular items or items that the user had."
     )
     drawn = cards(pictures, "reach.svg")
     numbers = folded("In numbers", table(head, body, lead=page.decision.recipe))

@@ -43,8 +43,8 @@ class GateConfig(Frozen):
     min_novelty: float | None = Field(default=None, ge=0)
     """Mean novelty in bits that the lists of a winner must have; not tested by default."""
     min_diversity: float | None = Field(default=None, ge=0, le=1)
-    """Mean diversity that the lists of a winner must have; not tested by default. Without categories
-    of items it is not measured, and no recipe can win."""
+    """Mean diversity that the lists of a winner must have; not tested by default. Without
+    categories of items it is not measured, and the bound fails."""
     slice_users: int = Field(default=100, ge=2)
     """Minimum number of users of a slice; a smaller slice is not tested."""
     slice_alpha_switch: float = Field(default=0.05, gt=0, lt=1)
