@@ -27,6 +27,7 @@ from pipeline.workspace.artifacts import (
     TablesFile,
 )
 from pipeline.workspace.ledger import CalibrationEntry
+from tests.records import KNOWN
 
 AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)
 BEFORE = AS_OF - timedelta(days=7)
@@ -166,6 +167,7 @@ BARE = NightPage(
     slices=(),
     checks=(),
     versions={},
+    known=KNOWN,
     tables=TablesFile(events=0, items=0, users=0),
     cleaning=CleanFile(train=CLEAN, full=CLEAN, items=CLEAN, users=CLEAN),
     quarantined=None,

@@ -190,6 +190,11 @@ def before(instant: datetime) -> pl.Expr:
     return pl.col(c.TIMESTAMP) < to_utc(instant)
 
 
+def ingested_by(instant: datetime) -> pl.Expr:
+    """Select the rows that were ingested at an instant or before it."""
+    return pl.col(c.INGESTED_AT) <= to_utc(instant)
+
+
 def between(span: Interval) -> pl.Expr:
     """Select the events of a half-open span."""
     return pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")

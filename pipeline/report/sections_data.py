@@ -141,6 +141,7 @@ def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     ]
     cutoff = format_instant(split.holdout.start)
     about = (
+        ("data known by", page.known.text),
         ("training window", str(split.train)),
         ("holdout", f"{split.holdout_days} days from {cutoff}"),
         ("evaluated users", f"{page.users:,}"),
