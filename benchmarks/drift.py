@@ -53,9 +53,8 @@ SHARES = (0.08, 0.24)
 """Share of a category before and during a small change."""
 LASTS = 3
 """Days of a small change."""
-SIMULATED = 16
-"""Number of simulated shops; each has as many calm nights as `CALM_NIGHTS`."""
 CALM_NIGHTS = 27
+"""Nights of each simulated shop without a change."""
 OF_TASTE = ("taste.", "data.new_items")
 
 
@@ -325,18 +324,18 @@ def small_changes(looks: Looks, progress: Progress) -> list[Figure]:
     return [shown(title, ""), *_found(found)]
 
 
-def simulations(progress: Progress) -> list[Figure]:
+def simulations(shops: int, progress: Progress) -> list[Figure]:
     """Look at simulated shops with a small change, and at calm nights of others."""
     days = BEGIN + LASTS
     found, calm = [], []
-    for seed in range(SIMULATED):
+    for seed in range(shops):
         shop = simulated(seed, moved=True, days=days)
         found.append(Looks.at(shop).look(shop.events, shop.stable.end, {}))
-        shop = simulated(SIMULATED + seed, moved=False, days=days + CALM_NIGHTS - 1)
+        shop = simulated(1_000 + seed, moved=False, days=days + CALM_NIGHTS - 1)
         looks = Looks.at(shop)
         ends = [shop.stable.end - back * DAY for back in range(CALM_NIGHTS)]
         calm += [looks.look(looks.part(end), end, {}) for end in ends]
-        progress(f"simulated shop {seed + 1} of {SIMULATED}: {found[-1].sentence}")
+        progress(f"simulated shop {seed + 1} of {shops}: {found[-1].sentence}")
     return [*_found(found), *_found(calm, "calm nights with an alarm")]
 
 
@@ -373,6 +372,7 @@ def of_shop(name: str, data: Path) -> list[Figure]:
 def main() -> None:
     arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("shop", choices=[*SHOPS, "simulated", "all"])
+    arguments.add_argument("--shops", type=int, default=16, help="number of simulated shops")
     options = arguments.parse_args()
     names = [*SHOPS, "simulated"] if options.shop == "all" else [options.shop]
     for name in set(names) & SHOPS.keys():
@@ -380,9 +380,10 @@ def main() -> None:
             raise SystemExit(problem)
     results = {}
     for name in names:
-        figures = (
-            simulations(print_progress) if name == "simulated" else of_shop(name, options.data)
-        )
+        if name == "simulated":
+            figures = simulations(options.shops, print_progress)
+        else:
+            figures = of_shop(name, options.data)
         results[name] = [asdict(figure) for figure in figures]
         if not options.json:
             print(table(name, figures), end="\n\n", flush=True)
