@@ -10,18 +10,24 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval
+from pipeline.report.markup import html_of
+from pipeline.report.night import NightPage
 from pipeline.serving.foldin import new_since
 from pipeline.steps.experiments.backtest import backtest
 from pipeline.steps.experiments.backtest.sandbox import BacktestSandbox
 from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.nightly.known import catalogue_at
+from pipeline.steps.nightly.night_record import night_record
 from pipeline.steps.nightly.snapshot import snapshot
+from pipeline.steps.reporting.page_files import PAGE
 from pipeline.stores.batches import Batches
 from pipeline.stores.runs import Runs
 from pipeline.workspace.experiment_artifacts import BacktestPlanFile
 from pipeline.workspace.night import last_file, open_night
+from pipeline.workspace.run_files import read_history
 from pipeline.workspace.workspace import Workspace
+from tests.deciding import decide
 from tests.worlds import CONFIG, START, copy_of, land, purchases
 
 DAY = timedelta(days=1)
@@ -148,3 +154,16 @@ def test_a_backtest_delivers_late_rows_and_new_columns_when_they_arrived(
 
     assert boxed(None) == ("as_of", [(0, 1.0)] * 3 + [(50, 9.0)] * 2)
     assert boxed("now") == ("now", [(50, 9.0)] * 5)
+
+
+def test_the_report_names_what_a_run_saw_and_why(copy, monkeypatch):
+    monkeypatch.setenv("NIGHTJAR__SNAPSHOT__KNOWN_BY", "as_of")
+    ws = Workspace.open(copy.home)
+    run_id, _ = decide(ws, AT)
+    night = open_night(ws, run_id)
+    known = night.snapshot.known
+    assert (known.by, night.run.read(NightPage).known) == ("as_of", known)
+    assert f"<dd>{html_of(known.text)}</dd>" in (night.run.folder / PAGE).read_text()
+    record = night_record(night, version=None, taken=frozenset())
+    assert record.tags["nightjar.known_by"] == known.text
+    assert len(read_history(night.run, "full").item) < ws.lake.read("events").height - 40
