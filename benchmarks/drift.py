@@ -53,7 +53,7 @@ SHARES = (0.08, 0.24)
 """Share of a category before and during a small change."""
 LASTS = 3
 """Days of a small change."""
-CALM_NIGHTS = 27
+STABLE_NIGHTS = 27
 """Nights of each simulated shop without a change."""
 OF_TASTE = ("taste.", "data.new_items")
 
@@ -296,7 +296,7 @@ def planted(looks: Looks, progress: Progress) -> list[Figure]:
 
 
 def small_changes(looks: Looks, progress: Progress) -> list[Figure]:
-    """Raise the share of a category for three days on many dates, and count those found."""
+    """Raise the share of a category for three days on many dates, and count the detected ones."""
     shop, rng = looks.shop, np.random.default_rng(0)
     kinds = shop.items.explode(c.CATEGORIES).drop_nulls(c.CATEGORIES)
     in_stable = shop.events.filter(
@@ -309,7 +309,7 @@ def small_changes(looks: Looks, progress: Progress) -> list[Figure]:
     near = shares.sort((pl.col("len") - SHARES[0]).abs()).row(0, named=True)
     ids = in_stable.join(kinds.filter(pl.col(c.CATEGORIES) == near[c.CATEGORIES]), on=c.ITEM_ID)
     ids = ids[c.ITEM_ID].to_numpy()
-    found = []
+    reports = []
     moved = 1 - (1 - SHARES[1]) / (1 - near["len"])
     dates = [night for night in shop.nights if night in shop.stable][:: 4 * APART]
     for night in dates:
@@ -318,28 +318,28 @@ def small_changes(looks: Looks, progress: Progress) -> list[Figure]:
         chosen &= ~np.isin(part[c.ITEM_ID].to_numpy(), np.unique(ids))
         chosen &= rng.random(part.height) < moved
         item = np.where(chosen, rng.choice(ids, part.height), part[c.ITEM_ID].to_numpy())
-        found.append(looks.look(part.with_columns(pl.Series(c.ITEM_ID, item)), night, {}))
-        progress(f"small change on {night:%Y-%m-%d}: {found[-1].sentence}")
+        reports.append(looks.look(part.with_columns(pl.Series(c.ITEM_ID, item)), night, {}))
+        progress(f"small change on {night:%Y-%m-%d}: {reports[-1].sentence}")
     title = f"{near[c.CATEGORIES]} from {near['len']:.1%} to {SHARES[1]:.0%} for {LASTS} days"
-    return [shown(title, ""), *_found(found)]
+    return [shown(title, ""), *_detected(reports)]
 
 
 def simulations(shops: int, progress: Progress) -> list[Figure]:
-    """Look at simulated shops with a small change, and at calm nights of others."""
+    """Look at simulated shops with a small change, and at nights of shops without one."""
     days = BEGIN + LASTS
-    found, calm = [], []
+    changed, stable = [], []
     for seed in range(shops):
         shop = simulated(seed, moved=True, days=days)
-        found.append(Looks.at(shop).look(shop.events, shop.stable.end, {}))
-        shop = simulated(1_000 + seed, moved=False, days=days + CALM_NIGHTS - 1)
+        changed.append(Looks.at(shop).look(shop.events, shop.stable.end, {}))
+        shop = simulated(1_000 + seed, moved=False, days=days + STABLE_NIGHTS - 1)
         looks = Looks.at(shop)
-        ends = [shop.stable.end - back * DAY for back in range(CALM_NIGHTS)]
-        calm += [looks.look(looks.part(end), end, {}) for end in ends]
-        progress(f"simulated shop {seed + 1} of {shops}: {found[-1].sentence}")
-    return [*_found(found), *_found(calm, "calm nights with an alarm")]
+        ends = [shop.stable.end - back * DAY for back in range(STABLE_NIGHTS)]
+        stable += [looks.look(looks.part(end), end, {}) for end in ends]
+        progress(f"simulated shop {seed + 1} of {shops}: {changed[-1].sentence}")
+    return [*_detected(changed), *_detected(stable, "nights without a change that alarm")]
 
 
-def _found(reports: list[Drift], what: str = "small changes found") -> list[Figure]:
+def _detected(reports: list[Drift], what: str = "detected small changes") -> list[Figure]:
     """Count reports with drift, by single days and by all rules."""
     drifting = [[x for x in report.signals if x.since is not None] for report in reports]
     single = sum(any(by_single_days(x, CONFIG) for x in signals) for signals in drifting)

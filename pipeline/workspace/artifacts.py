@@ -71,7 +71,7 @@ class Trigger(Frozen):
 
 
 class Known(Frozen):
-    """What a run sees of the lake, and why.
+    """Part of the lake that a run sees, and the reason.
 
     Attributes
     ----------

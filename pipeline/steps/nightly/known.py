@@ -2,7 +2,7 @@
 
 Guarantees: by `as_of`, no row that was ingested after the as-of is read, and items and users have
 the columns of the table versions of that instant. Where the lake does not hold these, or arrival
-times are those of a bulk load, `now` applies, and the reason says so.
+times are those of a bulk load, `now` applies, and the reason is recorded.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-import polars as pl
-
 from pipeline import columns as c
-from pipeline.base import AsOf, format_instant
-from pipeline.data.split import before
+from pipeline.base import AsOf
+from pipeline.data.split import before, share_soon
 from pipeline.errors import LakeError
 from pipeline.number_text import share
 from pipeline.stores.batches import APP, MERGED, Batches
@@ -50,7 +48,8 @@ def known_at(
     """
     if known_by == "now":
         return Known(by="now", reason="as configured"), dict(versions)
-    soon = _share_soon(ws, at)
+    columns = [c.TIMESTAMP, c.INGESTED_AT]
+    soon = share_soon(ws.lake.read("events", columns=columns, where=before(at)), SOON)
     arrived = f"{share(soon)} of the events before it were ingested within {SOON.days} days"
     if soon < LEAST_SHARE:
         reason = f"{arrived}, {share(LEAST_SHARE)} are needed: the history was loaded in bulk"
@@ -60,8 +59,7 @@ def known_at(
     except LakeError as error:
         if error.id != "lake.version_vacuumed":
             raise
-        reason = f"the version of {format_instant(at)} is gone: {error.sentence}"
-        return Known(by="now", reason=reason), dict(versions)
+        return Known(by="now", reason=error.sentence), dict(versions)
     return Known(by="as_of", reason=arrived), {**versions, **own}
 
 
@@ -80,10 +78,3 @@ def catalogue_at(ws: Workspace, at: AsOf) -> dict[str, int | None]:
     """
     batches = Batches(ws.lake)
     return {t: ws.lake.version_of(t, APP, batches.last_known(t, at)) for t in MERGED}
-
-
-def _share_soon(ws: Workspace, at: AsOf) -> float:
-    """Return the share of the events before an instant that were ingested soon; 0 without any."""
-    events = ws.lake.read("events", columns=[c.TIMESTAMP, c.INGESTED_AT], where=before(at))
-    soon = events.select((pl.col(c.INGESTED_AT) - pl.col(c.TIMESTAMP) <= SOON).mean()).item()
-    return float(soon or 0.0)

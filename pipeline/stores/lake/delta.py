@@ -39,7 +39,7 @@ from pipeline.stores.lake.tables import (
 from pipeline.stores.locks import LocksConfig, locked
 
 
-def version_gone(table: str, version: int) -> LakeError:
+def _version_gone(table: str, version: int) -> LakeError:
     """Return the error for a version of a table that cannot be read any more."""
     return LakeError(
         "lake.version_vacuumed",
@@ -127,7 +127,7 @@ class Lake:
         if low < 0:
             return None
         if not all((self.root / table / file).exists() for file in self.files(table, low)):
-            raise version_gone(table, low)
+            raise _version_gone(table, low)
         return low
 
     def read(
@@ -448,7 +448,7 @@ class Lake:
         except LakeError:
             if version is None:
                 raise
-            raise version_gone(table, version) from None
+            raise _version_gone(table, version) from None
         CommitIntegrity(self.root, table).check_log(handle.version())
         return handle
 

@@ -149,13 +149,13 @@ def test_n_of_m_with_the_latest_among_them():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_small_change_that_lasts_is_found_by_the_scored_days_together(seed):
-    changed, calm = (simulated(seed, moved=moved, days=34) for moved in (True, False))
+def test_a_small_change_that_lasts_is_detected_by_the_scored_days_together(seed):
+    changed, same = (simulated(seed, moved=moved, days=34) for moved in (True, False))
     category = named(judged(changed.events, items=changed.items))["taste.categories"]
     assert category.status == DriftStatus.DRIFT and not by_single_days(category, CONFIG)
     assert category.together > CONFIG.z_threshold and category.since == END - 3 * DAY
     assert "exceeded by the 3 days together" in category.sentence
-    assert judged(calm.events, items=calm.items).status == DriftStatus.STABLE
+    assert judged(same.events, items=same.items).status == DriftStatus.STABLE
 
 
 def test_days_together_are_no_drift_if_one_is_extreme_or_the_change_is_over(stable):
@@ -176,7 +176,7 @@ def test_days_together_are_no_drift_if_one_is_extreme_or_the_change_is_over(stab
     assert {signal.together for signal in alone.values()} == {None}
 
 
-def test_a_lasting_fall_of_volume_and_of_live_quality_is_found_together(stable):
+def test_a_lasting_fall_of_volume_and_of_live_quality_is_detected_together(stable):
     late = pl.col(c.TIMESTAMP) >= END - 3 * DAY
     fewer = judged(stable.filter(~late | (pl.col(c.USER_ID) < "u042")))
     volume = named(fewer)["data.volume"]
