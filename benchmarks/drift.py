@@ -1,13 +1,16 @@
 """False alarms of drift detection, and the delay until it finds a planted change.
 
-    drift.py online-retail | completejourney | all
+    drift.py online-retail | completejourney | simulated | all
 
 Each night of the data set compares whole days that end at its hour, as a nightly run does, and a
 signal that alarmed restarts its reference. An alarm within the stable period of the year is a false
 one; the alarms of the other nights are listed with their dates, because holidays are changes of
 taste. Then, from each of many dates on, `pipeline.data.synthetic_shift` exchanges best sellers with
 slow ones in half of all events, and the nights with events until a signal of taste or of new items
-alarms are counted. With ``--json`` one object with a key for each data set.
+alarms are counted. A small change is planted as well: the share of one category rises from 8 % to
+24 % for three days, in completejourney and in simulated shops of 100 users a day. Alarms of the
+scored days one by one are counted beside those of all rules, which also compare the days together.
+With ``--json`` one object with a key for each data set.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -34,7 +38,7 @@ from pipeline.data.completejourney import catalogue, purchases
 from pipeline.data.synthetic_shift import exchanged, plant_shift
 from pipeline.monitoring.drift import drift, windows_at
 from pipeline.monitoring.signals import Known
-from pipeline.monitoring.verdicts import Drift, DriftConfig
+from pipeline.monitoring.verdicts import Drift, DriftConfig, Signal
 
 CONFIG = DriftConfig()
 DAY = timedelta(days=1)
@@ -45,6 +49,12 @@ APART = 13
 PATIENCE = 3
 """Nights with events within which a planted shift must be found."""
 GOAL = 1 / 30
+SHARES = (0.08, 0.24)
+"""Share of a category before and during a small change."""
+LASTS = 3
+"""Days of a small change."""
+STABLE_NIGHTS = 27
+"""Nights of each simulated shop without a change."""
 OF_TASTE = ("taste.", "data.new_items")
 
 
@@ -132,6 +142,62 @@ SHOPS: dict[str, Callable[[Path], Shop]] = {
 }
 
 
+def simulated(seed: int, *, moved: bool, days: int, users: int = 100) -> Shop:
+    """Twelve categories of ten items, whose users differ in taste; the last days may differ.
+
+    Parameters
+    ----------
+    seed
+        Of the random numbers.
+    moved
+        Whether the first category has the second share of `SHARES` in the last `LASTS` days.
+    days
+        Number of days.
+    users
+        Number of users a day, of eight times as many.
+    """
+    rng, end = np.random.default_rng(seed), datetime(2026, 6, 1, 3, tzinfo=UTC)
+    before, after = (np.append(x, np.full(11, (1 - x) / 11)) for x in SHARES)
+    taste = rng.dirichlet(4 * before, users * 8)
+    rows = []
+    for day in range(days, 0, -1):
+        mix = taste * (after / before if moved and day <= LASTS else 1.0)
+        mix /= mix.sum(axis=1, keepdims=True)
+        for user in rng.choice(len(mix), users, replace=False):
+            at = end - day * DAY + timedelta(seconds=int(rng.integers(86_400)))
+            rows += [
+                (f"u{user}", f"i{kind:02}{rng.integers(10)}", "view", 1.0, at)
+                for kind in rng.choice(12, 4, p=mix[user])
+            ]
+    names = (c.USER_ID, c.ITEM_ID, c.KIND, c.VALUE, c.TIMESTAMP)
+    schema = {name: c.EVENTS[name] for name in names}
+    kinds = range(12)
+    items = {
+        c.ITEM_ID: [f"i{kind:02}{item}" for kind in kinds for item in range(10)],
+        c.PRICE: [1.0 + item for _ in kinds for item in range(10)],
+        c.CATEGORIES: [[f"category {kind}"] for kind in kinds for _ in range(10)],
+    }
+    events = pl.DataFrame(rows, schema=schema, orient="row")
+    return Shop(events, pl.DataFrame(items), 3, Interval(end - days * DAY, end))
+
+
+def by_single_days(signal: Signal, config: DriftConfig) -> bool:
+    """Return whether the scored days one by one are drift.
+
+    Parameters
+    ----------
+    signal
+        Judged signal.
+    config
+        Thresholds.
+    """
+    far = [abs(z or 0.0) for z in signal.days]
+    over = sum(z >= config.z_threshold for z in far)
+    return bool(far) and (
+        far[0] >= config.single_day_z or (far[0] >= config.z_threshold and over >= config.min_days)
+    )
+
+
 @dataclass(frozen=True)
 class Looks:
     """Drift detection on a shop, as its nightly runs do it."""
@@ -167,7 +233,7 @@ class Looks:
 def nights(looks: Looks, progress: Progress) -> list[Figure]:
     """Evaluate each night of the year; a signal that alarmed restarts its reference."""
     restarts: dict[str, datetime] = {}
-    nights_in_stable, alarms, requests, lines = 0, 0, 0, []
+    nights_in_stable, alarms, singles, requests, lines = 0, 0, 0, 0, []
     judged, verdicts = Counter[str](), Counter[str]()
     for night in looks.shop.nights:
         report = looks.look(looks.part(night), night, restarts)
@@ -177,6 +243,7 @@ def nights(looks: Looks, progress: Progress) -> list[Figure]:
         inside = night in looks.shop.stable
         nights_in_stable += inside
         alarms += inside and bool(drifting)
+        singles += inside and any(by_single_days(x, CONFIG) for x in drifting)
         requests += inside and bool(report.alarms)
         if drifting:
             names = ", ".join(f"{x.name} {x.figure:+.1f}" for x in drifting)
@@ -188,6 +255,7 @@ def nights(looks: Looks, progress: Progress) -> list[Figure]:
         shown("nights", f"{sum(verdicts.values())}: {_counted(verdicts)}"),
         at_most("false alarms a night, stable period", alarms / nights_in_stable, GOAL, "{:.4f}"),
         shown("  of nights in it", f"{alarms} of {nights_in_stable}"),
+        shown("  of these, by single days", f"{singles}"),
         shown("  of these, alarms that request a retrain", f"{requests}"),
         shown("nights that alarm, whole year", str(verdicts["drift"])),
         *(shown(f"  {line.partition(': ')[0]}", line.partition(": ")[2]) for line in lines),
@@ -227,6 +295,62 @@ def planted(looks: Looks, progress: Progress) -> list[Figure]:
     ]
 
 
+def small_changes(looks: Looks, progress: Progress) -> list[Figure]:
+    """Raise the share of a category for three days on many dates, and count the detected ones."""
+    shop, rng = looks.shop, np.random.default_rng(0)
+    kinds = shop.items.explode(c.CATEGORIES).drop_nulls(c.CATEGORIES)
+    in_stable = shop.events.filter(
+        pl.col(c.TIMESTAMP).is_between(shop.stable.start, shop.stable.end)
+    )
+    counts = in_stable.join(kinds, on=c.ITEM_ID).group_by(c.CATEGORIES).len().sort(c.CATEGORIES)
+    if counts.is_empty():
+        return []
+    shares = counts.with_columns(pl.col("len") / in_stable.height)
+    near = shares.sort((pl.col("len") - SHARES[0]).abs()).row(0, named=True)
+    ids = in_stable.join(kinds.filter(pl.col(c.CATEGORIES) == near[c.CATEGORIES]), on=c.ITEM_ID)
+    ids = ids[c.ITEM_ID].to_numpy()
+    reports = []
+    moved = 1 - (1 - SHARES[1]) / (1 - near["len"])
+    dates = [night for night in shop.nights if night in shop.stable][:: 4 * APART]
+    for night in dates:
+        part = looks.part(night)
+        chosen = (part[c.TIMESTAMP] >= night - LASTS * DAY).to_numpy()
+        chosen &= ~np.isin(part[c.ITEM_ID].to_numpy(), np.unique(ids))
+        chosen &= rng.random(part.height) < moved
+        item = np.where(chosen, rng.choice(ids, part.height), part[c.ITEM_ID].to_numpy())
+        reports.append(looks.look(part.with_columns(pl.Series(c.ITEM_ID, item)), night, {}))
+        progress(f"small change on {night:%Y-%m-%d}: {reports[-1].sentence}")
+    title = f"{near[c.CATEGORIES]} from {near['len']:.1%} to {SHARES[1]:.0%} for {LASTS} days"
+    return [shown(title, ""), *_detected(reports)]
+
+
+def simulations(shops: int, progress: Progress) -> list[Figure]:
+    """Look at simulated shops with a small change, and at nights of shops without one."""
+    days = BEGIN + LASTS
+    changed, stable = [], []
+    for seed in range(shops):
+        shop = simulated(seed, moved=True, days=days)
+        changed.append(Looks.at(shop).look(shop.events, shop.stable.end, {}))
+        shop = simulated(1_000 + seed, moved=False, days=days + STABLE_NIGHTS - 1)
+        looks = Looks.at(shop)
+        ends = [shop.stable.end - back * DAY for back in range(STABLE_NIGHTS)]
+        stable += [looks.look(looks.part(end), end, {}) for end in ends]
+        progress(f"simulated shop {seed + 1} of {shops}: {changed[-1].sentence}")
+    return [*_detected(changed), *_detected(stable, "nights without a change that alarm")]
+
+
+def _detected(reports: list[Drift], what: str = "detected small changes") -> list[Figure]:
+    """Count reports with drift, by single days and by all rules."""
+    drifting = [[x for x in report.signals if x.since is not None] for report in reports]
+    single = sum(any(by_single_days(x, CONFIG) for x in signals) for signals in drifting)
+    return [
+        shown(f"{what}, by single days", f"{single} of {len(reports)}"),
+        shown(
+            f"{what}, also by the days together", f"{sum(map(bool, drifting))} of {len(reports)}"
+        ),
+    ]
+
+
 def _median_users(shop: Shop) -> float:
     """Return the median number of users on days with events."""
     day = pl.col(c.TIMESTAMP).dt.offset_by(f"-{shop.hour}h").dt.date()
@@ -238,18 +362,28 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{n} {name}" for name, n in sorted(counts.items()))
 
 
+def of_shop(name: str, data: Path) -> list[Figure]:
+    """Return all figures of a data set."""
+    looks = Looks.at(SHOPS[name](data))
+    changes = planted(looks, print_progress) + small_changes(looks, print_progress)
+    return changes + nights(looks, print_progress)
+
+
 def main() -> None:
     arguments = parser(__doc__, data=ONLINE_RETAIL)
-    arguments.add_argument("shop", choices=[*SHOPS, "all"])
+    arguments.add_argument("shop", choices=[*SHOPS, "simulated", "all"])
+    arguments.add_argument("--shops", type=int, default=16, help="number of simulated shops")
     options = arguments.parse_args()
-    names = list(SHOPS) if options.shop == "all" else [options.shop]
-    for name in names:
+    names = [*SHOPS, "simulated"] if options.shop == "all" else [options.shop]
+    for name in set(names) & SHOPS.keys():
         if problem := missing(name, options.data):
             raise SystemExit(problem)
     results = {}
     for name in names:
-        looks = Looks.at(SHOPS[name](options.data))
-        figures = planted(looks, print_progress) + nights(looks, print_progress)
+        if name == "simulated":
+            figures = simulations(options.shops, print_progress)
+        else:
+            figures = of_shop(name, options.data)
         results[name] = [asdict(figure) for figure in figures]
         if not options.json:
             print(table(name, figures), end="\n\n", flush=True)

@@ -35,7 +35,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import GOWALLA, ROOT, parser, print_progress
 from benchmarks.lists import K, seen_of
-from pipeline.evaluation.beyond_accuracy import coverage, gini, novelty, self_information
+from pipeline.evaluation.beyond_accuracy import (
+    coverage,
+    gini,
+    novelty,
+    self_information,
+    serendipity,
+)
 from pipeline.evaluation.intervals import DRAWS, means
 from pipeline.evaluation.metrics import MAP, Truth, measure
 from pipeline.models.contract import Scores
@@ -139,16 +145,18 @@ def compare(child: Child, lists: Lists, truth: Truth, seen: sp.csr_matrix) -> li
         check(metrics, child.ask(f"means {name}"))
     values = np.column_stack(list(measure(lists, truth, *DEPTHS).values()))
     information = self_information(seen)
+    ranked = np.argsort(information, kind="stable")
 
     def of_catalogue() -> None:
         for k in DEPTHS:
             coverage(lists, seen.shape[1], k)
             gini(lists, seen.shape[1], k)
             novelty(lists, information, k)
+            serendipity(lists, truth, seen, ranked[:k], k)
 
     others: dict[str, tuple[Callable[[], Any], int]] = {
         f"intervals of {DRAWS:,} draws": (lambda: means(values), 1),
-        "coverage, Gini, novelty": (of_catalogue, 1),
+        "coverage, Gini, novelty, serendipity": (of_catalogue, 1),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ("Nightjar", *others, *NAMES)}
     for done in range(ROUNDS):

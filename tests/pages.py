@@ -27,6 +27,7 @@ from pipeline.workspace.artifacts import (
     TablesFile,
 )
 from pipeline.workspace.ledger import CalibrationEntry
+from tests.records import KNOWN
 
 AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)
 BEFORE = AS_OF - timedelta(days=7)
@@ -166,6 +167,7 @@ BARE = NightPage(
     slices=(),
     checks=(),
     versions={},
+    known=KNOWN,
     tables=TablesFile(events=0, items=0, users=0),
     cleaning=CleanFile(train=CLEAN, full=CLEAN, items=CLEAN, users=CLEAN),
     quarantined=None,
@@ -234,7 +236,7 @@ FULL = BARE.model_copy(
         ),
         "evaluations": {
             "als": evaluation(0.1212, 0.115, 0.1274, coverage=0.31, gini=0.6, novelty=9.25,
-                              diversity=0.8),
+                              diversity=0.8, serendipity=0.02),
             "popularity": evaluation(0.0866, 0.081, 0.0922, coverage=0.012, gini=0.9, novelty=4.5),
         },
         "champion": "popularity",

@@ -8,11 +8,13 @@ from typing import Any
 from pipeline.base import Interval
 from pipeline.data.split import PinnedTask
 from pipeline.evaluation.gate.decision import Decision
-from pipeline.workspace.artifacts import SnapshotFile
+from pipeline.workspace.artifacts import Known, SnapshotFile
+from pipeline.workspace.experiment_artifacts import BacktestPlanFile
 from pipeline.workspace.ledger import ComparisonKey, DecisionEntry, SelectedWeights, append_entry
 from pipeline.workspace.workspace import Workspace
 
 AS_OF = datetime(2024, 1, 1, tzinfo=UTC)
+KNOWN = Known(by="now", reason="as configured")
 
 
 def versions(ws: Workspace, *tables: str) -> dict[str, int | None]:
@@ -24,6 +26,7 @@ def snapshot(ws: Workspace, *tables: str, **fields: Any) -> SnapshotFile:
     given: dict[str, Any] = {
         "as_of": AS_OF,
         "versions": versions(ws, *tables),
+        "known": KNOWN,
         "settings": "",
         "config": ws.config,
         "recipes": {},
@@ -40,6 +43,21 @@ def snapshot(ws: Workspace, *tables: str, **fields: Any) -> SnapshotFile:
         "lake": ws.lake.id,
     }
     return SnapshotFile(**given | fields)
+
+
+def backtest_plan(ws: Workspace, **fields: Any) -> BacktestPlanFile:
+    """Return the plan of a backtest of one instant that pins nothing."""
+    given: dict[str, Any] = {
+        "from": AS_OF,
+        "to": AS_OF,
+        "every_hours": 24.0,
+        "plant_shift": None,
+        "versions": {},
+        "known": KNOWN,
+        "catalogues": (),
+        "config": ws.config,
+    }
+    return BacktestPlanFile(**given | fields)
 
 
 def decision(**fields: Any) -> Decision:

@@ -190,6 +190,25 @@ def before(instant: datetime) -> pl.Expr:
     return pl.col(c.TIMESTAMP) < to_utc(instant)
 
 
+def ingested_by(instant: datetime) -> pl.Expr:
+    """Select the rows that were ingested at an instant or before it."""
+    return pl.col(c.INGESTED_AT) <= instant
+
+
+def share_soon(events: pl.DataFrame, limit: timedelta) -> float:
+    """Return the share of the events that were ingested soon after their timestamp; 0 without any.
+
+    Parameters
+    ----------
+    events
+        Columns `timestamp`, `ingested_at`.
+    limit
+        Longest time between both.
+    """
+    soon = pl.col(c.INGESTED_AT) - pl.col(c.TIMESTAMP) <= limit
+    return float(events.select(soon.mean()).item() or 0.0)
+
+
 def between(span: Interval) -> pl.Expr:
     """Select the events of a half-open span."""
     return pl.col(c.TIMESTAMP).is_between(span.start, span.end, closed="left")

@@ -1,4 +1,4 @@
-"""Metrics of lists beyond accuracy: coverage and inequality of exposure, novelty, diversity.
+"""Metrics of lists beyond accuracy: coverage, inequality, novelty, diversity, serendipity.
 
 Guarantees: the first k entries of each list count, of a shorter list all; an undefined value of
 a user is NaN and is left out of means. Definitions:
@@ -10,13 +10,17 @@ a user is NaN and is left out of means. Definitions:
 * ``novelty`` of a user: mean over the list of −log2(share of the training users with the item), in
   bits; an item without users counts as one with one user;
 * ``diversity`` of a user: share of the pairs of listed items without a common category. Items
-  without a category are left out, and so is a list with fewer than two items that have one.
+  without a category are left out, and so is a list with fewer than two items that have one;
+* ``serendipity`` of a user: share of the list that is useful and unexpected (Ge, Delgado-Battenfeld
+  and Jannach 2010). Useful is an item of the user's ground truth. Expected is what their primitive
+  model lists: here the k items that most training users have, and the items that the user has.
 
 The overlap of two publications is in `serving.churn`.
 
 RecTools: coverage is its normalised ``CatalogCoverage``, novelty its ``MeanInvUserFreq``. Its
 ``IntraListDiversity`` is a mean distance: twice `diversity` if each item has one category, one-hot
-encoded, with the Hamming distance.
+encoded, with the Hamming distance. Its ``Serendipity`` is another metric: it weighs each hit by the
+difference of its ranks in the list and by popularity.
 """
 
 from __future__ import annotations
@@ -32,12 +36,14 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.data.matrix import History
+from pipeline.evaluation.metrics import Truth
 from pipeline.models.topk import Lists
 
 COVERAGE: Final = "coverage"
 GINI: Final = "gini"
 NOVELTY: Final = "novelty"
 DIVERSITY: Final = "diversity"
+SERENDIPITY: Final = "serendipity"
 
 _PAIRS: Final = 1 << 21
 """Approximate number of pairs of listed items processed together."""
@@ -67,14 +73,21 @@ def catalogue_values(
 
 
 def user_values(
-    lists: Lists, history: History, categories: pl.DataFrame | None, depths: Iterable[int]
+    lists: Lists,
+    truth: Truth,
+    had: sp.csr_matrix,
+    history: History,
+    categories: pl.DataFrame | None,
+    depths: Iterable[int],
 ) -> dict[tuple[str, int], NDArray[np.float64]]:
-    """Return novelty, and diversity if there are categories, by metric and depth.
+    """Return novelty, serendipity, and diversity if there are categories, by metric and depth.
 
     Parameters
     ----------
-    lists
-        Over the catalogue of `history`.
+    lists, truth
+        Of the same users, over the catalogue of `history`.
+    had
+        Items that these users have in the training window, users × catalogue.
     history
         The training window.
     categories
@@ -89,6 +102,9 @@ def user_values(
     """
     information = self_information(history.seen)
     values = {(NOVELTY, k): novelty(lists, information, k) for k in depths}
+    # The order of information is that of popularity: an item has less, the more users have it.
+    ranked = np.argsort(information, kind="stable")
+    values |= {(SERENDIPITY, k): serendipity(lists, truth, had, ranked[:k], k) for k in depths}
     if categories is not None:
         kinds = categories_over(categories, history.item_ids)
         values |= {(DIVERSITY, k): diversity(lists, kinds, k) for k in depths}
@@ -225,10 +241,48 @@ def diversity(lists: Lists, categories: sp.csr_matrix, k: int) -> NDArray[np.flo
     return _over(pairs - shared, pairs)
 
 
+def serendipity(
+    lists: Lists, truth: Truth, had: sp.csr_matrix, popular: NDArray[np.int64], k: int
+) -> NDArray[np.float64]:
+    """Return the serendipity of each user's list.
+
+    Parameters
+    ----------
+    lists, truth, k
+        Lists, ground truth of the same users, and the depth.
+    had
+        Items that these users have, users × catalogue CSR; stored cells count, whatever their
+        value.
+    popular
+        Columns of the items that are expected in any list.
+
+    Returns
+    -------
+    ``(n_users,)`` float64 in [0, 1]; NaN for an empty list.
+    """
+    row, item = _first(lists, k)
+    shown = np.bincount(row, minlength=lists.n_rows).astype(np.float64)
+    hit = _stored(truth.items, row, item) & ~np.isin(item, popular)
+    row, item = row[hit], item[hit]
+    row = row[~_stored(had, row, item)]
+    return _over(np.bincount(row, minlength=lists.n_rows).astype(np.float64), shown)
+
+
 def _first(lists: Lists, k: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return rows and items of the first `k` entries of each list."""
     first = lists.rank < k
     return lists.row[first].astype(np.int64), lists.item[first].astype(np.int64)
+
+
+def _stored(
+    matrix: sp.csr_matrix, row: NDArray[np.int64], column: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Return whether each cell is stored, whatever its value, ``(n,)``."""
+    if not len(row):  # scipy returns a matrix without cells, not an array
+        return np.zeros(0, np.bool_)
+    ones = np.ones(len(matrix.indices), np.int8)
+    cells = sp.csr_matrix((ones, matrix.indices, matrix.indptr), shape=matrix.shape)
+    return np.asarray(cells[row, column]).ravel() > 0
 
 
 def _alike(user: NDArray[np.int64], of: sp.csr_matrix) -> NDArray[np.int64]:

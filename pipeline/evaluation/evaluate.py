@@ -140,7 +140,8 @@ def evaluate(
     covered = coverage(lists, history.n_items, k)
     # Keep this order of columns: users are sorted by it before the bootstrap draws them.
     depths = tuple(dict.fromkeys((k, SHORT)))
-    values = measure(lists, truth, *depths) | user_values(lists, history, categories, depths)
+    values = measure(lists, truth, *depths)
+    values |= user_values(lists, truth, judged.seen, history, categories, depths)
     metrics = {
         metric_name(*key): value
         for key, value in catalogue_values(lists, history.n_items, depths).items()

@@ -15,7 +15,9 @@ the z-score compares a window's excess with those::
 
 with the standard deviation of the chance part, ``noise``, at this window's number of users. The
 spread is that of the normal distribution with the same median deviation, or with the same ninth
-decile if that is wider: one weekday in seven may differ without being drift.
+decile if that is wider: one weekday in seven may differ without being drift. The scored days are
+also compared together, with runs of as many days of the reference: a small change that lasts is
+then found, because the chance part is smaller.
 
 The others are those of other weeks (folds): cells that depend on popularity are then built without
 the window that is measured in them, in the reference as for the newest.
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 FLOOR: Final = 0.002
 """Bits. With a threshold of 4 an excess below .008 is never drift: a PSI of about .045."""
 _NORMAL: Final = 1.4826
-_NINTH: Final = 1.2816
+NINTH: Final = 1.2816
 """Normal distribution: SD ÷ median deviation, and the ninth decile in SDs."""
 _8_LN_2: Final = 8.0 * math.log(2.0)
 
@@ -92,15 +94,44 @@ def scores(cells: Histogram, reference: NDArray[np.bool_]) -> NDArray[np.float64
     -------
     ``(n,)`` float64; NaN for a window without users.
     """
+    excess, noise, spread = _excess(cells, reference)
+    return (excess / np.sqrt(spread**2 + noise**2 + FLOOR**2))[~reference]
+
+
+def pooled_score(
+    pooled: Histogram, cells: Histogram, reference: NDArray[np.bool_], days: int
+) -> float:
+    """Return the z-score of several days together.
+
+    Parameters
+    ----------
+    pooled
+        Sums over runs of so many days: the scored days in the first row, the others are their
+        reference.
+    cells, reference
+        Of the single days, as for `scores`.
+    days
+        Length of a run.
+    """
+    excess, noise, spread = _excess(pooled, np.arange(len(pooled.users)) > 0)
+    # The runs overlap and are few. Their spread is at least that of a mean over independent days.
+    spread = max(spread, _excess(cells, reference)[2] / days)
+    return float(excess[0]) / math.sqrt(spread**2 + float(noise[0]) ** 2 + FLOOR**2)
+
+
+def _excess(
+    cells: Histogram, reference: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Return excess less median and noise of each window, and the spread of the reference."""
     present = cells.users > 0
     users = np.where(present, cells.users, np.nan)
     weight, freedom = _between_users(cells, reference & present)
     chance = weight * (1 / users + 1 / np.where(cells.against > 0, cells.against, np.nan)) / _8_LN_2
     excess = divergence(cells.sums / users[:, None], cells.expected) - chance
-    noise = chance * math.sqrt(2 / freedom)
-    median, spread = robust(excess[reference & present])
-    spread = max(spread, (float(np.quantile(excess[reference & present], 0.9)) - median) / _NINTH)
-    return (excess - median)[~reference] / np.sqrt(spread**2 + noise[~reference] ** 2 + FLOOR**2)
+    usual = excess[reference & present]
+    median, spread = robust(usual)
+    spread = max(spread, (float(np.quantile(usual, 0.9)) - median) / NINTH)
+    return excess - median, chance * math.sqrt(2 / freedom), spread
 
 
 def robust(values: NDArray[np.float64]) -> tuple[float, float]:

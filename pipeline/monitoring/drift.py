@@ -61,11 +61,14 @@ class Quality:
         The scored days, the latest first; ``None`` for a day with too few users.
     nights
         Earlier runs with enough users, in any order.
+    together
+        All scored days as one; ``None`` with too few users.
     """
 
     name: str
     days: tuple[QualityMean | None, ...]
     nights: tuple[QualityMean, ...]
+    together: QualityMean | None = None
 
 
 def windows_at(end: datetime, config: DriftConfig) -> DriftWindows:
@@ -135,16 +138,18 @@ def _quality(quality: Quality, config: DriftConfig) -> Measured:
         return Measured(name, (), len(before), worse=-1)
     level, spread = robust(before)
     floor, between = QUALITY_FLOOR * level, _between(quality.nights)
-    days = [
-        math.nan
-        if day is None
+
+    def z_score(span: QualityMean | None) -> float:
+        if span is None:
+            return math.nan
         # `or 1.0`: without any spread, error or level there is nothing to scale by.
-        else (day.mean - level) / math.sqrt(spread**2 + _error(day, between) + floor**2 or 1.0)
-        for day in quality.days
-    ]
+        scale = math.sqrt(spread**2 + _error(span, between) + floor**2 or 1.0)
+        return (span.mean - level) / scale
+
+    days = [z_score(day) for day in quality.days]
     latest = quality.days[0]
     note = "" if latest is None else f" ({latest.mean:.4f}, usually {level:.4f})"
-    return Measured(name, days, len(before), note, worse=-1)
+    return Measured(name, days, len(before), note, z_score(quality.together), worse=-1)
 
 
 def _between(nights: Sequence[QualityMean]) -> float:

@@ -35,6 +35,8 @@ COUNT: Final = "count"
 _ALL, _SHARE, _SQUARE = "all", "share", "square"
 MAX_USERS: Final = 20_000
 """Maximum number of users of a window whose events are read."""
+MIN_POOLED: Final = 4
+"""Minimum number of runs of days in the reference of the scored days together: one a week."""
 _DAY_US, _WEEK = 86_400_000_000, 7
 _PRIME, _SPREAD = 1_000_003, 2_654_435_761
 _GRAIN: Final = 1 << 32
@@ -68,6 +70,23 @@ class DriftWindows:
         at = np.arange(self.count)
         first = self.count if since is None else (self.end - since) // timedelta(days=1)
         return (at >= self.recent) & (at < first)
+
+    def runs(self, usable: NDArray[np.bool_], *, of_one_fold: bool = False) -> list[int]:
+        """Return the starts of `recent` consecutive usable reference windows.
+
+        Parameters
+        ----------
+        usable
+            ``(count,)`` bool.
+        of_one_fold
+            Leave out those that lie in two folds.
+        """
+        n, folds = self.recent, self.folds
+        return [
+            at
+            for at in range(n, self.count - n + 1)
+            if usable[at : at + n].all() and not (of_one_fold and folds[at] != folds[at + n - 1])
+        ]
 
     @property
     def folds(self) -> NDArray[np.int64]:
@@ -209,6 +228,37 @@ def rebin(
     return Histogram(
         _wide(sums, width), _wide(squares, width), users, _wide(expected, width), against
     )
+
+
+def pool(cells: Histogram, windows: DriftWindows, reference: NDArray[np.bool_]) -> Histogram | None:
+    """Sum the scored days, and as many consecutive days of each reference week.
+
+    Parameters
+    ----------
+    cells
+        Result of `rebin`: windows of one fold have the same cells.
+    windows
+        Windows of `cells`.
+    reference
+        ``(windows,)`` bool: windows of the reference.
+
+    Returns
+    -------
+    Histogram or None
+        The first row is the scored days together, the others are the reference. None for one
+        scored day, for a scored day without users, and with a reference of fewer than
+        `MIN_POOLED`.
+    """
+    n = windows.recent
+    starts = [0, *windows.runs(reference, of_one_fold=True)]
+    # A closed day is left out: it changes the mix of weekdays.
+    if n == 1 or not (cells.users[:n] > 0).all() or len(starts) <= MIN_POOLED:
+        return None
+    sums, squares, users = (
+        np.array([grid[at : at + n].sum(axis=0) for at in starts])
+        for grid in (cells.sums, cells.squares, cells.users)
+    )
+    return Histogram(sums, squares, users, cells.expected[starts], cells.against[starts])
 
 
 def _grids(counts: pl.DataFrame, windows: int) -> tuple[NDArray[np.float64], ...]:

@@ -28,15 +28,17 @@ from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.data.cluster_robust import per_user_cap
-from pipeline.monitoring.distance import Histogram, robust, scores
+from pipeline.monitoring.distance import NINTH, Histogram, pooled_score, robust, scores
 from pipeline.monitoring.drift_windows import (
     CELL,
     COUNT,
+    MIN_POOLED,
     USER_WINDOW,
     WINDOW,
     DriftWindows,
     counted,
     cut,
+    pool,
     rebin,
     sample_users,
 )
@@ -170,8 +172,11 @@ class Signals:
         cells = rebin(counts, self.windows, reference, make)
         reference &= cells.users > 0
         days = int(reference.sum())
-        z = scores(cells, reference)[: self.windows.recent] if days > 1 else np.zeros(0)
-        yield Measured(name, z.tolist(), days, _detail(cells) if detailed else "")
+        n = self.windows.recent
+        z = scores(cells, reference)[:n] if days > 1 else np.zeros(0)
+        pooled = pool(cells, self.windows, reference)
+        together = math.nan if pooled is None else pooled_score(pooled, cells, reference, n)
+        yield Measured(name, z.tolist(), days, _detail(cells) if detailed else "", together)
 
     def _volume(self) -> Measured:
         name, at, counts = "data.volume", np.arange(self.windows.count), self.events
@@ -189,10 +194,27 @@ class Signals:
         rest = level - usual
         # About four days per weekday: they are closer to their own median than a new day is.
         spread = robust(rest[reference])[1] * math.sqrt(4 / 3)
-        z = rest[: self.windows.recent] / math.hypot(spread, VOLUME_FLOOR)
+        n = self.windows.recent
+        z = rest[:n] / math.hypot(spread, VOLUME_FLOOR)
         note = f" ({counts[0]:,.0f} events, usually {math.exp(usual[0]):,.0f})"
         # A retrain does not help against missing events.
-        return Measured(name, z.tolist(), int(reference.sum()), note, 0, bool(z[0] > 0))
+        days, helps = int(reference.sum()), bool(z[0] > 0)
+        together = self._volume_together(rest, reference, spread)
+        return Measured(name, z.tolist(), days, note, together, worse=0, retrain_helps=helps)
+
+    def _volume_together(
+        self, rest: NDArray[np.float64], reference: NDArray[np.bool_], spread: float
+    ) -> float:
+        """Return the z-score of the mean over the scored days; NaN as for `pool`."""
+        n, runs = self.windows.recent, self.windows.runs(reference)
+        if n == 1 or np.isnan(rest[:n]).any() or len(runs) < MIN_POOLED:
+            return math.nan
+        usual = np.abs([rest[at : at + n].mean() for at in runs])
+        between = robust(np.concatenate((usual, -usual)))[1]
+        # A week in five may be busier without being drift.
+        between = max(between, float(np.quantile(usual, 0.8)) / NINTH)
+        between = max(between * math.sqrt(4 / 3), spread / math.sqrt(n))
+        return float(rest[:n].mean()) / math.hypot(between, VOLUME_FLOOR)
 
     def _tenths(self, column: str) -> pl.DataFrame:
         """Number each finite value by its decile in the reference."""

@@ -1,8 +1,8 @@
 """Status of each drift signal, from the z-scores of its scored days.
 
 Guarantees: one day above the threshold is not drift, unless it exceeds the higher threshold for a
-single day; the latest day must be above it; a signal that cannot be scored has a status of its own
-and never alarms.
+single day; a change that is over on the latest day is not drift; a signal that cannot be scored
+has a status of its own and never alarms.
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Final
 
 from pydantic import ConfigDict, Field, model_validator
 
 from pipeline.base import Frozen, Instant, to_the_second
 from pipeline.monitoring.drift_windows import DriftWindows
 from pipeline.number_text import decimal
+
+_OFF: Final = 1.0
+"""z-score that `min_days` of the scored days need for drift of all of them together: neither one
+extreme day nor a change that is over is drift."""
 
 
 class DriftStatus(StrEnum):
@@ -81,6 +86,8 @@ class Signal:
         Start of the first day of a drift.
     days
         z-scores of the scored days, the latest first.
+    together
+        z-score of the scored days as one window; ``None`` if it cannot be scored.
     """
 
     name: str
@@ -91,6 +98,7 @@ class Signal:
     retrain_helps: bool = True
     since: Instant | None = None
     days: tuple[float | None, ...] = ()
+    together: float | None = None
 
     @property
     def title(self) -> str:
@@ -134,6 +142,8 @@ class Measured:
         Number of days, or nightly runs, of the reference.
     detail
         Value of the latest day and its expectation; empty, or with a leading space.
+    together
+        z-score of all scored days as one window; NaN if it was not measured.
     worse
         Direction that counts: 1 up, -1 down, 0 both.
     """
@@ -142,6 +152,7 @@ class Measured:
     days: Sequence[float]
     reference: int
     detail: str = ""
+    together: float = math.nan
     worse: int = 1
     retrain_helps: bool = True
 
@@ -149,8 +160,9 @@ class Measured:
 def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signal:
     """Apply the thresholds to a signal.
 
-    Drift is `min_days` of the scored days above the threshold, the latest among them, or the latest
-    alone above the threshold for a single day.
+    Drift is `min_days` of the scored days above the threshold, the latest among them; or the latest
+    alone above the threshold for a single day; or all scored days together above the threshold, if
+    they last: `min_days` of them, the latest among these, have a z-score of 1 in that direction.
 
     Parameters
     ----------
@@ -178,29 +190,39 @@ def judge(result: Measured, windows: DriftWindows, config: DriftConfig) -> Signa
         return signal
     # Rounded for the file; the thresholds apply to the rounded values, which a reader can check.
     days = tuple(None if math.isnan(z) else round(float(z), 3) for z in result.days)
-    signal, latest = replace(signal, days=days), days[0]
+    together = None if math.isnan(result.together) else round(float(result.together), 3)
+    signal, latest = replace(signal, days=days, together=together), days[0]
     if latest is None:
         sentence = "no events on the latest day"
         return replace(signal, status=DriftStatus.NO_EVENT, sentence=sentence)
     # Positive in the direction that counts.
     far = [math.nan if z is None else (z * result.worse if result.worse else abs(z)) for z in days]
     over = [at for at, distance in enumerate(far) if distance >= config.z_threshold]
-    enough = len(over) >= config.min_days
-    drifts = 0 in over and (enough or far[0] >= config.single_day_z)
     sentence = (
         f"z-score {decimal(latest)} on the latest day against the {result.reference} "
         f"{kind} before{result.detail}, threshold {config.z_threshold:g}"
     )
-    if not drifts:
-        return replace(signal, figure=latest, status=DriftStatus.STABLE, sentence=sentence)
-    if enough:
+    if 0 in over and len(over) >= config.min_days:
+        first = max(over)  # windows count backwards: the largest index is the earliest day
         sentence += f", exceeded on {len(over)} of {len(days)} days"
-    else:
+    elif far[0] >= config.single_day_z:
+        first = 0
         sentence += f", and {config.single_day_z:g} for a single day"
-    # Windows count backwards: the largest index is the earliest day.
-    since = windows.start(max(over) if enough else 0)
-    status = DriftStatus.DRIFT
+    elif together is not None and _lasts(result, together, config):
+        first = len(days) - 1
+        sentence += f", exceeded by the {len(days)} days together with {decimal(together)}"
+    else:
+        return replace(signal, figure=latest, status=DriftStatus.STABLE, sentence=sentence)
+    since, status = windows.start(first), DriftStatus.DRIFT
     return replace(signal, figure=latest, status=status, sentence=sentence, since=since)
+
+
+def _lasts(result: Measured, together: float, config: DriftConfig) -> bool:
+    """Return whether the scored days drift together, `min_days` and the latest among them."""
+    direction = result.worse or math.copysign(1.0, together)
+    off = [z * direction >= _OFF for z in result.days]
+    drifts = together * direction >= config.z_threshold
+    return drifts and off[0] and sum(off) >= config.min_days
 
 
 def summed(end: datetime, signals: Sequence[Signal]) -> Drift:

@@ -24,6 +24,7 @@ from pipeline.workspace.artifacts import (
     CleanFile,
     CostFile,
     FollowedParityFile,
+    Known,
     ParityFile,
     RecipeEvaluation,
     SplitFile,
@@ -186,6 +187,7 @@ class NightPage(Artifact):
     slices: tuple[SliceRow, ...]
     checks: tuple[DataCheck, ...]
     versions: Versions
+    known: Known
     tables: TablesFile
     cleaning: CleanFile
     quarantined: int | None

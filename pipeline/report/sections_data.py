@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from pipeline.base import format_instant
 from pipeline.data.validate.checks import DataCheck, Status
-from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
+from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY, SERENDIPITY
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.report import wording
 from pipeline.report.markup import cards, facts, folded, section, table, verdict
@@ -20,7 +20,7 @@ _CHECKS = ("Outcome", "Check", "Value|n", "Bound|n", "|wholly")
 
 
 def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return coverage, Gini index, novelty and diversity of each recipe's lists.
+    """Return coverage, Gini index, novelty, diversity and serendipity of each recipe's lists.
 
     Parameters
     ----------
@@ -28,8 +28,9 @@ def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         SVG files of `night_figures`.
     """
     coverage, diversity = page.values(COVERAGE), page.values(DIVERSITY)
-    gini, novelty = page.values(GINI), page.values(NOVELTY)
-    head = ("Recipe|name", "Coverage|n", "Gini|n", "Novelty, bits|n", "Diversity|n")
+    gini, novelty, serendipity = map(page.values, (GINI, NOVELTY, SERENDIPITY))
+    beyond = ("Novelty, bits|n", "Diversity|n", "Serendipity|n")
+    head = ("Recipe|name", "Coverage|n", "Gini|n", *beyond)
     body = [
         (
             name,
@@ -37,6 +38,7 @@ def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
             wording.number(gini.get(name)),
             wording.number(novelty.get(name)),
             wording.share(diversity.get(name)),
+            wording.share(serendipity.get(name)),
         )
         for name in page.ranked
         if name in coverage
@@ -45,7 +47,8 @@ def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         "Coverage: share of the catalogue in at least one list. Gini index: 0 if all items are "
         "recommended equally often, 1 if one item fills all lists. Novelty: mean information "
         "content of an entry, low for popular items. Diversity: share of the pairs of entries "
-        "without a common category."
+        "without a common category. Serendipity: share of the entries that are targets, but not "
+        "popular items or items that the user had."
     )
     drawn = cards(pictures, "reach.svg")
     numbers = folded("In numbers", table(head, body, lead=page.decision.recipe))
@@ -138,6 +141,7 @@ def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     ]
     cutoff = format_instant(split.holdout.start)
     about = (
+        ("data known by", page.known.text),
         ("training window", str(split.train)),
         ("holdout", f"{split.holdout_days} days from {cutoff}"),
         ("evaluated users", f"{page.users:,}"),

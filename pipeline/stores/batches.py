@@ -201,6 +201,22 @@ class Batches:
         """Return the `seq` of the last file in a version of `events`; 0 if there is none."""
         return self._lake.last_txn("events", APP, version=version) or 0
 
+    def last_known(self, table: str, at: datetime) -> int:
+        """Return the `seq` of the last file of a table before the first that arrived later.
+
+        Parameters
+        ----------
+        table
+            Table of the files.
+        at
+            Instant; a file that was ingested at it has arrived.
+        """
+        done = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == table)
+        files = self._lake.read("batches", columns=[c.SEQ, c.INGESTED_AT], where=done)
+        later = files.filter(pl.col(c.INGESTED_AT) > at)[c.SEQ]
+        # By the number of the first later one: a clock may have been set back in between.
+        return min(later) - 1 if len(later) else max(files[c.SEQ], default=0)
+
     def arrived_since(self, seq: int) -> dict[str, int]:
         """Return ``{batch_id: seq}`` of the files of events with a higher `seq`."""
         later = (pl.col(c.SEQ) > seq) & (pl.col(c.TABLE) == "events")

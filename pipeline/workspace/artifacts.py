@@ -17,7 +17,7 @@ To add one: a class here with `step` and `file`, and `volatile` where the conten
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, Literal, Self
 
 import polars as pl
 from pydantic import JsonValue, PlainSerializer, PlainValidator
@@ -70,6 +70,25 @@ class Trigger(Frozen):
     drift: Drift
 
 
+class Known(Frozen):
+    """Part of the lake that a run sees, and the reason.
+
+    Attributes
+    ----------
+    by
+        ``as_of``: nothing that was ingested after the as-of; ``now``: all that the lake held when
+        the run began.
+    """
+
+    by: Literal["as_of", "now"]
+    reason: str
+
+    @property
+    def text(self) -> str:
+        """Both in one line."""
+        return f"{self.by}: {self.reason}"
+
+
 class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     """Inputs that a run pinned; `run_digest` is part of its id.
 
@@ -77,6 +96,8 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     ----------
     versions
         Table -> version of the lake that the run reads.
+    known
+        What the run sees of these versions.
     settings
         sha256 of the settings that the outcome depends on; a second start compares it.
     champion_name
@@ -91,6 +112,7 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
 
     as_of: Instant
     versions: Versions
+    known: Known
     settings: str
     config: StoredConfig
     recipes: Mapping[str, AnyRecipe]

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -89,6 +89,20 @@ class RegistryConfig(Frozen):
     )
 
 
+KnownBy = Literal["as_of", "now"]
+
+
+class SnapshotConfig(Frozen):
+    """Data that a run with an earlier as-of sees."""
+
+    known_by: KnownBy | None = Field(
+        default=None,
+        description="`as_of`: nothing that was ingested after the as-of, and the table versions of "
+        "items and users of that instant; `now`: everything before the as-of that the lake holds "
+        "now. By default `as_of` in a backtest, else `now`.",
+    )
+
+
 class WorkspaceConfig(Frozen):
     """Users of the machine who have access to the workspace."""
 
@@ -127,6 +141,7 @@ class Config(Frozen):
         default_factory=default_recipes,
         description="Recipes that are trained and compared, by name; the baselines always are.",
     )
+    snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Data that a run sees.")
     train: TrainConfig = Field(default=TrainConfig(), description="Limits of a training.")
     gate: GateConfig = Field(default=GateConfig(), description="Rules of a promotion.")
     recommend: RecommendConfig = Field(

@@ -17,7 +17,7 @@ from pipeline.data.targets import Task
 from pipeline.evaluation.calibration import Calibration
 from pipeline.models.families import AnyRecipe
 from pipeline.stores.runs import Artifact, RootArtifact
-from pipeline.workspace.artifacts import StoredConfig, Versions
+from pipeline.workspace.artifacts import Known, StoredConfig, Versions
 from pipeline.workspace.ledger import ComparisonKey
 
 
@@ -37,8 +37,23 @@ class CalibrationFile(RootArtifact[Calibration], step="result", file="result"):
     """Result of a calibration."""
 
 
+class DeliveredCatalogue(Frozen):
+    """Versions of items and users that a sandbox receives at an as-of, if they are new."""
+
+    at: Instant
+    versions: Versions
+
+
 class BacktestPlanFile(Artifact, step="plan", file="plan"):
-    """Inputs that a backtest pinned."""
+    """Inputs that a backtest pinned.
+
+    Attributes
+    ----------
+    known
+        When events are delivered: by the time of their ingest, or by their timestamp.
+    catalogues
+        Items and users by as-of, in order.
+    """
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -47,6 +62,8 @@ class BacktestPlanFile(Artifact, step="plan", file="plan"):
     every_hours: float
     plant_shift: Instant | None
     versions: Versions
+    known: Known
+    catalogues: tuple[DeliveredCatalogue, ...]
     config: StoredConfig
 
 

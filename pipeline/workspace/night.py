@@ -14,9 +14,10 @@ from typing import Final
 import polars as pl
 
 from pipeline.base import AsOf
-from pipeline.data.split import before
+from pipeline.data.split import before, ingested_by
 from pipeline.evaluation.gate import Decision
 from pipeline.models.contract import Recipe
+from pipeline.stores.batches import MERGED, Batches
 from pipeline.stores.pruning import touch
 from pipeline.stores.runs import Run
 from pipeline.workspace.agreement import refuse_other_workspace
@@ -124,7 +125,7 @@ class Night:
         columns: Sequence[str] | None = None,
         where: pl.Expr | None = None,
     ) -> pl.DataFrame:
-        """Read a table at its pinned version; empty if it did not exist then.
+        """Read what a run sees of a table, at its pinned version; empty if it did not exist then.
 
         Parameters
         ----------
@@ -135,11 +136,30 @@ class Night:
         where
             Filter that the lake applies while it reads.
         """
+        if self.snapshot.known.by == "as_of" and name not in MERGED:
+            # Items and users are pinned at a version of the as-of.
+            known = ingested_by(self.as_of)
+            where = known if where is None else where & known
         return self.ws.read_pinned(self.snapshot.versions, name, columns, where)
 
     def events(self, *columns: str) -> pl.DataFrame:
         """Read the pinned events before the as-of."""
         return self.table("events", columns=columns, where=before(self.as_of))
+
+
+def last_file(ws: Workspace, snapshot: SnapshotFile) -> int:
+    """Return the number of the last file of events that a run saw; 0 without any.
+
+    Parameters
+    ----------
+    snapshot
+        Of the run.
+    """
+    version, batches = snapshot.versions["events"], Batches(ws.lake)
+    last = 0 if version is None else batches.last_at(version)
+    if snapshot.known.by == "now":
+        return last
+    return min(last, batches.last_known("events", snapshot.as_of))
 
 
 def _trained(run: Run, name: str, configured: Recipe) -> Recipe:

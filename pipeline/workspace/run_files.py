@@ -147,6 +147,7 @@ def read_evaluated_recipes(night: Night) -> tuple[EvaluatedRecipe, ...]:
             coverage=recipes[name].coverage,
             k=night.config.recommend.length,
             fits=recipes[name].fits,
+            metrics=recipes[name].metrics,
             seed_sd=night.snapshot.seed_sds.get(night.recipes[name].family),
         )
         for name in trained(night)

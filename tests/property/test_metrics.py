@@ -22,6 +22,7 @@ from pipeline.evaluation.beyond_accuracy import (
     gini,
     novelty,
     self_information,
+    serendipity,
 )
 from pipeline.evaluation.metrics import PER_USER, RECALL, Truth, measure, ndcg
 from pipeline.evaluation.metrics_kernel import one_pass
@@ -241,6 +242,13 @@ def plain_diversity(listed: list[int], of: list[set[str]], k: int) -> float:
     return sum(not of[i] & of[j] for i, j in pairs) / len(pairs) if pairs else math.nan
 
 
+def plain_serendipity(
+    listed: list[int], wanted: set[int], had: set[int], popular: set[int], k: int
+) -> float:
+    useful = [i in wanted and i not in had | popular for i in listed[:k]]
+    return sum(useful) / len(useful) if useful else math.nan
+
+
 def plain_overlap(pairs: list[tuple[list[int], list[int]]], k: int) -> float | None:
     kept = sum(len(set(before[:k]) & set(after[:k])) for before, after in pairs)
     entries = sum(len(before[:k]) for before, _ in pairs)
@@ -263,6 +271,25 @@ def test_coverage_gini_and_novelty_are_their_ten_lines(
     actual = novelty(lists, self_information(seen), k)
     bits = [plain_novelty(listed, had, k) for listed in all_listed]
     np.testing.assert_allclose(actual, bits, atol=1e-12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(LISTED, st.sets(ITEMS), st.sets(ITEMS)), max_size=6),
+    st.sets(ITEMS),
+    st.integers(1, 10),
+)
+@example([], set(), 3)
+@example([([], {0}, set()), ([0, 1], {0, 1}, {1})], set(), 3)
+def test_serendipity_is_its_two_lines(
+    users: list[tuple[list[int], set[int], set[int]]], popular: set[int], k: int
+) -> None:
+    lists, truth = written([(listed, wanted, 0) for listed, wanted, _ in users])
+    had = written([([], had, 0) for _, _, had in users])[1].items
+    had.data[:] = 0.0  # a stored cell counts, whatever its value
+    actual = serendipity(lists, truth, had, np.array(sorted(popular), np.int64), k)
+    expected = [plain_serendipity(*user, popular, k) for user in users]
+    np.testing.assert_allclose(actual, expected, atol=1e-12)
 
 
 @settings(max_examples=100, deadline=None)

@@ -36,6 +36,15 @@ class GateConfig(Frozen):
     """Relative SD over training seeds of a learned recipe for which it was never measured."""
     coverage_ratio: float = Field(default=0.8, ge=0, le=1)
     """Share of the champion's coverage that a switch must keep."""
+    min_coverage: float | None = Field(default=None, ge=0, le=1)
+    """Share of the catalogue that the lists of a winner must hold; not tested by default."""
+    max_gini: float | None = Field(default=None, ge=0, le=1)
+    """Largest Gini index of the exposure in the lists of a winner; not tested by default."""
+    min_novelty: float | None = Field(default=None, ge=0)
+    """Mean novelty in bits that the lists of a winner must have; not tested by default."""
+    min_diversity: float | None = Field(default=None, ge=0, le=1)
+    """Mean diversity that the lists of a winner must have; not tested by default. Without
+    categories of items it is not measured, and the bound fails."""
     slice_users: int = Field(default=100, ge=2)
     """Minimum number of users of a slice; a smaller slice is not tested."""
     slice_alpha_switch: float = Field(default=0.05, gt=0, lt=1)

@@ -17,6 +17,7 @@ from typing import Final
 
 from pipeline.evaluation.gate.anchors import Anchor, disjoint
 from pipeline.evaluation.gate.baselines import choose_first
+from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.completeness import absence_rules, check_rules, completeness
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import Decision, Kind, RuleResult
@@ -236,6 +237,9 @@ def _accepted(
 ) -> Decision:
     if kind == "refresh":
         return _decision(kind, evidence, winner, rules, reasons)
+    if kind == "first":  # without any list live, one outside the bounds is better than none
+        bounds = bound_rules(winner, config)
+        rules = (*rules, *(replace(rule, outcome="reported") for rule in bounds))
     # A refresh keeps the anchor; only a recipe that was not live before gets a new one.
     tonight = block_level(winner, evidence.judged, evidence.holdout)
     anchor = None

@@ -47,6 +47,8 @@ class EvaluatedRecipe:
         has none.
     fits
         Number of fits with different seeds that the values are the mean of.
+    metrics
+        `Evaluation.metrics`, on which configured bounds are tested.
     """
 
     name: str
@@ -57,6 +59,7 @@ class EvaluatedRecipe:
     k: int
     seed_sd: float | None = None
     fits: int = 1
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def level(self) -> float:

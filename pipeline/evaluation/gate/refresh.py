@@ -22,6 +22,7 @@ import numpy as np
 from pipeline.evaluation.compare import NO_DIFFERENCE, TOO_FEW_USERS, Difference, difference, paired
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.gate.anchors import ANCHOR_BLOCKS, Anchor, BlockLevel, disjoint
+from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import (
@@ -128,6 +129,7 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
         _level(evidence, champion, tonight, config),
         _floor(evidence, champion, tonight, config),
         anchor_rule,
+        *bound_rules(champion, config),
         *_gain(against, evidence.last, champion),
     )
     failed = any(rule.outcome in ("fail", "missing") for rule in rules)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.evaluation.compare import NO_DIFFERENCE, NO_LEVEL, TOO_FEW_USERS, Difference
+from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
 from pipeline.evaluation.gate.e_process import (
@@ -134,6 +135,7 @@ def zero_reference(
     rules = (
         RuleResult("switch.zero_reference", best.name, mean(best), 0.0, "pass", text),
         _coverage(best, champion, config),
+        *bound_rules(best, config),
         damage,
     )
     return (best if all(r.outcome in _HELD for r in rules) else None), rules
@@ -253,6 +255,7 @@ def _guards(
 ) -> list[RuleResult]:
     name = candidate.name
     rules = [_not_one_week(name, status, config), _coverage(candidate, champion, config)]
+    rules += bound_rules(candidate, config)
     frames = candidate.users, champion.users
     rules += recorded_slice_rules(name, frames, process.records, config)
     rules += _over_baselines(evidence, candidate, process)

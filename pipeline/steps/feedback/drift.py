@@ -167,20 +167,32 @@ def _qualities(
         for entry in decisions
         if oldest - NIGHTS < entry.as_of <= oldest and entry.comparison_key == last.comparison_key
     ]
-    days = [Interval(windows.start(at), windows.start(at) + _DAY) for at in range(windows.recent)]
+    spans = [Interval(windows.start(at), windows.start(at) + _DAY) for at in range(windows.recent)]
+    if windows.recent > 1:  # all scored days together, after each of them
+        spans.append(Interval(oldest, windows.end))
     enough = view.config.drift.least_nights
     # Without enough reference runs the signal has no result, so its days are not scored.
-    recent: list[QualityMean | None] = [None for _ in days]
+    recent: list[QualityMean | None] = [None for _ in spans]
     reference = _present(_past_ndcg(entry) for entry in past)
     if len(reference) >= enough:
         split = read_split(view.ws.runs.open(last.run_id))
-        recent = [_ndcg(score_span(view.ws, view.events, split, view.config, day)) for day in days]
-    yield Quality("ndcg", tuple(recent), reference)
+        recent = [_ndcg(score_span(view.ws, view.events, split, view.config, x)) for x in spans]
+    yield _quality("ndcg", recent, reference, windows)
     reference = _present(_rate(entry.attribution) for entry in past)
     if len(reference) >= enough:
-        spans = (attribute_span(view, day).rows for day in days)
-        recent = [_rate(next((x for x in rows if x.by == ALL_USERS), None)) for rows in spans]
-    yield Quality("responses", tuple(recent), reference)
+        groups = (attribute_span(view, span).rows for span in spans)
+        recent = [_rate(next((x for x in rows if x.by == ALL_USERS), None)) for rows in groups]
+    yield _quality("responses", recent, reference, windows)
+
+
+def _quality(
+    name: str,
+    spans: Sequence[QualityMean | None],
+    reference: tuple[QualityMean, ...],
+    windows: DriftWindows,
+) -> Quality:
+    days, together = spans[: windows.recent], spans[windows.recent :]
+    return Quality(name, tuple(days), reference, together[0] if together else None)
 
 
 def _ndcg(scores: Prequential) -> QualityMean | None:

@@ -24,7 +24,7 @@ from pipeline.serving.publish import Patch, PublicationRow, unavailable
 from pipeline.serving.recommend import ListRules, user_lists
 from pipeline.stores.batches import Batches
 from pipeline.workspace.artifacts import REFIT, PatchFile
-from pipeline.workspace.night import Night
+from pipeline.workspace.night import Night, last_file
 from pipeline.workspace.run_files import FALLBACK, read_scorer, read_split
 
 STEP: Final = "foldin"
@@ -123,8 +123,7 @@ def events_in(night: Night, row: PublicationRow) -> Seen:
     Last file and exclusive end.
     """
     if row[c.BASE] is None:
-        version = night.snapshot.versions["events"]
-        return Seen(Batches(night.ws.lake).last_at(version), night.as_of)
+        return Seen(last_file(night.ws, night.snapshot), night.as_of)
     return _read(night, row[c.PUBLICATION_ID])
 
 

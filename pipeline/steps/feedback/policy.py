@@ -25,7 +25,7 @@ from pipeline.stores.batches import Batches
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import PolicyFile, SnapshotFile, TablesFile
 from pipeline.workspace.as_of_view import AsOfView
-from pipeline.workspace.night import Night
+from pipeline.workspace.night import Night, last_file
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -153,8 +153,7 @@ def _state(view: AsOfView) -> tuple[Nights, pl.DataFrame]:
         run, batches = view.ws.runs.open(last.run_id), Batches(view.ws.lake)
         changed = last.decision.promotes or last.run_id in view.history.overrides
         nights = Nights(last.as_of, changed, run.read(TablesFile).events, started)
-        version = run.read(SnapshotFile).versions["events"]
-        arrived = batches.arrived_since(0 if version is None else batches.last_at(version))
+        arrived = batches.arrived_since(last_file(view.ws, run.read(SnapshotFile)))
         # Late events have old timestamps: they are new by the number of their file.
         where = where & new_since(arrived, last.as_of)
     return nights, view.events([c.USER_ID, c.TIMESTAMP], where)

@@ -100,6 +100,8 @@ def _plans(ws: Workspace, at: datetime) -> _Pins:
         backtest = run.find(BacktestPlanFile)
         if backtest and last_activity(run, backtest.STEP) >= since:
             yield backtest.versions, _DATA
+            for catalogue in backtest.catalogues:
+                yield catalogue.versions, catalogue.versions
 
 
 def _studies(ws: Workspace) -> _Pins:

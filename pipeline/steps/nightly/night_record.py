@@ -83,6 +83,7 @@ def night_record(
     tags = {
         "nightjar.as_of": format_instant(night.as_of),
         "nightjar.decision": decision.kind,
+        "nightjar.known_by": night.snapshot.known.text,
         "nightjar.snapshot": json.dumps(dict(night.snapshot.versions), sort_keys=True),
         "nightjar.git_commit": night.snapshot.commit,
         "nightjar.replay": str(night.replay).lower(),

@@ -14,16 +14,17 @@ from dataclasses import dataclass
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, compact_instant, format_instant, silent
-from pipeline.data.split import is_silent, last_event
+from pipeline.data.split import ingested_by, is_silent, last_event
 from pipeline.errors import ConfigError, DataError
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.serving.publish import live
 from pipeline.steps.feedback.decisions import recover_ledger
+from pipeline.steps.nightly.known import known_at
 from pipeline.stores.runs import Run
 from pipeline.stores.vault import verify_vault
 from pipeline.workspace import provenance
-from pipeline.workspace.artifacts import SnapshotFile, Trigger
+from pipeline.workspace.artifacts import Known, SnapshotFile, Trigger
 from pipeline.workspace.config import Config, dump
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import Champion
@@ -117,11 +118,12 @@ def _started(
 ) -> Started:
     configured = _configured(ws.config, names)
     settings = _settings_sum(ws.config, configured, publish)
-    versions = {table: ws.lake.version(table) for table in TABLES}
+    newest = {table: ws.lake.version(table) for table in TABLES}
     ws.lake.acknowledge(*TABLES)  # no later commit may get the number of a pinned version
-    if (earlier := _run_to_continue(ws, as_of, settings, versions)) is not None:
+    known, versions = known_at(ws, as_of, ws.config.snapshot.known_by or "now", newest)
+    if (earlier := _run_to_continue(ws, as_of, settings, known, versions)) is not None:
         return _started_before(ws, earlier)
-    silence = _silence(ws, as_of)
+    silence = _silence(ws, as_of, known)
     if silence:
         return Started("", "nothing_to_do", silence)
     # A flipped bit in a data file would read as another value, without any error.
@@ -139,6 +141,7 @@ def _started(
     file = SnapshotFile(
         as_of=as_of,
         versions=versions,
+        known=known,
         settings=settings,
         config=ws.config,
         recipes=recipes,
@@ -169,7 +172,7 @@ def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
 
 
 def _run_to_continue(
-    ws: Workspace, as_of: AsOf, settings: str, versions: Mapping[str, int | None]
+    ws: Workspace, as_of: AsOf, settings: str, known: Known, versions: Mapping[str, int | None]
 ) -> Run | None:
     """Return the run of an earlier start that this start continues; None to begin a new run."""
     # It has the same as-of and settings. If it has not decided yet (it was killed, or its data
@@ -183,7 +186,8 @@ def _run_to_continue(
         pinned = run.read(SnapshotFile)
         if pinned.settings != settings or pinned.as_of != as_of:
             continue
-        same = all(ws.lake.same_rows(t, pinned.versions[t], versions[t]) for t in data)
+        same = pinned.known.by == known.by
+        same = same and all(ws.lake.same_rows(t, pinned.versions[t], versions[t]) for t in data)
         if run.committed("gate") is not None or same:
             return run
     return None
@@ -225,9 +229,10 @@ def _with_champion(
     return {**recipes, name: champion.recipe}, name
 
 
-def _silence(ws: Workspace, as_of: AsOf) -> str | None:
+def _silence(ws: Workspace, as_of: AsOf, known: Known) -> str | None:
     """Return a sentence if the last event is too old; raises `DataError` without any event."""
-    events = ws.lake.read("events", columns=[c.TIMESTAMP])
+    where = ingested_by(as_of) if known.by == "as_of" else None
+    events = ws.lake.read("events", columns=[c.TIMESTAMP], where=where)
     if events.is_empty():
         raise DataError(
             "data.no_event", "has no events; run `nightjar ingest` first", where="the lake"

@@ -97,6 +97,7 @@ def build_page(
         slices=slice_rows(night, challenger, against),
         checks=run.read(ValidationFile).checks,
         versions=night.snapshot.versions,
+        known=night.snapshot.known,
         tables=run.read(TablesFile),
         cleaning=run.read(CleanFile),
         quarantined=quarantined,

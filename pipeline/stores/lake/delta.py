@@ -40,6 +40,15 @@ from pipeline.stores.lake.tables import (
 from pipeline.stores.locks import LocksConfig, locked
 
 
+def _version_gone(table: str, version: int) -> LakeError:
+    """Return the error for a version of a table that cannot be read any more."""
+    return LakeError(
+        "lake.version_vacuumed",
+        f"lake table {table}: version {version} cannot be read: `nightjar gc` has removed "
+        "it, or its log is lost; use a newer run, or restore the lake from a backup",
+    )
+
+
 class Lake:
     """The Delta tables under one folder.
 
@@ -108,6 +117,47 @@ class Lake:
         """
         handle = self._open(table, version)
         return None if handle is None else handle.transaction_version(app)
+
+    def version_of(self, table: str, app: str, number: int) -> int | None:
+        """Return the newest version with the transactions of an application up to a number.
+
+        Parameters
+        ----------
+        table
+            Name of the table.
+        app
+            The application of `append`'s `txn`.
+        number
+            Later transactions do not count.
+
+        Returns
+        -------
+        int or None
+            None if the table did not exist yet.
+
+        Raises
+        ------
+        LakeError
+            ``lake.version_vacuumed``: the version, or one of its files, is gone.
+        """
+        low, high = -1, self.version(table)
+        if high is None:
+            return None
+        if (self.last_txn(table, app) or 0) <= number:
+            return high
+        # The version at `high` is too new, and that at `low` is not, or is gone.
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                new = (self.last_txn(table, app, version=middle) or 0) > number
+            except LakeError:
+                new = False
+            low, high = (low, middle) if new else (middle, high)
+        if low < 0:
+            return None
+        if not all((self.root / table / file).exists() for file in self.files(table, low)):
+            raise _version_gone(table, low)
+        return low
 
     def read(
         self,
@@ -436,11 +486,7 @@ class Lake:
         except LakeError:
             if version is None:
                 raise
-            raise LakeError(
-                "lake.version_vacuumed",
-                f"lake table {table}: version {version} cannot be read: `nightjar gc` has removed "
-                "it, or its log is lost; use a newer run, or restore the lake from a backup",
-            ) from None
+            raise _version_gone(table, version) from None
         CommitIntegrity(self.root, table).check_log(handle.version())
         metadata = handle.metadata()
         self._identities[table] = str(metadata.id), metadata.description or ""

@@ -13,7 +13,7 @@ from pipeline import columns as c
 from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import History, build_history
 from pipeline.data.split import Split, SplitConfig, split
-from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
+from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY, SERENDIPITY
 from pipeline.evaluation.evaluate import (
     NDCG,
     SHORT,
@@ -200,7 +200,7 @@ def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:
     )
     scorer = ranked(history, "d", "c", "b", "a")
     metrics = evaluate(scorer, history, holdout, k=3, categories=kinds).metrics
-    per_user = {*PER_USER, NOVELTY, DIVERSITY}
+    per_user = {*PER_USER, NOVELTY, DIVERSITY, SERENDIPITY}
     named = {
         metric_name(metric, k) + end
         for k in (3, SHORT)
@@ -212,6 +212,10 @@ def test_every_metric_is_named_at_both_depths_with_its_interval() -> None:
     assert metrics["diversity_at_10"] == pytest.approx(1 / 3)  # d and a share nothing
     # Everybody's list is d c b: d and c were had by one of four users, b by two.
     assert metrics["novelty_at_3"] == pytest.approx((2 + 2 + 1) / 3)
+    # The three most popular items are a, b and c, so d is a hit for ann; dan had it. At 10 every
+    # item is expected.
+    assert metrics["serendipity_at_3"] == pytest.approx(1 / 3 / 4)
+    assert metrics["serendipity_at_10"] == 0.0
     assert metrics["gini_at_10"] == 0.0  # everything is shown to everybody
     assert metrics["gini_at_3"] == pytest.approx(1 / 4)
     without = evaluate(scorer, history, holdout, k=3).metrics

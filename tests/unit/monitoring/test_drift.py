@@ -1,6 +1,7 @@
 """Signals with drift, without drift, and without enough data."""
 
 import json
+import math
 from dataclasses import replace
 from datetime import timedelta
 
@@ -9,11 +10,12 @@ import polars as pl
 import pytest
 from pydantic import TypeAdapter
 
+from benchmarks.drift import by_single_days, simulated
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.data.cluster_robust import ratio_ci
-from pipeline.monitoring.drift import Quality, QualityMean
-from pipeline.monitoring.verdicts import Drift, DriftConfig, DriftStatus
+from pipeline.monitoring.drift import Quality, QualityMean, windows_at
+from pipeline.monitoring.verdicts import Drift, DriftConfig, DriftStatus, Measured, judge
 from tests.unit.monitoring.shops import CONFIG, END, ITEMS, drifting, judged, named, shop
 
 DAY = timedelta(days=1)
@@ -144,6 +146,47 @@ def test_n_of_m_with_the_latest_among_them():
     back = named(judged(over, config=config))[only]
     assert min(back.days[1:]) >= config.z_threshold > back.days[0]
     assert back.status == DriftStatus.STABLE
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_small_change_that_lasts_is_detected_by_the_scored_days_together(seed):
+    changed, same = (simulated(seed, moved=moved, days=34) for moved in (True, False))
+    category = named(judged(changed.events, items=changed.items))["taste.categories"]
+    assert category.status == DriftStatus.DRIFT and not by_single_days(category, CONFIG)
+    assert category.together > CONFIG.z_threshold and category.since == END - 3 * DAY
+    assert "exceeded by the 3 days together" in category.sentence
+    assert judged(same.events, items=same.items).status == DriftStatus.STABLE
+
+
+def test_days_together_are_no_drift_if_one_is_extreme_or_the_change_is_over(stable):
+    def status(*days, together):
+        measured = Measured("taste.items", days, 28, together=together)
+        return judge(measured, windows_at(END, CONFIG), CONFIG).status
+
+    assert status(1.0, 2.0, 3.0, together=4.0) == DriftStatus.DRIFT
+    assert status(1.0, 2.0, 3.0, together=3.9) == DriftStatus.STABLE
+    assert status(1.0, 2.0, 3.0, together=math.nan) == DriftStatus.STABLE
+    assert status(0.9, 9.0, 9.0, together=9.0) == DriftStatus.STABLE  # over
+    assert status(5.9, 0.0, 0.0, together=5.0) == DriftStatus.STABLE  # one day
+    # Events are not missing on one of the days.
+    late = pl.col(c.TIMESTAMP).is_between(END - 2 * DAY, END - DAY, closed="left")
+    closed = named(judged(stable.filter(~late)))
+    assert {signal.together for signal in closed.values()} == {None}
+    alone = named(judged(stable, config=DriftConfig(scored_days=1, min_days=1)))
+    assert {signal.together for signal in alone.values()} == {None}
+
+
+def test_a_lasting_fall_of_volume_and_of_live_quality_is_detected_together(stable):
+    late = pl.col(c.TIMESTAMP) >= END - 3 * DAY
+    fewer = judged(stable.filter(~late | (pl.col(c.USER_ID) < "u042")))
+    volume = named(fewer)["data.volume"]
+    assert volume.status == DriftStatus.DRIFT and not volume.retrain_helps
+    assert volume.together < -CONFIG.z_threshold and not by_single_days(volume, CONFIG)
+    low = replace(quality(*[mean(0.085, 0.008)] * 3), together=mean(0.085, 0.001))
+    signal = named(judged(stable, qualities=[low]))["quality.ndcg"]
+    assert signal.status == DriftStatus.DRIFT and max(map(abs, signal.days)) < CONFIG.z_threshold
+    better = replace(quality(*[mean(0.115, 0.008)] * 3), together=mean(0.115, 0.001))
+    assert named(judged(stable, qualities=[better]))["quality.ndcg"].status == DriftStatus.STABLE
 
 
 def test_a_reference_that_is_too_short_raises_no_alarm_and_is_reported():

@@ -135,7 +135,7 @@ def test_the_sentence_stands_above_the_evidence() -> None:
     assert ["events", "14", "1,352,210"] in page.rows
     assert ["cold", "301", "0.0900", "0.0850", "+5.9 %", "−2.0 % to +14.0 %"] in page.rows
     assert ["new items", "12", "0.0000", "0.0000", "n/a", "–", "○ Too few users"] in page.rows
-    assert ["als", "31.0 %", "0.6", "9.25", "80.0 %"] in page.rows
+    assert ["als", "31.0 %", "0.6", "9.25", "80.0 %", "2.0 %"] in page.rows
     assert NIGHT.run_id in page.texts
     assert "Friday, 1 December 2017" in html
     assert html == written(NIGHT)[0]

@@ -13,6 +13,7 @@ from pipeline.workspace.child_process import keep_private
 from pipeline.workspace.workspace import Workspace
 from tests.groups import foreign_group, own_group
 from tests.raising import raises
+from tests.records import backtest_plan
 
 
 def mode(path: Path) -> int:
@@ -173,5 +174,5 @@ def test_an_export_that_cannot_be_written(tmp_path):
 def test_a_sandbox_has_the_group_of_its_workspace(tmp_path):
     group = own_group()
     source = Workspace.init(tmp_path / "ws", group=group)
-    box = BacktestSandbox(source, {}, source.home / "backtests" / "box", source.config).ws
+    box = BacktestSandbox(source, backtest_plan(source), source.home / "backtests" / "box").ws
     assert (mode(box.home), box.home.group(), umask()) == (0o2750, group, 0o027)

@@ -8,7 +8,8 @@ starts a nightly run at every as-of.
 Guarantees:
 
 * Each schedule has a sandbox of its own; the workspace only gets the folder of the backtest.
-* A day reads no event at or after its as-of.
+* A day reads no event at or after its as-of, and none that was ingested later unless arrival times
+  are not known (`[snapshot] known_by`).
 * The data that all schedules read are pinned by the first call.
 * Each day is stored when it is complete, so the same call resumes an interrupted backtest with the
   same decisions.
@@ -29,9 +30,12 @@ from pipeline.report.backtest import summary, text, title
 from pipeline.report.backtest_figure import figure
 from pipeline.steps.experiments.backtest.days import RetrainSchedule, days_of
 from pipeline.steps.experiments.backtest.sandbox import BacktestSandbox, sandbox_config
+from pipeline.steps.nightly.known import catalogue_at, known_at
+from pipeline.stores.batches import MERGED
 from pipeline.stores.runs import Run, Runs
+from pipeline.workspace.artifacts import Known, Versions
 from pipeline.workspace.config import dump, short_digest
-from pipeline.workspace.experiment_artifacts import BacktestPlanFile, DayFile
+from pipeline.workspace.experiment_artifacts import BacktestPlanFile, DayFile, DeliveredCatalogue
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
@@ -66,13 +70,17 @@ class Backtested:
             "backtest": self.folder.name,
             **{name: pinned[name] for name in ("from", "to", "every_hours", "plant_shift")},
             "rows": [plain(row) for row in summary(self.days, self.plan.plant_shift)],
+            "known_by": self.plan.known.by,
+            "known_by_reason": self.plan.known.reason,
             "days": {name: [day.plain() for day in days] for name, days in self.days.items()},
             "figure": str(self.folder / FIGURE),
         }
 
     def text(self) -> str:
         """Return the result as a table, and the path of the figure."""
-        return f"{text(self.days, self.plan.plant_shift)}\n\nfigure: {self.folder / FIGURE}"
+        table = text(self.days, self.plan.plant_shift)
+        known = f"data known by {self.plan.known.text}"
+        return f"{table}\n\n{known}\nfigure: {self.folder / FIGURE}"
 
 
 def parse_every(value: str) -> timedelta:
@@ -140,6 +148,7 @@ class _Course:
         # Schedules are not part of the name: a later call may add one to the same backtest.
         facts = [
             dump(sandbox_config(ws.config)),
+            ws.config.snapshot.known_by,
             format_instant(self.end),
             self.every.total_seconds(),
             None if self.plant is None else format_instant(self.plant),
@@ -187,9 +196,7 @@ def backtest(
         plan = _plan(ws, run, course)
         days: dict[str, tuple[DayFile, ...]] = {}
         for schedule in schedules:
-            box = BacktestSandbox(
-                ws, plan.versions, folder / schedule, plan.config, plan.plant_shift
-            )
+            box = BacktestSandbox(ws, plan, folder / schedule)
             days[schedule] = tuple(days_of(box, schedule, course.instants, log.progress))
         (folder / FIGURE).write_bytes(figure(days, plant))
         log.rows, log.result = sum(map(len, days.values())), title(days)
@@ -201,14 +208,36 @@ def _plan(ws: Workspace, run: Run, course: _Course) -> BacktestPlanFile:
     if not run.has(BacktestPlanFile):
         # Looked up and stored under one lock: `gc` deletes no version in between.
         with ws.pinning(), run.draft(BacktestPlanFile.STEP) as draft:
+            config, versions = sandbox_config(ws.config), ws.current_versions()
+            by = ws.config.snapshot.known_by or "as_of"
+            known, _ = known_at(ws, course.begin, by, versions)
             draft.write(
                 BacktestPlanFile(
                     start=course.begin,
                     end=course.end,
                     every_hours=course.hours,
                     plant_shift=course.plant,
-                    versions=ws.current_versions(),
-                    config=sandbox_config(ws.config),
+                    versions=versions,
+                    known=known,
+                    catalogues=_catalogues(ws, course, known, versions),
+                    config=config,
                 )
             )
     return run.read(BacktestPlanFile)
+
+
+def _catalogues(
+    ws: Workspace, course: _Course, known: Known, versions: Versions
+) -> tuple[DeliveredCatalogue, ...]:
+    """Return the versions of items and users that are new at each as-of."""
+    if known.by == "now":
+        first = {table: versions[table] for table in MERGED}
+        return (DeliveredCatalogue(at=course.begin, versions=first),)
+    delivered, last = [], dict[str, int | None]()
+    for at in course.instants:
+        here = catalogue_at(ws, at)
+        new = {table: version for table, version in here.items() if version != last.get(table)}
+        if new:
+            delivered.append(DeliveredCatalogue(at=at, versions=new))
+        last = here
+    return tuple(delivered)

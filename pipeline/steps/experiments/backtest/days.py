@@ -85,7 +85,7 @@ class _Replay:
     def day(self, span: Interval, last_night: AsOf) -> DayFile:
         """Replay one day."""
         at, first, ws = AsOf(span.end), span.start == _BEGINNING, self.box.ws
-        self.box.deliver(span, catalogue=first)
+        self.box.deliver(span)
         if first and ws.lake.read("events", columns=[c.EVENT_ID]).is_empty():
             raise DataError(
                 "data.no_event",

@@ -10,7 +10,6 @@ Guarantees:
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -22,10 +21,11 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant
 from pipeline.data.ingest.events import event_rows, with_origin
-from pipeline.data.split import between
+from pipeline.data.split import before, ingested_by
 from pipeline.data.synthetic_shift import exchanged, plant_shift
 from pipeline.stores.batches import Batch, Batches
-from pipeline.workspace.config import Composed, Config, RegistryConfig
+from pipeline.workspace.config import Composed, Config, RegistryConfig, SnapshotConfig
+from pipeline.workspace.experiment_artifacts import BacktestPlanFile
 from pipeline.workspace.workspace import Workspace
 
 SOURCE: Final = "backtest"
@@ -38,7 +38,9 @@ _TEMPLATE: Final = """\
 def sandbox_config(config: Config) -> Config:
     """Return a sandbox's settings: lists are live from the as-of on, with a registry of its own."""
     publish = config.publish.model_copy(update={"live_from": "as_of"})
-    return config.model_copy(update={"publish": publish, "registry": RegistryConfig()})
+    own = {"publish": publish, "registry": RegistryConfig()}
+    # The sandbox only receives what was known, so its runs read all that it has.
+    return config.model_copy(update={**own, "snapshot": SnapshotConfig(known_by="now")})
 
 
 @dataclass(frozen=True)
@@ -49,21 +51,15 @@ class BacktestSandbox:
     ----------
     source
         Workspace whose history is replayed.
-    versions
-        Table -> version that is read there.
+    plan
+        Pinned versions of the tables, settings, and the begin of the synthetic shift of taste.
     home
         Folder of the sandbox, created at first use.
-    config
-        Its settings.
-    plant
-        Begin of the synthetic shift of taste, or None.
     """
 
     source: Workspace
-    versions: Mapping[str, int | None]
+    plan: BacktestPlanFile = field(repr=False)
     home: Path
-    config: Config = field(repr=False)
-    plant: datetime | None = None
 
     @cached_property
     def ws(self) -> Workspace:
@@ -71,30 +67,35 @@ class BacktestSandbox:
         group = self.source.config.workspace.group
         made = Workspace.init(self.home, _TEMPLATE, group)
         # Not the config of the sandbox's file: all schedules run with the pinned one.
-        return Workspace(made.home, Composed(self.config, {}))
+        return Workspace(made.home, Composed(self.plan.config, {}))
 
-    def deliver(self, span: Interval, *, catalogue: bool) -> None:
-        """Ingest the events of a span, as one batch that arrives at its end.
+    def deliver(self, span: Interval) -> None:
+        """Ingest what became known in a span, as one batch that arrives at its end.
 
         Parameters
         ----------
         span
-            Half-open interval of event timestamps.
-        catalogue
-            True to ingest items and users, too, at their pinned versions.
+            Half-open interval.
         """
         with self.ws.lake.lock("ingest"):
             batches = Batches(self.ws.lake)
             # A killed call may have left a batch half done.
             batches.recover()
-            for table in ("items", "users") if catalogue else ():
-                rows = self.source.read_pinned(self.versions, table)
-                if rows.height:
-                    self._commit(batches, table, rows, span)
-            events = self.source.read_pinned(self.versions, "events", where=between(span))
-            if self.plant is not None and span.end > self.plant:
-                events = plant_shift(events, self._pairs, self.plant)
+            for catalogue in self.plan.catalogues:
+                for table in catalogue.versions if catalogue.at == span.end else ():
+                    rows = self.source.read_pinned(catalogue.versions, table)
+                    if rows.height:
+                        self._commit(batches, table, rows, span)
+            new = self._known_at(span.end) & ~self._known_at(span.start)
+            events = self.source.read_pinned(self.plan.versions, "events", where=new)
+            if self.plan.plant_shift is not None and span.end > self.plan.plant_shift:
+                events = plant_shift(events, self._pairs, self.plan.plant_shift)
             self._commit(batches, "events", events, span)
+
+    def _known_at(self, instant: datetime) -> pl.Expr:
+        """Select the events that were known at an instant."""
+        known = before(instant)
+        return known & ingested_by(instant) if self.plan.known.by == "as_of" else known
 
     def _commit(self, batches: Batches, table: str, rows: pl.DataFrame, span: Interval) -> None:
         name = f"{table}-{format_instant(span.end)}"
@@ -112,7 +113,7 @@ class BacktestSandbox:
 
     @cached_property
     def _pairs(self) -> dict[str, str]:
-        assert self.plant is not None  # noqa: S101  (`deliver` checks it)
+        assert self.plan.plant_shift is not None  # noqa: S101  (`deliver` checks it)
         columns = (c.ITEM_ID, c.TIMESTAMP)
-        events = self.source.read_pinned(self.versions, "events", columns)
-        return exchanged(events, self.plant)
+        events = self.source.read_pinned(self.plan.versions, "events", columns)
+        return exchanged(events, self.plan.plant_shift)

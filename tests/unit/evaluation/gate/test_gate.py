@@ -19,7 +19,7 @@ from pipeline import columns as c
 from pipeline.base import Interval, plain
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.errors import GateError
-from pipeline.evaluation.evaluate import NDCG, SLICE
+from pipeline.evaluation.evaluate import NDCG, SLICE, metric_name
 from pipeline.evaluation.gate import (
     Absent,
     Anchor,
@@ -610,6 +610,55 @@ def test_each_rule_can_block_a_refresh(changes: dict[str, Any], rule_name: str) 
         assert {name for name in failed if name.startswith("refresh.")} == {rule_name}
 
 
+def beyond(**values: float) -> dict[str, float]:
+    return {metric_name(name, 20): value for name, value in values.items()}
+
+
+BOUNDED = [
+    ("min_coverage", "coverage", 0.4, 0.39),
+    ("max_gini", "gini", 0.7, 0.71),
+    ("min_novelty", "novelty", 6.0, 5.9),
+    ("min_diversity", "diversity", 0.5, 0.49),
+]
+
+
+@pytest.mark.parametrize(("setting", "metric", "at", "outside"), BOUNDED)
+def test_a_bound_refuses_a_switch_and_blocks_a_refresh(
+    setting: str, metric: str, at: float, outside: float
+) -> None:
+    config, name = GateConfig(**{setting: at}), f"bounds.{metric}"
+    als = replace(judged("als"), metrics=beyond(**{metric: at}))
+    new = judged("new", 0.2, seed=2)
+
+    def last(*recipes: EvaluatedRecipe) -> Decision:
+        return nights(2, *recipes, config=config)[-1]
+
+    inside = last(als, replace(new, metrics=beyond(**{metric: at})))
+    assert (inside.kind, rule(inside, name, "new").outcome) == ("switch", "pass")
+    for metrics, outcome in ((beyond(**{metric: outside}), "fail"), ({}, "missing")):
+        refused = last(als, replace(new, metrics=metrics))
+        assert (refused.kind, refused.inconclusive) == ("refresh", None)
+        assert rule(refused, name, "new").outcome == outcome
+        assert rule(refused, name, "als").outcome == "pass"
+        blocked = decide(evidence(replace(als, metrics=metrics)), config)
+        assert (blocked.kind, rule(blocked, name).outcome) == ("block", outcome)
+        assert rule(blocked, name).bound == at
+        assert rule(blocked, name).sentence in blocked.reasons
+        # A workspace without any list gets one, and the rule is reported.
+        first = decide(evidence(replace(als, metrics=metrics), champion=None), config)
+        assert (first.kind, rule(first, name).outcome) == ("first", "reported")
+    assert not [r for r in nights(2, als, new)[-1].rules if r.name.startswith("bounds.")]
+
+
+def test_a_champion_without_hits_is_not_replaced_by_one_outside_the_bounds() -> None:
+    config = GateConfig(min_coverage=0.4)
+    flat = replace(judged("als"), users=users(np.zeros(1200)), metrics=beyond(coverage=0.5))
+    for coverage, kind in ((0.4, "switch"), (0.3, "block")):
+        new = replace(judged("new", seed=2), metrics=beyond(coverage=coverage))
+        decision = decide(evidence(flat, new), config)
+        assert decision.kind == kind
+
+
 def test_a_point_estimate_alone_blocks_no_healthy_refresh() -> None:
     # A little worse than a month ago, and than a baseline: within the errors of both.
     noisy = reference("month", -0.01, noise=0.05)
@@ -1030,6 +1079,46 @@ def test_equal_evidence_in_any_order_gives_one_decision(night: Evidence, seed: i
     assert decide(other, CONFIG) == decide(night, CONFIG)
 
 
+NEW = judged("new", 0.2, seed=2)
+PROVED = evidence(
+    ALS,
+    NEW,
+    past=replace(build_gate_history(nights(2, ALS, NEW)[:2]), anchors=(ANCHOR,)),
+)
+FIGURE = st.none() | st.floats(0, 1)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from((*NIGHTS, PROVED)),
+    st.dictionaries(st.sampled_from([name for name, *_ in BOUNDED]), st.floats(0, 1)),
+    st.lists(st.tuples(*[FIGURE] * len(BOUNDED)), min_size=8, max_size=8),
+)
+def test_no_switch_or_refresh_is_outside_the_bounds(
+    night: Evidence, bounds: dict[str, float], figures: list[tuple[float | None, ...]]
+) -> None:
+    names = [metric for _, metric, *_ in BOUNDED]
+    recipes = tuple(
+        replace(
+            r, metrics=beyond(**{k: v for k, v in zip(names, own, strict=True) if v is not None})
+        )
+        for r, own in zip(night.judged, figures, strict=False)
+    )
+    config = GateConfig(**bounds)
+    decision = decide(replace(night, judged=recipes), config)
+    unbounded = decide(night, CONFIG)
+    assert unbounded.kind == "switch" or night is not PROVED
+    if unbounded.kind not in ("switch", "refresh"):
+        assert decision.kind == unbounded.kind
+    if decision.kind in ("switch", "refresh"):
+        winner = next(r for r in recipes if r.name == decision.recipe)
+        for setting, metric, *_ in BOUNDED:
+            limit = bounds.get(setting)
+            value = winner.metrics.get(metric_name(metric, 20), math.nan)
+            if limit is not None:
+                assert value <= limit if setting == "max_gini" else value >= limit
+
+
 def test_the_history_follows_from_decisions() -> None:
     first = decide(evidence(ALS, champion=None), CONFIG)
     assert build_gate_history([first]).anchors == (first.anchor,)
@@ -1063,6 +1152,10 @@ def test_the_history_follows_from_decisions() -> None:
         {"not_one_week": 0.5},
         {"period_sd": -0.1},
         {"coverage_ratio": 1.1},
+        {"min_coverage": 1.1},
+        {"max_gini": -0.1},
+        {"min_novelty": math.inf},
+        {"min_diversity": 2},
         {"x": 1},
         {"min_nonzero": 101},
         {"min_users": 20},

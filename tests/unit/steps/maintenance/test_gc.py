@@ -32,13 +32,13 @@ from pipeline.stores.runs import Run, Runs
 from pipeline.stores.studies.store import Studies
 from pipeline.workspace.artifacts import DecisionFile, SnapshotFile
 from pipeline.workspace.child_process import Child
-from pipeline.workspace.experiment_artifacts import BacktestPlanFile, CalibrationPlanFile
+from pipeline.workspace.experiment_artifacts import CalibrationPlanFile
 from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import PINS, Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace
 from tests.raising import raises
-from tests.records import append_decision, decision, snapshot, versions
+from tests.records import append_decision, backtest_plan, decision, snapshot, versions
 from tests.unit.stores.lake.test_lake import START, events
 
 NOW = datetime.now(UTC)
@@ -220,15 +220,7 @@ def test_what_else_has_pinned_keeps_it(ws, what):
             draft.write(calibration_plan(ws))
     elif what == "backtest":
         with Runs(ws.home / "backtests" / "b").open("plan").draft("plan") as draft:
-            draft.write(
-                BacktestPlanFile(
-                    **{"from": NOW, "to": NOW},
-                    every_hours=24.0,
-                    plant_shift=None,
-                    versions=versions(ws, *SCHEMAS),
-                    config=ws.config,
-                )
-            )
+            draft.write(backtest_plan(ws, versions=versions(ws, *SCHEMAS)))
     else:
         with Studies(ws.home / "studies") as studies:
             facts = {"versions": versions(ws, *SCHEMAS), "key": "k"}
