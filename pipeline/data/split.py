@@ -303,24 +303,69 @@ def split(
         UNDERPOWERED: holdouts.judged[chosen] < config.min_users,
         EMPTY_HOLDOUT: holdouts.pairs.filter(pl.col(LAST) >= cutoff).is_empty(),
     }
-    task = holdouts.tasks[chosen]
-    wanted = is_target(holdouts.kinds, rating_threshold)
-    part = Split(
-        train=Interval(begin, cutoff),
-        holdout=Interval(cutoff, as_of),
+    part = replace(
+        _part(rows, Interval(cutoff, as_of), holdouts.kinds, holdouts.tasks[chosen], holdouts.pairs,
+              rating_threshold),
         holdout_days=chosen,
-        task=task,
-        repeat_share=repeat_share(rows, wanted, cutoff),
-        target_kinds=holdouts.kinds,
         judged=tuple(holdouts.judged.items()),
         flags=tuple(flag for flag, raised in flags.items() if raised),
-        truth=targets_of(holdouts.pairs, cutoff, task),
-        targets=targets_of(holdouts.pairs, cutoff, task, known=False),
-        ratings=ratings_since(rows, cutoff),
-    )
+    )  # fmt: skip
     if first or config.target_kinds:
         return part
     return replace(part, stronger_kinds=_stronger(rows, part, config, strength, rating_threshold))
+
+
+def split_at(
+    events: pl.DataFrame, holdout: Interval, like: Split, rating_threshold: float
+) -> Split:
+    """Separate a given holdout, for the task of another split.
+
+    Parameters
+    ----------
+    events
+        As for `split`; rows at or after the end of the holdout are ignored.
+    holdout
+        Any days.
+    like
+        Split with the task and the target kinds.
+    rating_threshold
+        As for `split`.
+
+    Raises
+    ------
+    DataError
+        `split.no_event`: no event lies before the holdout.
+    """
+    rows = events.filter(before(holdout.end))
+    last_event(rows, holdout.start)
+    wanted = is_target(like.target_kinds, rating_threshold)
+    pairs = target_pairs(rows, wanted, holdout.start)
+    return _part(rows, holdout, like.target_kinds, like.task, pairs, rating_threshold)
+
+
+def _part(
+    rows: pl.DataFrame,
+    holdout: Interval,
+    kinds: tuple[str, ...],
+    task: Task,
+    pairs: pl.DataFrame,
+    rating_threshold: float,
+) -> Split:
+    """Return the split of a holdout, with the ground truth among `pairs`."""
+    cutoff = holdout.start
+    return Split(
+        train=Interval(cast(datetime, rows[c.TIMESTAMP].min()), cutoff),
+        holdout=holdout,
+        holdout_days=holdout.length.days,
+        task=task,
+        repeat_share=repeat_share(rows, is_target(kinds, rating_threshold), cutoff),
+        target_kinds=kinds,
+        judged=(),
+        flags=(),
+        truth=targets_of(pairs, cutoff, task),
+        targets=targets_of(pairs, cutoff, task, known=False),
+        ratings=ratings_since(rows, cutoff),
+    )
 
 
 def _target(

@@ -344,6 +344,22 @@ class EvaluationFile(Artifact, step="evaluate", file="evaluation"):
     references: References
 
 
+class EarlierBlockFile(Artifact, step="earlier", file="block"):
+    """Evaluation of the trained recipes on a block of days before the holdout, see `catch_up`.
+
+    Attributes
+    ----------
+    users
+        Number of evaluated users.
+    recipes
+        Empty if there are too few users.
+    """
+
+    holdout: Interval
+    users: int
+    recipes: Mapping[str, RecipeEvaluation]
+
+
 class LiveFile(Artifact, step="evaluate", file="live"):
     """Prequential scores since the run before; absent in the first run of a workspace.
 

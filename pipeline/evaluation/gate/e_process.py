@@ -340,6 +340,9 @@ class EProcessStatus:
         Reason that it was not recorded; None if it was.
     record
         Tonight's record, which later runs read from the ledger.
+    earlier, excused
+        Records of earlier blocks that this run evaluated as well, oldest first; and those of these
+        blocks on which the recipes could not be compared.
     """
 
     recipe: str
@@ -367,6 +370,8 @@ class EProcessStatus:
     blocks_for_two_percent: int | None = None
     waiting: str | None = None
     record: BlockRecord | None = None
+    earlier: tuple[BlockRecord, ...] = ()
+    excused: tuple[Interval, ...] = ()
     # Derived figures are written for readers of the JSON.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, GateError
 from pipeline.evaluation.gate import accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.steps.feedback.decisions import override_entry
-from pipeline.steps.nightly.gate import gate_history_of
+from pipeline.steps.nightly.gate_history import gate_history_of
 from pipeline.workspace.artifacts import DecisionFile, OverrideFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import AnchorEntry, OverrideEntry, append_entry
