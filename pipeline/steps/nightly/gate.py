@@ -156,7 +156,8 @@ def _notes(night: Night, split: SplitFile) -> tuple[str, ...]:
         )
     notes += [
         f"{kind} is stronger than the target {', '.join(split.target_kinds)} and has enough users "
-        f'on four holdouts; set split.target_kinds = ["{kind}"] to make it the target'
+        f"on four holdouts; `nightjar gate accept {night.run_id} --target {kind}` makes it the "
+        "target"
         for kind in split.stronger_kinds
     ]
     return tuple(notes)
