@@ -279,7 +279,7 @@ def split(
         `split.no_target_kind`: no event of a known kind.
     """
     as_of = to_utc(as_of)
-    start = pinned.holdout_days or config.holdout_days
+    start = _start(config, pinned)
     lengths = sorted({config.holdout_days if first else start, *config.holdout_days_options})
     last_event(events, as_of)  # raises without any event, so `begin` below is never null
     rows = events.filter(before(as_of))
@@ -432,6 +432,12 @@ def _inferred_task(share: float | None) -> Task:
     return "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
 
 
+def _start(config: SplitConfig, pinned: PinnedTask) -> int:
+    """Return the length of the newest run, if it is still an option, else the configured one."""
+    allowed = {config.holdout_days, *config.holdout_days_options}
+    return pinned.holdout_days if pinned.holdout_days in allowed else config.holdout_days
+
+
 def _choose(
     judged: Mapping[int, int], config: SplitConfig, pinned: PinnedTask, *, first: bool
 ) -> int:
@@ -439,7 +445,7 @@ def _choose(
     able = [days for days, users in judged.items() if users >= config.min_users]
     if first and able:
         return max(able)
-    start = pinned.holdout_days or config.holdout_days
+    start = _start(config, pinned)
     shorter = [days for days in able if days < start and days in pinned.shorter]
     longer = [days for days in able if days >= start]
     if not first and (shorter or longer):

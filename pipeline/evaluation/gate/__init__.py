@@ -22,6 +22,7 @@ from pipeline.evaluation.gate.evidence import (
     EvaluatedRecipe,
     Evidence,
     GateHistory,
+    HitOption,
     Reference,
     build_gate_history,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Evidence",
     "GateConfig",
     "GateHistory",
+    "HitOption",
     "Reference",
     "RuleResult",
     "accept",

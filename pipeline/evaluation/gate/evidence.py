@@ -102,6 +102,16 @@ class EarlierBlock:
 
 
 @dataclass(frozen=True)
+class HitOption:
+    """Value of a setting under which a recipe would have hits, and for how many users."""
+
+    setting: str
+    value: str
+    recipe: str
+    users: int
+
+
+@dataclass(frozen=True)
 class GateHistory:
     """Results of earlier decisions, as `build_gate_history` collects them.
 
@@ -176,6 +186,8 @@ class Evidence:
         Clauses about the task that the sentence repeats.
     earlier
         Blocks that this run evaluated besides tonight's, oldest first.
+    hit_options
+        Other settings that give hits; only evaluated if no recipe has a hit.
     """
 
     k: int
@@ -192,6 +204,7 @@ class Evidence:
     notes: tuple[str, ...] = ()
     past: GateHistory = GateHistory()
     earlier: tuple[EarlierBlock, ...] = ()
+    hit_options: tuple[HitOption, ...] = ()
 
 
 def build_gate_history(

@@ -24,6 +24,7 @@ from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
 from pipeline.evaluation.fits import averaged
 from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.foldin_parity import follow_parity
+from pipeline.steps.diagnostics.hit_options import hit_options
 from pipeline.steps.diagnostics.live_quality import write_live
 from pipeline.steps.feedback.attribution import attribution_of
 from pipeline.steps.feedback.drift import drift_of
@@ -118,7 +119,8 @@ def evaluate(night: Night, progress: Progress) -> str:
                 metrics=evaluation.metrics, coverage=evaluation.coverage, fits=len(names)
             )
         paired = _references(night, draft, holdout, progress)
-        draft.write(EvaluationFile(recipes=recipes, references=paired))
+        options = hit_options(night, holdout.split, recipes, progress)
+        draft.write(EvaluationFile(recipes=recipes, references=paired, hit_options=options))
         write_live(night, holdout.split, draft, progress)
         follow_parity(night, holdout.split, draft, progress)
         draft.rows = holdout.split.n_users

@@ -110,7 +110,8 @@ def _gate(night: Night, _: Progress) -> str:
 def _evidence(night: Night) -> Evidence:
     run = night.run
     missing, names = absences(night), trained(night)
-    references = run.read(EvaluationFile).references
+    evaluation = run.read(EvaluationFile)
+    references = evaluation.references
     # A recipe that does not apply to this task is not missing evidence; a failed training is.
     expected = tuple(
         name for name in night.recipes if name in names or run.committed(train_step(name)) is None
@@ -135,6 +136,7 @@ def _evidence(night: Night) -> Evidence:
         skipped=() if references.skipped is None else (references.skipped,),
         past=gate_history_of(night),
         earlier=read_earlier_blocks(night),
+        hit_options=evaluation.hit_options,
     )
 
 

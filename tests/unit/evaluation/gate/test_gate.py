@@ -29,6 +29,7 @@ from pipeline.evaluation.gate import (
     Evidence,
     GateConfig,
     GateHistory,
+    HitOption,
     Reference,
     RuleResult,
     accept,
@@ -393,14 +394,16 @@ def test_a_night_on_which_no_recipe_has_a_hit_is_kept() -> None:
     dead = [replace(recipe, users=users(np.zeros(1200))) for recipe in (*ladder(), judged("als"))]
     last = Reference("last", dead[0].users, dead[0].users)
     names = tuple(recipe.name for recipe in dead)
+    options = (HitOption("recommend.length", "40", "als", 35),)
     night = evidence(judged("als"), judged=tuple(dead), expected=names, last=last, month=None)
+    night = replace(night, hit_options=options)
     decision = decide(night, CONFIG)
     assert decision.kind == "keep"
-    for word in ("7 days", "k = 20", "split.target_kinds"):
+    for word in ("7 days", "k = 20", "recommend.length = 40 (als: 35 users)"):
         assert word in decision.sentence
     first = decide(replace(night, champion=None, last=None, past=GateHistory()), CONFIG)
     assert (first.kind, first.recipe) == ("first", "decayed_popularity")
-    assert "split.holdout_days" in first.sentence
+    assert "recommend.length = 40" in first.sentence
 
 
 def test_a_baseline_without_hits_refuses_no_better_recipe() -> None:
