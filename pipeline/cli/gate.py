@@ -62,7 +62,7 @@ def calibrate(
         Path | None, typer.Option(help="Also write the figure to this SVG file.")
     ] = None,
 ) -> None:
-    """Measure the error rates of the gate on these data; this takes 32 trainings."""
+    """Measure the error rates of the gate on these data; 32 trainings, 4 of each other recipe."""
     from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
     from pipeline.steps.experiments.tuning.tune import default_as_of
 
