@@ -79,8 +79,8 @@ def _fit(
 ) -> tuple[Evaluation, int]:
     """Train a recipe before a block; return its evaluation on it, and the number of fits."""
     recipe, config = night.recipes[name], night.config
-    scorer, cost = fit(name, recipe, history, config.train, progress)
-    more = fits.further(recipe, history, scorer, users=split.n_users, seconds=cost.fit_seconds)
+    scorer, _ = fit(name, recipe, history, config.train, progress)
+    more = fits.further(recipe, history, scorer, users=split.n_users)
     users = night.run.frame("features", "users").select(c.USER_ID, c.SEGMENT)
     segments, k = users if users.height else None, config.recommend.length
     scorers = (scorer, *more)
