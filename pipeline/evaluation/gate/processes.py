@@ -105,7 +105,7 @@ def with_record(process: EProcess, block: Interval, record: BlockRecord | None) 
     block
         A block that another e-process may have had cut differently.
     record
-        None if the two recipes could not be compared, so that the block is no hole.
+        None if the two recipes could not be compared, so that the block is not a hole.
 
     Returns
     -------
