@@ -62,7 +62,7 @@ def calibrate(
         Path | None, typer.Option(help="Also write the figure to this SVG file.")
     ] = None,
 ) -> None:
-    """Measure the error rates of the gate on these data; this takes 32 trainings."""
+    """Measure the error rates of the gate on these data; 32 trainings, 4 of each other recipe."""
     from pipeline.steps.experiments.calibration.calibrate import gate_calibrate
     from pipeline.steps.experiments.tuning.tune import default_as_of
 
@@ -91,11 +91,27 @@ def accept(
             "one) or the champion's recipe."
         ),
     ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="Stronger kind of event that the run proposes: it becomes the target of later "
+            "runs, and no recipe goes live."
+        ),
+    ] = None,
 ) -> None:
-    """Accept a run that kept the champion, was blocked, or has an inconclusive candidate."""
+    """Accept a run that kept or blocked the champion, its inconclusive candidate, or a target."""
     from pipeline.base import format_instant
-    from pipeline.steps.nightly.accept import accept_run
+    from pipeline.steps.nightly.accept import accept_run, accept_target
 
+    if target is not None:
+        if recipe is not None:
+            raise ConfigError(
+                "usage.recipe_and_target",
+                "--recipe and --target are two decisions; write one of them in each command",
+            )
+        accepted = accept_target(console.workspace, run, target, by=by, reason=reason)
+        console.show(accepted, accepted.sentence)
+        return
     entry = accept_run(console.workspace, run, by=by, reason=reason, recipe=recipe)
     again = f"nightjar nightly --as-of {format_instant(entry.as_of)}"
     console.show(entry, f"{entry.sentence}\nnext: `{again}` publishes it")

@@ -298,7 +298,7 @@ def split(
         `split.no_target_kind`: no event of a known kind.
     """
     as_of = to_utc(as_of)
-    start = pinned.holdout_days or config.holdout_days
+    start = _start(config, pinned)
     lengths = sorted({config.holdout_days if first else start, *config.holdout_days_options})
     last_event(events, as_of)  # raises without any event, so `begin` below is never null
     rows = events.filter(before(as_of))
@@ -322,24 +322,69 @@ def split(
         UNDERPOWERED: holdouts.judged[chosen] < config.min_users,
         EMPTY_HOLDOUT: holdouts.pairs.filter(pl.col(LAST) >= cutoff).is_empty(),
     }
-    task = holdouts.tasks[chosen]
-    wanted = is_target(holdouts.kinds, rating_threshold)
-    part = Split(
-        train=Interval(begin, cutoff),
-        holdout=Interval(cutoff, as_of),
+    part = replace(
+        _part(rows, Interval(cutoff, as_of), holdouts.kinds, holdouts.tasks[chosen], holdouts.pairs,
+              rating_threshold),
         holdout_days=chosen,
-        task=task,
-        repeat_share=repeat_share(rows, wanted, cutoff),
-        target_kinds=holdouts.kinds,
         judged=tuple(holdouts.judged.items()),
         flags=tuple(flag for flag, raised in flags.items() if raised),
-        truth=targets_of(holdouts.pairs, cutoff, task),
-        targets=targets_of(holdouts.pairs, cutoff, task, known=False),
-        ratings=ratings_since(rows, cutoff),
-    )
+    )  # fmt: skip
     if first or config.target_kinds:
         return part
     return replace(part, stronger_kinds=_stronger(rows, part, config, strength, rating_threshold))
+
+
+def split_at(
+    events: pl.DataFrame, holdout: Interval, like: Split, rating_threshold: float
+) -> Split:
+    """Separate a given holdout, for the task of another split.
+
+    Parameters
+    ----------
+    events
+        As for `split`; rows at or after the end of the holdout are ignored.
+    holdout
+        Any days.
+    like
+        Split with the task and the target kinds.
+    rating_threshold
+        As for `split`.
+
+    Raises
+    ------
+    DataError
+        `split.no_event`: no event lies before the holdout.
+    """
+    rows = events.filter(before(holdout.end))
+    last_event(rows, holdout.start)
+    wanted = is_target(like.target_kinds, rating_threshold)
+    pairs = target_pairs(rows, wanted, holdout.start)
+    return _part(rows, holdout, like.target_kinds, like.task, pairs, rating_threshold)
+
+
+def _part(
+    rows: pl.DataFrame,
+    holdout: Interval,
+    kinds: tuple[str, ...],
+    task: Task,
+    pairs: pl.DataFrame,
+    rating_threshold: float,
+) -> Split:
+    """Return the split of a holdout, with the ground truth among `pairs`."""
+    cutoff = holdout.start
+    return Split(
+        train=Interval(cast(datetime, rows[c.TIMESTAMP].min()), cutoff),
+        holdout=holdout,
+        holdout_days=holdout.length.days,
+        task=task,
+        repeat_share=repeat_share(rows, is_target(kinds, rating_threshold), cutoff),
+        target_kinds=kinds,
+        judged=(),
+        flags=(),
+        truth=targets_of(pairs, cutoff, task),
+        targets=targets_of(pairs, cutoff, task, known=False),
+        ratings=ratings_since(rows, cutoff),
+    )
 
 
 def _target(
@@ -406,6 +451,12 @@ def _inferred_task(share: float | None) -> Task:
     return "repeat" if share is not None and share >= REPEAT_SHARE else "discovery"
 
 
+def _start(config: SplitConfig, pinned: PinnedTask) -> int:
+    """Return the length of the newest run, if it is still an option, else the configured one."""
+    allowed = {config.holdout_days, *config.holdout_days_options}
+    return pinned.holdout_days if pinned.holdout_days in allowed else config.holdout_days
+
+
 def _choose(
     judged: Mapping[int, int], config: SplitConfig, pinned: PinnedTask, *, first: bool
 ) -> int:
@@ -413,7 +464,7 @@ def _choose(
     able = [days for days, users in judged.items() if users >= config.min_users]
     if first and able:
         return max(able)
-    start = pinned.holdout_days or config.holdout_days
+    start = _start(config, pinned)
     shorter = [days for days in able if days < start and days in pinned.shorter]
     longer = [days for days in able if days >= start]
     if not first and (shorter or longer):

@@ -25,7 +25,7 @@ the test, also for a deterministic recipe.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,10 +36,15 @@ from scipy.special import betaincinv, gammaincinv, ndtr, ndtri
 from pipeline.base import Interval
 from pipeline.data.targets import Task
 from pipeline.errors import GateError
-from pipeline.evaluation.calibration import Calibration, Replay
+from pipeline.evaluation.calibration import Calibration, RecipePair, Replay
 from pipeline.evaluation.compare import Difference, difference
 from pipeline.evaluation.gate import GateConfig, is_proved
-from pipeline.evaluation.gate.e_process import figures_of, opening_weight, threshold_of
+from pipeline.evaluation.gate.e_process import (
+    PERIODS,
+    figures_of,
+    opening_weight,
+    threshold_of,
+)
 from pipeline.evaluation.gate.records import BlockRecord
 from pipeline.evaluation.seed_variance import ReplicateBlock, replicate_variance, seed_spread
 
@@ -120,7 +125,12 @@ def replay(blocks: Sequence[BlockRecord | None], needed: Needed) -> Replay:
 
 
 def calibrate(
-    blocks: Sequence[ReplicateBlock], config: GateConfig, *, candidates: int, task: Task
+    blocks: Sequence[ReplicateBlock],
+    config: GateConfig,
+    *,
+    candidates: int,
+    task: Task,
+    baselines: Collection[str] = (),
 ) -> Calibration:
     """Measure the gate's error rate and power.
 
@@ -134,6 +144,8 @@ def calibrate(
         Number of recipes that are evaluated beside the champion.
     task
         Whether lists may repeat items.
+    baselines
+        Names of other recipes without randomness.
 
     Returns
     -------
@@ -199,7 +211,7 @@ def calibrate(
         equal=tuple(replay(_counted(x, holdouts), needed) for x in equal),
         better=tuple(replay(_counted(x, holdouts), needed) for x in better),
         **false_rate([block.ndcg for block in blocks], bound, config.min_lift),
-        **_between_blocks([_counted(x, holdouts) for x in better], needed.period_sd),
+        recipe_pairs=_recipe_pairs(blocks, taus, baselines, config, task),
     )
 
 
@@ -235,16 +247,39 @@ def _counted(tests: Sequence[Difference], holdouts: Sequence[Interval]) -> list[
     ]
 
 
-def _between_blocks(
-    pairs: Sequence[Sequence[BlockRecord | None]], period_sd: float
-) -> dict[str, Any]:
-    """Return the mean Q, and SD of the lift from block to block, of pairs that truly differ."""
-    records = [[record for record in pair if record is not None] for pair in pairs]
-    figures = [figures_of(pair, period_sd) for pair in records if pair]
-    return {
-        "q": float(np.mean([f.q for f in figures])) if figures else 0.0,
-        "period_sd": float(np.mean([f.period_sd for f in figures])) if figures else 0.0,
-    }
+def _recipe_pairs(
+    blocks: Sequence[ReplicateBlock],
+    seed_sds: Sequence[float],
+    baselines: Collection[str],
+    config: GateConfig,
+    task: Task,
+) -> tuple[RecipePair, ...]:
+    """Compare each other recipe with the first fit, over the blocks that have both."""
+    pairs = []
+    for name in sorted({name for block in blocks for name in block.others}):
+        tests = [
+            (
+                difference(
+                    block.others[name],
+                    block.ndcg[0],
+                    tau_candidate=0.0 if name in baselines else config.default_seed_sd,
+                    tau_champion=seed_sd,
+                    min_users=config.min_users,
+                    min_nonzero=config.min_nonzero,
+                ),
+                block.holdout,
+            )
+            for block, seed_sd in zip(blocks, seed_sds, strict=True)
+            if name in block.others
+        ]
+        counted = _counted(*map(list, zip(*tests, strict=True)))
+        if records := [record for record in counted if record is not None]:
+            figures = figures_of(records, config.period_sd_of(task))
+            period_sd = figures.period_sd if len(records) >= PERIODS else None
+            pairs.append(
+                RecipePair(name, len(records), figures.lift, figures.q, figures.q_chance, period_sd)
+            )
+    return tuple(pairs)
 
 
 def _worse(block: ReplicateBlock, every: int, replicate: int, draw: int) -> _Floats:

@@ -25,6 +25,30 @@ class Replay:
 
 
 @dataclass(frozen=True)
+class RecipePair:
+    """The champion's recipe and another one: the lift of the other from block to block.
+
+    Attributes
+    ----------
+    blocks
+        Number of blocks on which both could be compared.
+    lift
+        Weighted mean of the lifts.
+    q, q_chance
+        Q of the lifts, and the probability of such a Q if all blocks have one lift.
+    period_sd
+        Estimated SD of the lift from block to block; None with fewer than four blocks.
+    """
+
+    recipe: str
+    blocks: int
+    lift: float
+    q: float
+    q_chance: float
+    period_sd: float | None
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Behaviour of the gate where the truth is known. Shares are of 1, SDs relative to the mean.
 
@@ -53,9 +77,8 @@ class Calibration:
         SD of x/√v over the ordered pairs: 1 if v is right.
     planted, every
         The planted lift, and one in how many lists has it.
-    q, period_sd
-        Of a fit and a copy with the planted loss: mean Q over the blocks, which is one less than
-        their number if the lift is the same on all; and estimated SD of the lift between blocks.
+    recipe_pairs
+        The champion's recipe against each other one, by name.
     equal, better
         Replays of an equal candidate, and of one with the planted lift.
     """
@@ -83,8 +106,7 @@ class Calibration:
     sd_z: float
     planted: float
     every: int
-    q: float
-    period_sd: float
+    recipe_pairs: tuple[RecipePair, ...]
     equal: tuple[Replay, ...]
     better: tuple[Replay, ...]
 

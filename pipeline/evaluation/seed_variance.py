@@ -7,8 +7,8 @@ kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -35,11 +35,14 @@ class ReplicateBlock:
         ``(replicates, n)`` float64 NDCG, one row per fit, one column per user.
     ndcg_reversed
         The same of the same lists in reverse order.
+    others
+        ``(n,)`` NDCG of one fit of other recipes, by name.
     """
 
     holdout: Interval
     ndcg: NDArray[np.float64]
     ndcg_reversed: NDArray[np.float64]
+    others: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def n_users(self) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipeline.evaluation.calibration import Calibration, Replay
+from pipeline.evaluation.calibration import Calibration, RecipePair, Replay
 from pipeline.evaluation.gate.e_process import MAX_E_VALUE
 from pipeline.number_text import change, share
 from pipeline.report.figure import BLUE, INK, LIGHT, ORANGE, write
@@ -74,15 +74,24 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
         "seeds": f"seed SD {share(result.seed_sd)}; SD of z {result.sd_z:.2f} (1 expected)",
         "e-values": f"{result.switched} of {len(result.equal)} e-processes of equal recipes "
         f"reached {result.threshold:,.0f} and {change(result.min_lift)} in {blocks} blocks",
-        "weeks": f"Q of a planted change over {blocks} blocks {result.q:.1f} ({blocks - 1} "
-        f"expected), SD of the lift from block to block {share(result.period_sd)}",
         "users": f"false switches in {_tossed(result)}; in a split, each user's list is "
         "reversed on one of the two sides",
         "power": f"{result.detections} of {len(result.better)} replays detected "
         f"{change(result.planted)} within {blocks} blocks ({_planted(result)})",
     }
-    shown = [name for name in lines if result.seed_noise or name not in _SEED_LINES]
-    return "\n".join(f"{name + ':':<11}{lines[name]}" for name in shown)
+    shown = [(name, lines[name]) for name in lines if result.seed_noise or name not in _SEED_LINES]
+    shown += [("weeks", _pair(pair, recipe)) for pair in result.recipe_pairs]
+    return "\n".join(f"{name + ':':<11}{line}" for name, line in shown)
+
+
+def _pair(pair: RecipePair, champion: str) -> str:
+    text = (
+        f"{pair.recipe} against {champion}: lift {change(pair.lift)} over {pair.blocks} blocks, "
+        f"Q {pair.q:.1f} (p {pair.q_chance:.2f})"
+    )
+    if pair.period_sd is None:
+        return text
+    return f"{text}, SD of the lift from block to block {share(pair.period_sd)}"
 
 
 def _tossed(result: Calibration) -> str:

@@ -70,6 +70,9 @@ columns = { user_id = "household" }
 [split]
 task = "discovery"    # items that a household has not bought yet
 
+[gate]
+catch_up_blocks = 1    # runs are two weeks apart, and their block of days is one week long
+
 [publish]
 live_from = "as_of"    # the runs replay 2017
 

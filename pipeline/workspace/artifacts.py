@@ -30,6 +30,7 @@ from pipeline.data.targets import Task
 from pipeline.data.validate.checks import DataCheck
 from pipeline.data.validate.judge import Baseline
 from pipeline.evaluation.gate.decision import Decision
+from pipeline.evaluation.gate.evidence import HitOption
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.models.families import AnyRecipe
 from pipeline.monitoring.policy import RetrainDecision
@@ -363,10 +364,33 @@ class References(Frozen):
 
 
 class EvaluationFile(Artifact, step="evaluate", file="evaluation"):
-    """Evaluation of all trained recipes."""
+    """Evaluation of all trained recipes.
+
+    Attributes
+    ----------
+    hit_options
+        Settings that give hits; empty if a recipe has one.
+    """
 
     recipes: Mapping[str, RecipeEvaluation]
     references: References
+    hit_options: tuple[HitOption, ...] = ()
+
+
+class EarlierBlockFile(Artifact, step="earlier", file="block"):
+    """Evaluation of the trained recipes on a block of days before the holdout, see `catch_up`.
+
+    Attributes
+    ----------
+    users
+        Number of evaluated users.
+    recipes
+        Empty if there are too few users.
+    """
+
+    holdout: Interval
+    users: int
+    recipes: Mapping[str, RecipeEvaluation]
 
 
 class LiveFile(Artifact, step="evaluate", file="live"):

@@ -37,6 +37,7 @@ from pipeline.workspace.ledger import (
     OverrideEntry,
     PublicationEntry,
     StepEntry,
+    TargetEntry,
     entries_of,
 )
 
@@ -147,13 +148,18 @@ class LedgerHistory:
             Number of users of a holdout by which the task is pinned, and the length may shrink.
         """
         past = self.decisions_before(before)
-        keys = [entry.comparison_key for entry in past if most_users(entry) >= enough]
-        key = keys[-1] if keys else None
+        able = [entry for entry in past if most_users(entry) >= enough]
+        key = able[-1].comparison_key if able else None
+        kinds = None if key is None else key.target_kinds
+        # A target that a user chose counts until a run has pinned another one.
+        by_hand = next(reversed(self._by_as_of(TargetEntry, before)), None)
+        if by_hand is not None and (not able or by_hand.as_of >= able[-1].as_of):
+            kinds = by_hand.target_kinds
         # The first model's block does not count: it is as long as possible, not as needed.
         lengths = [entry.holdout_days for entry in past if entry.kind != "first"]
         return PinnedTask(
             task=None if key is None else key.task,
-            target_kinds=None if key is None else key.target_kinds,
+            target_kinds=kinds,
             holdout_days=lengths[-1] if lengths else None,
             shorter=_always_enough(
                 [entry for entry in past if entry.as_of >= before - _SHRINKS_AFTER], enough

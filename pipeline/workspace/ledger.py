@@ -222,6 +222,17 @@ class AnchorEntry(LedgerEntry):
     sentence: str
 
 
+class TargetEntry(LedgerEntry):
+    """A stronger kind of event that a user made the target; later runs keep it."""
+
+    type: Literal["target"] = "target"
+    run_id: str
+    target_kinds: tuple[str, ...]
+    by: str
+    reason: str
+    sentence: str
+
+
 class CalibrationEntry(LedgerEntry):
     """Result of a calibration of the gate; measured fields as in `Calibration`.
 
@@ -307,6 +318,7 @@ Entry = Annotated[
     | PatchEntry
     | OverrideEntry
     | AnchorEntry
+    | TargetEntry
     | CalibrationEntry
     | CandidateEntry
     | RepairEntry

@@ -6,17 +6,22 @@ order of the run; `promoted` raises for a run that promotes no recipe.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import count
+
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.errors import GateError
 from pipeline.evaluation.fits import FITS
-from pipeline.evaluation.gate import Decision, EvaluatedRecipe
+from pipeline.evaluation.gate import Decision, EarlierBlock, EvaluatedRecipe
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.stores.runs import Draft, Run
 from pipeline.workspace.artifacts import (
     AbsentFile,
+    EarlierBlockFile,
     EvaluationFile,
+    RecipeEvaluation,
     RecipeFile,
     SplitFile,
     train_step,
@@ -137,18 +142,40 @@ def fit_name(replicate: int) -> str:
 def read_evaluated_recipes(night: Night) -> tuple[EvaluatedRecipe, ...]:
     """Return the evaluation of each trained recipe, in the form that the gate reads."""
     recipes = night.run.read(EvaluationFile).recipes
+    return _evaluated(night, "evaluate", {name: recipes[name] for name in trained(night)})
+
+
+def earlier_step(number: int) -> str:
+    """Return the folder of a run for an earlier block, by its number from 0."""
+    return f"{EarlierBlockFile.STEP}/{number}"
+
+
+def read_earlier_blocks(night: Night) -> tuple[EarlierBlock, ...]:
+    """Return the earlier blocks that the run evaluated, oldest first."""
+    blocks: list[EarlierBlock] = []
+    for step in map(earlier_step, count()):
+        if night.run.committed(step) is None:
+            return tuple(blocks)
+        file = night.run.read(EarlierBlockFile, step)
+        blocks.append(EarlierBlock(file.holdout, file.users, _evaluated(night, step, file.recipes)))
+    return ()
+
+
+def _evaluated(
+    night: Night, step: str, recipes: Mapping[str, RecipeEvaluation]
+) -> tuple[EvaluatedRecipe, ...]:
     return tuple(
         EvaluatedRecipe(
             name=name,
             recipe_hash=night.recipes[name].hash,
             baseline_rank=night.recipes[name].capabilities.baseline,
             # Values per user, not means: the gate pairs recipes by user.
-            users=night.run.frame("evaluate", f"users-{name}"),
-            coverage=recipes[name].coverage,
+            users=night.run.frame(step, f"users-{name}"),
+            coverage=evaluation.coverage,
             k=night.config.recommend.length,
-            fits=recipes[name].fits,
-            metrics=recipes[name].metrics,
+            fits=evaluation.fits,
+            metrics=evaluation.metrics,
             seed_sd=night.snapshot.seed_sds.get(night.recipes[name].family),
         )
-        for name in trained(night)
+        for name, evaluation in recipes.items()
     )

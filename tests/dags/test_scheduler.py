@@ -20,7 +20,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from pipeline import columns as c
-from pipeline.base import format_instant, parse_instant
+from pipeline.base import as_of, format_instant, parse_instant
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.lists import lists, live_publication
@@ -29,23 +29,23 @@ from pipeline.workspace.workspace import Workspace
 from tests.dags.served import Served, serve
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, moved, purchases
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(600),
-    # `candidates` is not a setting any more, and a switch needs two blocks of evidence.
-    pytest.mark.skip(reason="the shop of this module has evidence of one block; it needs two"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 GREY = f"""{CONFIG}
 [gate]
 human_review = true
-alpha = 1e-25
-candidates = {10**60}
+alpha = 0.07
+period_sd = 0.8
+not_one_week = 1.0
 
 [policy]
-min_new_events = 1000
+min_new_events = 300
 """
-"""A lift of 300 % is enough for one candidate, and for so many not even in two blocks."""
+"""After two blocks als has an e-value near 46: enough for one candidate alone (14), and too little
+for one that was added later (114). With so large an SD of weeks even a lift of 280 % is uncertain.
+"""
+DAYS_AGO = (25, 18, 11, 4, 0)
+"""The baselines, the opening of the e-process of als, and its two blocks; then the newest event."""
 NIGHTLY, FEEDBACK, MAINTENANCE = "nightly_retrain", "feedback_ingest", "maintenance"
 REQUEST = "nightjar_retrain_requested"
 SWITCH = "switch to the candidate"
@@ -53,7 +53,7 @@ SWITCH = "switch to the candidate"
 
 @dataclass
 class Shop:
-    """A workspace whose baseline went live four weeks ago."""
+    """A workspace whose baseline went live four weeks ago; als has evidence of one block."""
 
     ws: Workspace
     events: pl.DataFrame
@@ -69,14 +69,19 @@ class Shop:
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     home = tmp_path_factory.mktemp("served") / "a home"
-    later = datetime.now(UTC).replace(microsecond=0) - NIGHTS[2]
-    nights = [night + later for night in NIGHTS]
-    shop = Shop(Workspace.init(home, GREY), moved(purchases(), later), nights)
+    now = datetime.now(UTC).replace(microsecond=0)
+    nights = [now - timedelta(days=days) for days in DAYS_AGO]
+    shop = Shop(Workspace.init(home, GREY), moved(purchases(), now - NIGHTS[2]), nights)
     catalogue(home)
     land(home, shop.events, nights[0])
     feedback(shop.ws, nights[0])
-    first = nightly.nightly(shop.ws, nights[0], recipes=["mad"])
+    first = nightly.nightly(shop.ws, as_of(nights[0]), recipes=[])
     assert (first.decision, first.recipe) == ("first", "popularity")
+    for night in (1, 2):
+        shop.land(night)
+        feedback(shop.ws, nights[night])
+        later = nightly.nightly(shop.ws, as_of(nights[night]), recipes=["als"])
+        assert (later.decision, later.recipe) == ("refresh", "popularity")
     return shop
 
 
@@ -107,10 +112,10 @@ class Night:
 @pytest.fixture(scope="module")
 def unanswered(shop: Shop, airflow: Served) -> Night:
     """A nightly run whose review waits until its four hours are over."""
-    shop.land(1)
-    feedback(shop.ws, shop.nights[1])
+    shop.land(3)
+    feedback(shop.ws, shop.nights[3])
     before = lists(shop.ws, None)
-    run_id = airflow.trigger(NIGHTLY, as_of=format_instant(shop.nights[1]))
+    run_id = airflow.trigger(NIGHTLY, as_of=format_instant(shop.nights[3]))
     question = airflow.question(NIGHTLY, run_id)
     with airflow.database() as database:
         (until,) = database.execute(
@@ -136,7 +141,7 @@ def test_no_answer_in_time_keeps_the_champion(unanswered: Night, shop: Shop) -> 
     assert unanswered.states["review"] == "success"
     assert unanswered.states["accept"] == "skipped"
     of_that_night = [
-        line for line in shop.lines("publication") if parse_instant(line["as_of"]) <= shop.nights[1]
+        line for line in shop.lines("publication") if parse_instant(line["as_of"]) <= shop.nights[3]
     ]
     assert {line["name"] for line in of_that_night} == {"popularity"}
 
@@ -160,12 +165,12 @@ def few_events(shop: Shop, airflow: Served, unanswered: Night) -> FewEvents:
     """A pass with the events of six users, a pass without events, then maintenance."""
     assert unanswered.run["state"] == "success"
     before, known = lists(shop.ws, None), len(shop.lines("patch"))
-    text = shop.nights[1].strftime("%Y-%m-%dT%H:%M:%SZ")
+    text = shop.nights[3].strftime("%Y-%m-%dT%H:%M:%SZ")
     active = sorted(
         shop.events.filter(pl.col("timestamp") >= text)["user_id"].unique(maintain_order=True)[:6]
     )
     mine = shop.events.filter(pl.col("user_id").is_in(active))
-    land(shop.ws.home, mine, shop.nights[1] + timedelta(days=1), shop.nights[1])
+    land(shop.ws.home, mine, shop.nights[3] + timedelta(days=1), shop.nights[3])
     for dag_id in (FEEDBACK, MAINTENANCE):
         airflow.unpause(dag_id)
     runs = []
@@ -217,7 +222,7 @@ def test_a_pass_with_few_events_refreshes_their_users_and_requests_no_retrain(
 def announced(shop: Shop, airflow: Served, few_events: FewEvents) -> Any:
     """The nightly run that the asset's event starts, after a pass ingested a file."""
     assert few_events.requested == []
-    shop.land(2)
+    shop.land(4)
     # Its own pass may be due just now, and take the file before this one does.
     taken = airflow.end(FEEDBACK, airflow.trigger(FEEDBACK))
     assert taken["state"] == "success"

@@ -102,6 +102,9 @@ def test_it_reports_how_often_the_gate_is_wrong_and_its_power(whole):
     assert 0 < calibration.rate <= calibration.rate_upper < 0.02
     assert 0 < calibration.seed_sd < 0.05
     assert calibration.switched == 0
+    # Personal frequency has nothing to list here.
+    pairs = [(pair.recipe, pair.blocks) for pair in calibration.recipe_pairs]
+    assert pairs == [("decayed_popularity", 4), ("mad", 4), ("popularity", 4)]
     assert calibration.planted == pytest.approx(0.03, abs=0.01)
     assert 0 <= calibration.power <= 1
     assert result.svg.startswith(b"<svg")
@@ -112,6 +115,8 @@ def test_it_reports_how_often_the_gate_is_wrong_and_its_power(whole):
         "seed SD",
         "within 4 blocks",
         "als, NDCG@20",
+        "popularity against als: lift −",
+        "SD of the lift from block to block",
     ):
         assert part in text
 

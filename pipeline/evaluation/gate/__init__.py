@@ -2,10 +2,10 @@
 
 Here: its input (`evidence`), its result (`decision`), the order of the rules (`decide`), and one
 module per question: the first champion (`baselines`), a switch to another recipe (`switch`, by its
-`e_process` over `records`), a refresh of the champion's recipe on newer data (`refresh`, bounded by
-`anchors`). Optional limits of a winner's lists are in `bounds`. Missing evidence blocks, by its
-name (`completeness`); figures of several questions are in `rules`, tests in slices of users in
-`slice_rules`.
+`e_process` over `records`, which `processes` opens and continues), a refresh of the champion's
+recipe on newer data (`refresh`, bounded by `anchors`). Optional limits of a winner's lists are in
+`bounds`. Missing evidence blocks, by its name (`completeness`); figures of several questions are in
+`rules`, tests in slices of users in `slice_rules`.
 Not here: the quality of a scorer (`evaluation.evaluate`), the statistic (`evaluation.compare`), the
 storage of decisions (`workspace.ledger`, `stores.ledger`).
 To add a rule: return a `RuleResult` from the module of its question; `decide` needs no change.
@@ -18,9 +18,11 @@ from pipeline.evaluation.gate.decide import decide
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import (
     Absent,
+    EarlierBlock,
     EvaluatedRecipe,
     Evidence,
     GateHistory,
+    HitOption,
     Reference,
     build_gate_history,
 )
@@ -31,10 +33,12 @@ __all__ = [
     "Anchor",
     "BlockLevel",
     "Decision",
+    "EarlierBlock",
     "EvaluatedRecipe",
     "Evidence",
     "GateConfig",
     "GateHistory",
+    "HitOption",
     "Reference",
     "RuleResult",
     "accept",

@@ -63,7 +63,8 @@ class Anchor:
     @classmethod
     def over(cls, levels: Sequence[BlockLevel]) -> Self | None:
         """Return the mean of one recipe's newest ratios; `levels` are disjoint, newest first."""
-        used = [(x.ratio, x.se) for x in levels if x.ratio is not None and x.se is not None]
+        # No ratio can be compared with one of 0, so a block without a hit sets no anchor.
+        used = [(x.ratio, x.se) for x in levels if x.ratio and x.se is not None]
         used = used[:ANCHOR_BLOCKS]
         if not used:
             return None

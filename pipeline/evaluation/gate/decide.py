@@ -103,11 +103,17 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
 
 
 def _no_hit_text(evidence: Evidence, n: int) -> str:
-    return (
+    text = (
         f"no recipe lists a target of any of the {n:,} users at k = {evidence.k} in "
-        f"{evidence.holdout.length.days} days; a longer split.holdout_days, a more frequent "
-        "kind in split.target_kinds or a longer recommend.length may have hits"
+        f"{evidence.holdout.length.days} days"
     )
+    options = [
+        f"{option.setting} = {option.value} ({option.recipe}: {option.users:,} users)"
+        for option in evidence.hit_options
+    ]
+    if not options:
+        return f"{text}; no longer list, other block length or other target kind has hits either"
+    return f"{text}; with hits: {', '.join(options)}"
 
 
 def _first_unjudged(evidence: Evidence, config: GateConfig, n: int, text: str) -> Decision:

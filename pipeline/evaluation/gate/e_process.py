@@ -42,7 +42,7 @@ recipe that is several times better within a block or two, for which 4 % would g
 """
 MAX_E_VALUE = 1e6
 """Cap of a reported e-value; the logarithm has no cap."""
-_PERIODS: Final = 4
+PERIODS: Final = 4
 """Number of records from which the SD of the lift from block to block is estimated."""
 _HOLE_DAYS: Final = 7.0
 _HOLE_SHARE: Final = 0.1
@@ -212,7 +212,7 @@ def figures_of(records: Sequence[BlockRecord], period_sd: float) -> EFigures:
     q = float((w * (x - mean) ** 2).sum())
     spread = float(w.sum() - (w**2).sum() / w.sum())
     extra = 0.0
-    if len(records) >= _PERIODS:
+    if len(records) >= PERIODS:
         extra = max(0.0, (q - (len(records) - 1)) / spread)
     between = max(period_sd**2, extra)
     u = v + between
@@ -340,6 +340,9 @@ class EProcessStatus:
         Reason that it was not recorded; None if it was.
     record
         Tonight's record, which later runs read from the ledger.
+    earlier, excused
+        Records of earlier blocks that this run evaluated as well, oldest first; and those of these
+        blocks on which the recipes could not be compared.
     """
 
     recipe: str
@@ -367,6 +370,8 @@ class EProcessStatus:
     blocks_for_two_percent: int | None = None
     waiting: str | None = None
     record: BlockRecord | None = None
+    earlier: tuple[BlockRecord, ...] = ()
+    excused: tuple[Interval, ...] = ()
     # Derived figures are written for readers of the JSON.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 

@@ -86,6 +86,35 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class EarlierBlock:
+    """A block before tonight's, with recipes that were trained up to its beginning.
+
+    Attributes
+    ----------
+    holdout
+        The block.
+    users
+        Number of evaluated users.
+    judged
+        The recipes on its users; one that failed is missing, and all if there are too few users.
+    """
+
+    holdout: Interval
+    users: int
+    judged: tuple[EvaluatedRecipe, ...]
+
+
+@dataclass(frozen=True)
+class HitOption:
+    """Value of a setting under which a recipe would have hits, and for how many users."""
+
+    setting: str
+    value: str
+    recipe: str
+    users: int
+
+
+@dataclass(frozen=True)
 class GateHistory:
     """Results of earlier decisions, as `build_gate_history` collects them.
 
@@ -158,6 +187,10 @@ class Evidence:
         Sentences about stored scorers that could not be used.
     notes
         Clauses about the task that the sentence repeats.
+    earlier
+        Blocks that this run evaluated besides tonight's, oldest first.
+    hit_options
+        Other settings that give hits; only evaluated if no recipe has a hit.
     """
 
     k: int
@@ -173,6 +206,8 @@ class Evidence:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     past: GateHistory = GateHistory()
+    earlier: tuple[EarlierBlock, ...] = ()
+    hit_options: tuple[HitOption, ...] = ()
 
 
 def build_gate_history(
@@ -257,10 +292,11 @@ def _continued(before: EProcess | None, status: EProcessStatus, decision: Decisi
     # A run with too many holes before it opened the e-process again.
     if process is None or process.opened != status.opened:
         process = EProcess(status.key, status.opened, status.weight)
-    record = status.record
-    # A run of the same as-of may have recorded the block before.
-    if record is not None and record.block.start >= process.free_from:
-        process = process.add(record)
+    process = replace(process, excused=(*process.excused, *status.excused))
+    for record in (*status.earlier, *([status.record] if status.record else [])):
+        # A run of the same as-of may have recorded the block before.
+        if record.block.start >= process.free_from:
+            process = process.add(record)
     if status.use in ("underpowered", "alike"):
         process = replace(process, excused=(*process.excused, decision.block))
     return process

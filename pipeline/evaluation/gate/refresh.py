@@ -297,7 +297,9 @@ def _anchor(
     earlier = _with_ratio(evidence)
     if anchor is None:
         new = Anchor.over((tonight, *disjoint(earlier, champion.recipe_hash)))
-        text = f"the champion had no anchor; tonight it is set to {measured[0]:.3f}"
+        text = "the champion had no anchor"
+        if new is not None:
+            text += f"; tonight it is set to {new.ratio:.3f} ({_blocks_text(new.blocks)})"
         return RuleResult(name, champion.name, None, None, "reported", text), new
     ratio, se, blocks = measured
     spread = _HEALTHY_ERRORS * _healthy_spread(earlier, champion.recipe_hash)

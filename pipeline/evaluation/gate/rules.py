@@ -104,7 +104,8 @@ def compare(
         *paired(candidate.users, champion.users, NDCG),
         tau_candidate=seed_sd_of(candidate, config),
         tau_champion=seed_sd_of(champion, config),
-        fits=min(candidate.fits, champion.fits),
+        # A baseline has one fit, and no variance over seeds.
+        fits=min((r.fits for r in (candidate, champion) if seed_sd_of(r, config) > 0), default=1),
         min_users=config.min_users,
         min_nonzero=config.min_nonzero,
     )

@@ -54,7 +54,8 @@ def recorded_slice_rules(
         for part in record.slices:
             sums[part.name].append(part)
     absent = {rule.name for rule in rules}
-    t2 = sum(record.t2 for record in records) / len(records)
+    # Of the mean of as many independent fits as there are records.
+    t2 = sum(record.t2 for record in records) / len(records) ** 2
     tested: list[tuple[str, float, float, int]] = []
     for name, parts in sums.items():
         n, nonzero = sum(p.n for p in parts), sum(p.nonzero for p in parts)

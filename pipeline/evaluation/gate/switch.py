@@ -13,10 +13,11 @@ only if no rule but that of the threshold is missing or failed; no candidate is 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
+from pipeline.base import Interval
 from pipeline.evaluation.compare import NO_DIFFERENCE, NO_LEVEL, TOO_FEW_USERS, Difference
 from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.config import GateConfig
@@ -24,15 +25,13 @@ from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
 from pipeline.evaluation.gate.e_process import (
     BlockUse,
     EProcess,
-    EProcessKey,
     EProcessStatus,
-    later_weight,
-    opening_weight,
     status_of,
     threshold_of,
 )
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
-from pipeline.evaluation.gate.records import RecipeTotal, record_of
+from pipeline.evaluation.gate.processes import processes_of, with_record
+from pipeline.evaluation.gate.records import BlockRecord, RecipeTotal, record_of
 from pipeline.evaluation.gate.rules import baselines, compare, hit_users, mean, ordered, verdict
 from pipeline.evaluation.gate.slice_rules import recorded_slice_rules
 from pipeline.number_text import share
@@ -94,7 +93,12 @@ def seek_switch(
         Candidacies, baselines first, then learned recipes by name.
     """
     candidates = [r for r in ordered(evidence.judged) if r.name != champion.name]
-    processes = _processes(evidence, champion, candidates)
+    processes = processes_of(
+        evidence.past,
+        champion.recipe_hash,
+        [r.recipe_hash for r in candidates],
+        evidence.holdout.end,
+    )
     return tuple(
         _candidacy(evidence, r, champion, processes[r.recipe_hash], damage, config)
         for r in candidates
@@ -139,31 +143,6 @@ def zero_reference(
         damage,
     )
     return (best if all(r.outcome in _HELD for r in rules) else None), rules
-
-
-def _processes(
-    evidence: Evidence, champion: EvaluatedRecipe, candidates: list[EvaluatedRecipe]
-) -> dict[str, EProcess]:
-    """Return the e-process of each candidate by its hash; a new candidate's opens tonight."""
-    past, tonight = evidence.past, evidence.holdout.end
-    opened, openers = past.opened, past.openers
-    if opened is None:  # the first run of a task
-        opened, openers = tonight, tuple(r.recipe_hash for r in candidates)
-    later = [p for p in past.e_processes if p.key.champion == champion.recipe_hash]
-    number = sum(process.key.candidate not in openers for process in later)
-    processes = {}
-    # By hash, so that the order of the recipes has no effect.
-    for recipe_hash in sorted(r.recipe_hash for r in candidates):
-        key = EProcessKey(champion.recipe_hash, recipe_hash)
-        process = past.e_process(key)
-        if process is None and recipe_hash in openers:
-            process = EProcess(key, opened, opening_weight(len(openers)))
-        elif process is None:
-            # Older days may have been the reason to add this recipe.
-            number += 1
-            process = EProcess(key, tonight, later_weight(number))
-        processes[recipe_hash] = process.reopened(evidence.holdout, past.excused)
-    return processes
 
 
 def _candidacy(
@@ -212,9 +191,14 @@ def _with_tonight(
     damaged: bool,
     config: GateConfig,
 ) -> tuple[EProcess, EProcessStatus]:
-    """Record tonight's block if it may be, and return the status."""
+    """Record earlier blocks and tonight's block if they may be, and return the status."""
     block, use, waiting = evidence.holdout, _USES.get(paired.underpowered or ""), None
-    judged = paired.underpowered is None
+    judged, before = paired.underpowered is None, process
+    if not damaged:  # the days of an earlier block may be damaged as well
+        process = _caught_up(evidence, process, config)
+    process = process.reopened(block, evidence.past.excused)
+    earlier = tuple(record for record in process.records if record not in before.records)
+    excused = tuple(span for span in process.excused if span not in before.excused)
     if judged and paired.v <= 0:
         use, waiting = "alike", "the two recipes do not differ"
     elif use is not None:
@@ -225,12 +209,8 @@ def _with_tonight(
         day = max((block.end - process.free_from).days, 0)
         use, waiting = "waiting", f"waiting, day {day} of {block.length.days}"
     else:
-        totals = [
-            RecipeTotal(r.recipe_hash, mean(r) * r.users.height)
-            for r in (candidate, *baselines(evidence.judged))
-        ]
-        frames = candidate.users, champion.users
-        use, process = "recorded", process.add(record_of(paired, frames, totals, block))
+        record = _record(candidate, champion, evidence.judged, paired, block)
+        use, process = "recorded", process.add(record)
     status = status_of(
         candidate.name,
         process,
@@ -241,7 +221,43 @@ def _with_tonight(
         smallest_effect=paired.smallest_effect if judged else None,
         waiting=waiting,
     )
-    return process, status
+    return process, replace(status, earlier=earlier, excused=excused)
+
+
+def _caught_up(evidence: Evidence, process: EProcess, config: GateConfig) -> EProcess:
+    """Return the e-process with the records of the earlier blocks that this run evaluated."""
+    for block in evidence.earlier:
+        if block.users < config.min_users:
+            process = with_record(process, block.holdout, None)
+            continue
+        by_hash = {recipe.recipe_hash: recipe for recipe in block.judged}
+        candidate = by_hash.get(process.key.candidate)
+        champion = by_hash.get(process.key.champion)
+        # A recipe whose training failed leaves a hole.
+        if candidate is None or champion is None:
+            continue
+        paired = compare(candidate, champion, config)
+        if paired.underpowered == NO_LEVEL:
+            continue
+        record = None
+        if paired.underpowered is None and paired.v > 0:
+            record = _record(candidate, champion, block.judged, paired, block.holdout)
+        process = with_record(process, block.holdout, record)
+    return process
+
+
+def _record(
+    candidate: EvaluatedRecipe,
+    champion: EvaluatedRecipe,
+    judged: Sequence[EvaluatedRecipe],
+    paired: Difference,
+    block: Interval,
+) -> BlockRecord:
+    totals = [
+        RecipeTotal(r.recipe_hash, mean(r) * r.users.height)
+        for r in (candidate, *baselines(judged))
+    ]
+    return record_of(paired, (candidate.users, champion.users), totals, block)
 
 
 def _guards(

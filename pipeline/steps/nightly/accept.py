@@ -1,4 +1,4 @@
-"""Changes of a decision and of an anchor by a user; the ledger records the user and the reason.
+"""Changes of a decision, an anchor or the target by a user; the ledger records user and reason.
 
 Guarantees: equal requests give one ledger entry, and a different request after it is an error. A
 run can be accepted until it is trained further or its champion changes.
@@ -11,10 +11,10 @@ from pipeline.errors import ConfigError, GateError
 from pipeline.evaluation.gate import accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.steps.feedback.decisions import override_entry
-from pipeline.steps.nightly.gate import gate_history_of
-from pipeline.workspace.artifacts import DecisionFile, OverrideFile
+from pipeline.steps.nightly.gate_history import gate_history_of
+from pipeline.workspace.artifacts import DecisionFile, OverrideFile, SplitFile
 from pipeline.workspace.history import LedgerHistory
-from pipeline.workspace.ledger import AnchorEntry, OverrideEntry, append_entry
+from pipeline.workspace.ledger import AnchorEntry, OverrideEntry, TargetEntry, append_entry
 from pipeline.workspace.night import ACCEPT, Night, open_night
 from pipeline.workspace.workspace import Workspace
 
@@ -128,7 +128,58 @@ def set_anchor(ws: Workspace, *, by: str, reason: str) -> AnchorEntry:
     return appended
 
 
-def _refuse_other(before: OverrideFile | AnchorEntry, by: str, reason: str) -> None:
+def accept_target(ws: Workspace, run_id: str, kind: str, *, by: str, reason: str) -> TargetEntry:
+    """Make a stronger kind of event, which a run proposes, the target of later runs.
+
+    Later runs are of another task: evidence, level history and anchor start anew.
+
+    Parameters
+    ----------
+    ws, run_id
+        Workspace and run.
+    kind
+        A kind that the run proposes.
+    by, reason
+        User and reason, one line each.
+
+    Returns
+    -------
+    The entry of the ledger.
+
+    Raises
+    ------
+    ConfigError
+        `override.empty`, `override.not_printable`, `override.not_decided`, `override.replay`,
+        `override.contradicts`.
+    GateError
+        `accept.unknown_target`: the run does not propose this kind.
+    """
+    refuse_empty(by, reason)
+    night = open_night(ws, run_id)
+    _refuse_undecided(night)
+    split = night.run.read(SplitFile)
+    if kind not in split.stronger_kinds:
+        raise GateError(
+            "accept.unknown_target",
+            f"--target {kind} is not proposed by run {run_id}; name a kind that its sentence "
+            f"proposes ({', '.join(split.stronger_kinds) or 'none'}), or set split.target_kinds",
+        )
+    entry = TargetEntry(
+        key=f"target:{run_id}",
+        as_of=night.as_of,
+        run_id=run_id,
+        target_kinds=(kind,),
+        by=by,
+        reason=reason,
+        sentence=f"{kind} replaces {', '.join(split.target_kinds)} as the target of later runs, "
+        f"by {by}: {reason}; their evidence, levels and anchor start anew",
+    )
+    appended = append_entry(ws.ledger, entry)
+    _refuse_other(appended, by, reason)
+    return appended
+
+
+def _refuse_other(before: OverrideFile | AnchorEntry | TargetEntry, by: str, reason: str) -> None:
     if (before.by, before.reason) != (by, reason):
         raise ConfigError(
             "override.contradicts",
@@ -164,16 +215,7 @@ def refuse_empty(by: str, reason: str) -> None:
 def refuse_gone_on(night: Night) -> None:
     """Raise `ConfigError` with the reason if the decision of a run cannot be changed."""
     run = night.run
-    if run.committed("gate") is None:
-        raise ConfigError(
-            "override.not_decided",
-            f"run {run.run_id} has not decided yet; run `nightjar nightly --as-of T` first",
-        )
-    if night.replay:
-        raise ConfigError(
-            "override.replay",
-            f"run {run.run_id} is a replay and publishes nothing; accept a run with a later as-of",
-        )
+    _refuse_undecided(night)
     if run.committed("refit") is not None:
         raise ConfigError(
             "override.already_trained",
@@ -188,4 +230,19 @@ def refuse_gone_on(night: Night) -> None:
             "override.champion_changed",
             f"run {run.run_id} was compared with an earlier champion; the run of "
             f"{format_instant(live.as_of)} is live now; accept a run with a later as-of",
+        )
+
+
+def _refuse_undecided(night: Night) -> None:
+    """Refuse a run that has not decided, and a replay."""
+    if night.run.committed("gate") is None:
+        raise ConfigError(
+            "override.not_decided",
+            f"run {night.run_id} has not decided yet; run `nightjar nightly --as-of T` first",
+        )
+    if night.replay:
+        raise ConfigError(
+            "override.replay",
+            f"run {night.run_id} is a replay and publishes nothing; accept a run with a later "
+            "as-of",
         )

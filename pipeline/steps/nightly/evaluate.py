@@ -1,7 +1,8 @@
 """Evaluates all recipes on the holdout, and the champion's recipe against stored scorers.
 
-The gate reads the values of each user that are written here; nothing is decided. Attribution, drift
-and retrain policy of the run are written as well, each into a folder of its own.
+The gate reads the values of each user that are written here; nothing is decided. Attribution,
+drift, retrain policy and earlier blocks of the run are written as well, each into a folder of its
+own.
 
 Guarantees: the values of each user are written for every trained recipe; a stored scorer that was
 trained on events of this holdout is not compared.
@@ -23,10 +24,12 @@ from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
 from pipeline.evaluation.fits import averaged
 from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.foldin_parity import follow_parity
+from pipeline.steps.diagnostics.hit_options import hit_options
 from pipeline.steps.diagnostics.live_quality import write_live
 from pipeline.steps.feedback.attribution import attribution_of
 from pipeline.steps.feedback.drift import drift_of
 from pipeline.steps.feedback.policy import policy_of
+from pipeline.steps.nightly.catch_up import catch_up
 from pipeline.stores.runs import Draft
 from pipeline.workspace.artifacts import (
     EvaluationFile,
@@ -101,6 +104,7 @@ def evaluate(night: Night, progress: Progress) -> str:
     attribution_of(night, progress)
     drift_of(night, progress)
     policy_of(night, progress)
+    catch_up(night, progress)
     recipes = {}
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
@@ -115,7 +119,8 @@ def evaluate(night: Night, progress: Progress) -> str:
                 metrics=evaluation.metrics, coverage=evaluation.coverage, fits=len(names)
             )
         paired = _references(night, draft, holdout, progress)
-        draft.write(EvaluationFile(recipes=recipes, references=paired))
+        options = hit_options(night, holdout.split, recipes, progress)
+        draft.write(EvaluationFile(recipes=recipes, references=paired, hit_options=options))
         write_live(night, holdout.split, draft, progress)
         follow_parity(night, holdout.split, draft, progress)
         draft.rows = holdout.split.n_users

@@ -7,7 +7,7 @@ second attempt decides the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pipeline.base import Progress, silent
 from pipeline.data.split import UNDERPOWERED
@@ -16,13 +16,12 @@ from pipeline.evaluation.gate import (
     Absent,
     Decision,
     Evidence,
-    GateHistory,
     Reference,
-    build_gate_history,
     decide,
 )
 from pipeline.failpoints import failpoint
-from pipeline.steps.feedback.decisions import comparison_key, decision_entry
+from pipeline.steps.feedback.decisions import decision_entry
+from pipeline.steps.nightly.gate_history import gate_history_of
 from pipeline.steps.reporting.night_page import build_page
 from pipeline.steps.reporting.page_files import draft_page, draw_page
 from pipeline.stores.runs import Ref
@@ -38,7 +37,12 @@ from pipeline.workspace.artifacts import (
 )
 from pipeline.workspace.ledger import append_entry
 from pipeline.workspace.night import Night, open_night
-from pipeline.workspace.run_files import absences, read_evaluated_recipes, trained
+from pipeline.workspace.run_files import (
+    absences,
+    read_earlier_blocks,
+    read_evaluated_recipes,
+    trained,
+)
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
@@ -106,7 +110,8 @@ def _gate(night: Night, _: Progress) -> str:
 def _evidence(night: Night) -> Evidence:
     run = night.run
     missing, names = absences(night), trained(night)
-    references = run.read(EvaluationFile).references
+    evaluation = run.read(EvaluationFile)
+    references = evaluation.references
     # A recipe that does not apply to this task is not missing evidence; a failed training is.
     expected = tuple(
         name for name in night.recipes if name in names or run.committed(train_step(name)) is None
@@ -130,6 +135,8 @@ def _evidence(night: Night) -> Evidence:
         notes=_notes(night, split),
         skipped=() if references.skipped is None else (references.skipped,),
         past=gate_history_of(night),
+        earlier=read_earlier_blocks(night),
+        hit_options=evaluation.hit_options,
     )
 
 
@@ -151,7 +158,8 @@ def _notes(night: Night, split: SplitFile) -> tuple[str, ...]:
         )
     notes += [
         f"{kind} is stronger than the target {', '.join(split.target_kinds)} and has enough users "
-        f'on four holdouts; set split.target_kinds = ["{kind}"] to make it the target'
+        f"on four holdouts; `nightjar gate accept {night.run_id} --target {kind}` makes it the "
+        "target"
         for kind in split.stronger_kinds
     ]
     return tuple(notes)
@@ -165,36 +173,6 @@ def _reference(night: Night, run: ReferenceRun | None, label: str) -> Reference 
         for scorer in ("tonight", "stored")
     )
     return Reference(label=run.day, tonight=tonight, stored=stored)
-
-
-def gate_history_of(night: Night) -> GateHistory:
-    """Return the decisions and anchors of runs with an earlier as-of, and those set by users.
-
-    Only runs of the same task, target kinds and list length count: other figures are not
-    comparable.
-    """
-    history, key = night.history, comparison_key(night)
-    entries = history.comparable(night.as_of, key)
-    published = {entry.run_id for entry in history.publications}
-    # A decision that a user changed counts as changed.
-    decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
-    past = build_gate_history(
-        decisions,
-        [entry.run_id in published for entry in entries],
-        [entry.run_id in history.overrides for entry in entries],
-    )
-    anchors = {anchor.recipe_hash: anchor for anchor in past.anchors}
-    for by_hand in history.anchors(night.as_of, key):
-        recipe_hash = by_hand.anchor.recipe_hash
-        later = (
-            decision.anchor
-            for entry, decision in zip(entries, decisions, strict=True)
-            if entry.as_of > by_hand.as_of and decision.anchor is not None
-        )
-        # Runs store the anchor that they use, so a later one has this anchor or a newer one.
-        if all(anchor.recipe_hash != recipe_hash for anchor in later):
-            anchors[recipe_hash] = by_hand.anchor
-    return replace(past, anchors=tuple(anchors.values()))
 
 
 def _metrics(night: Night, decision: Decision) -> MetricsFile:

@@ -106,8 +106,7 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
         refuse_too_large(name, recipe, history, config)
         recipe = _select_hyperparameters(night, recipe, split, report)
         scorer, cost = fit(name, recipe, history, config, report)
-        seconds, users = cost.fit_seconds, split.n_users
-        more = fits.further(recipe, history, scorer, users=users, seconds=seconds, progress=report)
+        more = fits.further(recipe, history, scorer, users=split.n_users, progress=report)
     except NightjarError as error:
         if name == night.champion_name:  # every comparison needs the champion's recipe
             raise

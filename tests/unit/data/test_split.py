@@ -110,7 +110,7 @@ def crowd(days: int, a_day: int = 10) -> pl.DataFrame:
         (60, True, None, 28, ()),
         (100, False, None, 14, ()),
         (60, False, 14, 14, ()),
-        (60, False, 21, 21, ()),
+        (60, False, 21, 7, ()),  # not an option any more
         (250, False, None, 28, ()),
         (1000, False, None, 28, ("underpowered",)),
         (1000, True, None, 28, ("underpowered",)),

@@ -181,10 +181,26 @@ def test_a_planted_change_has_about_the_requested_size_and_is_measured():
     assert calibrated(shop(better=0.99)).every == 1
 
 
-def test_lifts_of_a_planted_change_differ_by_chance_only():
-    calibration = calibrated(shop())
-    assert calibration.q == pytest.approx(3, abs=2)
-    assert calibration.period_sd < 0.01
+def test_lifts_of_other_recipes_are_compared_between_blocks():
+    # One recipe is 5 % better in each block, the other by 0, 20, 0 and 20 %.
+    lifts = {"even": (0.05,) * 4, "uneven": (0.0, 0.2, 0.0, 0.2)}
+    blocks = [
+        replace(block, others={
+            name: block.ndcg[1] * (1 + at[number]) for name, at in lifts.items()
+        })
+        for number, block in enumerate(shop())
+    ]  # fmt: skip
+    even, uneven = calibrated(blocks).recipe_pairs
+    assert (even.recipe, uneven.recipe, even.blocks) == ("even", "uneven", 4)
+    assert (even.lift, uneven.lift) == pytest.approx((0.05, 0.1), abs=0.01)
+    assert even.q < 10 < 50 < uneven.q
+    assert uneven.q_chance < 0.001 < even.q_chance
+    assert uneven.period_sd == pytest.approx(0.115, abs=0.02)
+    assert even.period_sd < 0.01
+    # Three blocks have no estimate of the SD; a recipe that was not fitted has no pair.
+    short = calibrated([*blocks[:3], replace(blocks[3], others={})]).recipe_pairs
+    assert [(pair.blocks, pair.period_sd) for pair in short] == [(3, None), (3, None)]
+    assert calibrated(shop()).recipe_pairs == ()
 
 
 def test_a_smaller_block_finds_less():
@@ -250,10 +266,15 @@ def test_a_test_that_errs_on_users_is_seen(monkeypatch):
 
 
 def test_neither_the_order_of_blocks_nor_that_of_users_counts():
-    blocks = shop(n=300)
+    blocks = [replace(block, others={"x": 1.1 * block.ndcg[1]}) for block in shop(n=300)]
     order = np.random.default_rng(5).permutation(300)
     mixed = [
-        replace(block, ndcg=block.ndcg[:, order], ndcg_reversed=block.ndcg_reversed[:, order])
+        ReplicateBlock(
+            block.holdout,
+            block.ndcg[:, order],
+            block.ndcg_reversed[:, order],
+            {name: other[order] for name, other in block.others.items()},
+        )
         for block in reversed(blocks)
     ]
     ordered, shuffled = plain(calibrated(blocks)), plain(calibrated(mixed))
@@ -262,6 +283,7 @@ def test_neither_the_order_of_blocks_nor_that_of_users_counts():
     for one, other in zip(ordered.pop("better"), shuffled.pop("better"), strict=True):
         np.testing.assert_allclose(one["log_e"], other["log_e"], rtol=1e-6, atol=1e-9)
     assert ordered.pop("users") == shuffled.pop("users")
+    assert ordered.pop("recipe_pairs")[0] == pytest.approx(shuffled.pop("recipe_pairs")[0])
     assert ordered == pytest.approx(shuffled)
 
 

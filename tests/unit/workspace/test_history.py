@@ -2,7 +2,7 @@ from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import PinnedTask
 from pipeline.models.families import recipe_from
 from pipeline.workspace.history import references
-from pipeline.workspace.ledger import OverrideEntry, SelectedWeights, parse_entry
+from pipeline.workspace.ledger import OverrideEntry, SelectedWeights, TargetEntry, parse_entry
 from tests.entries import (
     ALS,
     KEY,
@@ -182,3 +182,24 @@ def test_an_accepted_run_starts_the_references_anew():
     assert [run.run_id for run in past.reference_runs(NIGHT)] == ["r10", "r5"]
     # A run before it has the references that it had.
     assert [run.run_id for run in past.reference_runs(days_before(10))] == ["r30", "r12"]
+
+
+def test_an_accepted_target_is_pinned_until_a_run_pins_another_one():
+    def target(age):
+        return TargetEntry(
+            key=f"target:r{age}", as_of=days_before(age), run_id=f"r{age}",
+            target_kinds=("view",), by="Ada", reason="x", sentence="x",
+        )  # fmt: skip
+
+    def kinds(*entries, before=NIGHT):
+        return history(*entries).pinned(before, 200).target_kinds
+
+    judged = {"judged": ((7, 300),)}
+    old, new = decision(5, **judged), decision(1, **judged)
+    assert kinds(old, target(5)) == ("view",)
+    assert kinds(target(5)) == ("view",)
+    # The run of its as-of, started again, keeps the target that it had.
+    assert kinds(old, target(5), before=days_before(5)) is None
+    assert kinds(old, target(5), new) == KEY.target_kinds != ("view",)
+    # A run with too few users pins nothing.
+    assert kinds(old, target(5), decision(1, judged=((7, 100),))) == ("view",)

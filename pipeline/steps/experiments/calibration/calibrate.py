@@ -10,11 +10,12 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline.base import AsOf, Progress, compact_instant, format_instant, plain, silent
+from pipeline.data.targets import Task
 from pipeline.errors import ConfigError
 from pipeline.evaluation.calibrate import calibrate
 from pipeline.evaluation.calibration import Calibration
@@ -106,14 +107,16 @@ def gate_calibrate(
     ):
         if not run.has(CalibrationFile):
             plan = pinned(ws, run, as_of, history)
-            fits = ReplicateFits(ws, run, plan, champion)
-            # All other recipes of a run are candidates.
-            others = [r for r in ws.config.recipes.values() if r.hash != champion.recipe.hash]
+            # All other recipes of a run are candidates, with the hyperparameters it selected.
+            recipes = history.selected_recipes(ws.config.recipes, as_of + JUST_AFTER)
+            others = {n: r for n, r in recipes.items() if r.hash != champion.recipe.hash}
+            fits = ReplicateFits(ws, run, plan, champion, _fitted(others, plan.task))
             result = calibrate(
                 fits.all(elapsed, log.progress),
                 ws.config.gate,
                 candidates=len(others),
                 task=plan.task,
+                baselines=[n for n, r in others.items() if r.capabilities.baseline is not None],
             )
             with run.draft(_RESULT) as draft:
                 draft.write(CalibrationFile(result))
@@ -124,6 +127,16 @@ def gate_calibrate(
         line = append_entry(ws.ledger, calibration_entry(run, champion))
         log.rows, log.result = run.ref(_RESULT).rows, line.sentence
     return Calibrated(line, result, run.bytes(_RESULT, FIGURE))
+
+
+def _fitted(others: Mapping[str, Recipe], task: Task) -> dict[str, Recipe]:
+    """Return the recipes that can be trained for a task; open hyperparameters need a night."""
+    return {
+        name: recipe
+        for name, recipe in others.items()
+        if not recipe.has_free_params
+        and not (recipe.capabilities.repeats_only and task == "discovery")
+    }
 
 
 def _run(ws: Workspace, as_of: AsOf, recipe: Recipe) -> Run:

@@ -1,4 +1,4 @@
-"""Fits of a calibration: replicates of one recipe on disjoint holdouts.
+"""Fits of a calibration: replicates of one recipe on disjoint holdouts, and one fit of each other.
 
 Guarantees: windows are built as a nightly run of the same as-of builds them; each fit is stored
 when it is done, as values per user only.
@@ -6,7 +6,7 @@ when it is done, as values per user only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, TypeAlias
@@ -18,9 +18,10 @@ from pipeline.base import AsOf, Interval, Progress, format_instant
 from pipeline.data.matrix import History
 from pipeline.data.split import UNDERPOWERED, PinnedTask, Split, before
 from pipeline.data.windows import WindowConfig, parted, window
-from pipeline.errors import DataError
+from pipeline.errors import DataError, NightjarError
 from pipeline.evaluation.calibrate import CUTOFFS, LEAST_CUTOFFS, REPLICATES
 from pipeline.evaluation.seed_variance import ReplicateBlock, list_values
+from pipeline.models.contract import Recipe
 from pipeline.steps.experiments.learning_data import LearningData
 from pipeline.stores.runs import Run
 from pipeline.workspace.experiment_artifacts import CalibrationPlanFile
@@ -33,6 +34,8 @@ Splitter: TypeAlias = Callable[[datetime], Split]
 """Sets the holdout aside that ends at an instant."""
 
 _SIDES: Final = ("ndcg", "ndcg_reversed")
+_OTHER: Final = "recipe."
+"""Prefix of a recipe's array: NumPy reserves the name ``file``."""
 _APART: Final = timedelta(days=28)
 """Between cutoffs, where the history is long enough: fits of a week later are much the same."""
 
@@ -120,6 +123,7 @@ class ReplicateFits:
     run: Run
     plan: CalibrationPlanFile
     champion: Champion
+    others: Mapping[str, Recipe]
 
     def all(self, elapsed: Callable[[], float], progress: Progress) -> list[ReplicateBlock]:
         """Train the missing fits, and return the values of all.
@@ -138,7 +142,7 @@ class ReplicateFits:
         for number, holdout in enumerate(self.plan.holdouts):
             folders = {replicate: _folder(number, replicate) for replicate in range(REPLICATES)}
             missing = [r for r, folder in folders.items() if self.run.committed(folder) is None]
-            if not missing:
+            if not missing and self.run.committed(_others(number)) is not None:
                 continue
             part, history = self._window(holdout)
             # Checked once per holdout: the estimate depends on the window, not on the replicate.
@@ -161,7 +165,24 @@ class ReplicateFits:
                     draft.arrays("values", values)
                     draft.rows = len(values["ndcg"])
                 done += 1
+            self._fit_others(number, part, history, progress)
         return [self._block(number, holdout) for number, holdout in enumerate(self.plan.holdouts)]
+
+    def _fit_others(self, number: int, part: Split, history: History, progress: Progress) -> None:
+        """Train each other recipe once; one that cannot be trained is left out."""
+        fitted: dict[str, np.ndarray[Any, Any]] = {}
+        for name, recipe in self.others.items():
+            progress(f"calibrate: {name} at cutoff {number + 1} of {len(self.plan.holdouts)}")
+            try:
+                refuse_too_large(name, recipe, history, self.ws.config.train)
+                scorer = recipe.train(history, replicate=0)
+            except NightjarError as error:
+                progress(f"{name} is left out: {error.sentence}")
+                continue
+            fitted[_OTHER + name], _ = list_values(scorer, history, part, self.plan.k)
+        with self.run.draft(_others(number)) as draft:
+            draft.arrays("values", fitted)
+            draft.rows = part.n_users
 
     def _copies_first_fit(self, number: int, replicate: int) -> bool:
         """Return True if the seed has no effect, so that this fit need not be trained."""
@@ -181,7 +202,12 @@ class ReplicateFits:
 
     def _block(self, number: int, holdout: Interval) -> ReplicateBlock:
         values = [self._values(number, replicate) for replicate in range(REPLICATES)]
-        return ReplicateBlock(holdout, *(np.stack([v[side] for v in values]) for side in _SIDES))
+        upright, turned = (np.stack([v[side] for v in values]) for side in _SIDES)
+        others = {
+            name.removeprefix(_OTHER): ndcg
+            for name, ndcg in self.run.arrays(_others(number), "values").items()
+        }
+        return ReplicateBlock(holdout, upright, turned, others)
 
     def _window(self, holdout: Interval) -> tuple[Split, History]:
         """Build a training window as a nightly run of the holdout's end would."""
@@ -198,3 +224,7 @@ class ReplicateFits:
 
 def _folder(number: int, replicate: int) -> str:
     return f"fits/{number}-{replicate}"
+
+
+def _others(number: int) -> str:
+    return f"fits/{number}-others"

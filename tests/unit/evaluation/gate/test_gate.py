@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
+from scipy import stats
 
 from pipeline import columns as c
 from pipeline.base import Interval, plain
@@ -29,6 +30,7 @@ from pipeline.evaluation.gate import (
     Evidence,
     GateConfig,
     GateHistory,
+    HitOption,
     Reference,
     RuleResult,
     accept,
@@ -37,8 +39,10 @@ from pipeline.evaluation.gate import (
     offers,
 )
 from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.records import BlockRecord, SliceSums
 from pipeline.evaluation.gate.refresh import detectable_loss
-from pipeline.evaluation.gate.rules import verdict
+from pipeline.evaluation.gate.rules import compare, verdict
+from pipeline.evaluation.gate.slice_rules import recorded_slice_rules
 from pipeline.evaluation.slices import SLICES
 from pipeline.number_text import change
 
@@ -337,6 +341,26 @@ def test_the_luck_of_the_seed_alone_stops_a_lift_that_users_would_prove() -> Non
     assert nights(2, *measured)[-1].kind == "switch"
 
 
+def test_the_variance_over_seeds_falls_with_the_fits_of_recipes_that_have_one() -> None:
+    als, new = replace(judged("als"), fits=3), replace(judged("new", seed=2), fits=3)
+    for champion, seeds in ((als, 2), (judged("popularity", -0.5, baseline=0), 1)):
+        assert compare(new, champion, CONFIG).t2 == pytest.approx(seeds * 0.005**2 / 3)
+    assert compare(judged("new", seed=2), als, CONFIG).t2 == pytest.approx(2 * 0.005**2)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_slices_of_several_records_share_the_variance_over_seeds(count: int) -> None:
+    # All users lose 2 %: only the seeds have a variance.
+    sums = SliceSums("cold", 200, 200, d=-4.0, b=200.0, dd=0.08, db=-4.0, bb=200.0)
+    records = [BlockRecord(block(k), 200, 0.01**2, -0.02, 1.0, 0.0, 1.0, (sums,))
+               for k in range(count)]  # fmt: skip
+    frames = judged("new").users, judged("als").users
+    rules = recorded_slice_rules("new", frames, records, CONFIG)
+    harm = next(rule for rule in rules if rule.name == "switch.slices.cold")
+    expected = stats.t.cdf(-0.02 / (0.01 / math.sqrt(count)), 200 * count - 1)
+    assert harm.figure == pytest.approx(expected)
+
+
 def test_a_candidate_below_a_baseline_is_not_switched_to() -> None:
     own = judged("personal_frequency", 0.4, baseline=2, seed=4, coverage=0.1)
     decision = nights(2, judged("als"), judged("new", 0.2, seed=2), own)[-1]
@@ -393,14 +417,16 @@ def test_a_night_on_which_no_recipe_has_a_hit_is_kept() -> None:
     dead = [replace(recipe, users=users(np.zeros(1200))) for recipe in (*ladder(), judged("als"))]
     last = Reference("last", dead[0].users, dead[0].users)
     names = tuple(recipe.name for recipe in dead)
+    options = (HitOption("recommend.length", "40", "als", 35),)
     night = evidence(judged("als"), judged=tuple(dead), expected=names, last=last, month=None)
+    night = replace(night, hit_options=options)
     decision = decide(night, CONFIG)
     assert decision.kind == "keep"
-    for word in ("7 days", "k = 20", "split.target_kinds"):
+    for word in ("7 days", "k = 20", "recommend.length = 40 (als: 35 users)"):
         assert word in decision.sentence
     first = decide(replace(night, champion=None, last=None, past=GateHistory()), CONFIG)
     assert (first.kind, first.recipe) == ("first", "decayed_popularity")
-    assert "split.holdout_days" in first.sentence
+    assert "recommend.length = 40" in first.sentence
 
 
 def test_a_baseline_without_hits_refuses_no_better_recipe() -> None:
