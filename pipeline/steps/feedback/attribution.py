@@ -7,8 +7,11 @@ that version. Attribution of a replay stays in its run and is not part of the le
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
+
+import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
@@ -19,6 +22,8 @@ from pipeline.evaluation.prequential import past_of
 from pipeline.monitoring.attribution import ShownLists, with_window
 from pipeline.monitoring.attribution import attribute_events as join
 from pipeline.monitoring.rates import ALL_USERS, RATES, VERSION, Attribution, AttributionRow
+from pipeline.monitoring.shown_effect import EDGE
+from pipeline.serving.publish import spare_entries, unavailable
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import AttributionFile
@@ -58,7 +63,7 @@ def run_attribution(
         `interval.reversed`: `end` lies before `start`.
     """
     with task_log("attribution", end, progress=progress) as log:
-        return _logged(AsOfView.now(ws, end), Interval(start, end), log)
+        return _logged(AsOfView.now(ws, end), Interval(start, end), log, spare=True)
 
 
 def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Attribution | None:
@@ -75,7 +80,8 @@ def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) ->
 
     Returns
     -------
-    Rates of all users and by group; ``None`` before the first decision.
+    Rates of all users and by group, without the effect of showing an item, for which the files of
+    runs are read; ``None`` before the first decision.
     """
     view = AsOfView.now(ws, at)
     with task_log("attribution", at, progress=progress) as log:
@@ -83,11 +89,11 @@ def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) ->
         if span is None:
             log.result = "no run has decided yet"
             return None
-        return _logged(view, span, log)
+        return _logged(view, span, log, spare=False)
 
 
-def _logged(view: AsOfView, span: Interval, log: TaskLog) -> Attribution:
-    attribution = attribute_span(view, span, log.progress)
+def _logged(view: AsOfView, span: Interval, log: TaskLog, *, spare: bool) -> Attribution:
+    attribution = attribute_span(view, span, log.progress, spare=spare)
     log.rows = attribution.joined
     log.result = f"{attribution.joined:,} of {attribution.events:,} events are attributed"
     return attribution
@@ -98,7 +104,9 @@ def _since_last_decision(view: AsOfView) -> Interval | None:
     return Interval(decisions[-1].as_of, view.at) if decisions else None
 
 
-def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) -> Attribution:
+def attribute_span(
+    view: AsOfView, span: Interval, progress: Progress = silent, *, spare: bool = False
+) -> Attribution:
     """Join the events of a span to the lists that were live.
 
     Parameters
@@ -109,6 +117,8 @@ def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) 
         Half-open span of the events, UTC.
     progress
         Receives short texts.
+    spare
+        Read the spare entries of the lists as well, for the effect of showing an item.
 
     Returns
     -------
@@ -120,12 +130,12 @@ def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) 
     users = view.events([c.USER_ID], between(span))[c.USER_ID].unique().to_list()
     events = view.events(_EVENTS, between(window) & past_of(users, span))
     publications = view.publications()
+    active = set(active_publications(publications, window))
     # A generator: only the lists of one publication are in memory at a time.
     parts = (
-        view.ws.lake.read(
-            "recommendations", partitions=of_publications([name]), where=lists_for([name], users)
-        )
-        for name in active_publications(publications, window)
+        _lists_of(view, row, users, spare=spare)
+        for row in publications.sort(c.PUBLICATION_ID).iter_rows(named=True)
+        if row[c.PUBLICATION_ID] in active
     )
     return join(
         events,
@@ -136,6 +146,22 @@ def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) 
         span=span,
         config=config,
     )
+
+
+def _lists_of(
+    view: AsOfView, publication: Mapping[str, Any], users: list[str], *, spare: bool
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the shown entries of a publication's lists, and the first spare ones behind them."""
+    name = publication[c.PUBLICATION_ID]
+    where = lists_for([name], users)
+    shown = view.ws.lake.read("recommendations", partitions=of_publications([name]), where=where)
+    run = view.ws.runs.open(publication[c.RUN_ID])
+    # Patches have no spare entries, nor have runs whose files were deleted.
+    if not spare or publication[c.BASE] is not None or run.committed("recommend") is None:
+        return shown, shown.clear()
+    made = run.frame("recommend", "lists").with_columns(pl.lit(name).alias(c.PUBLICATION_ID))
+    gone = unavailable(view.table("items", [c.ITEM_ID, c.AVAILABLE]))
+    return shown, spare_entries(made.filter(where), shown, gone, EDGE)
 
 
 def attribution_of(night: Night, progress: Progress = silent) -> Attribution | None:
@@ -155,7 +181,9 @@ def attribution_of(night: Night, progress: Progress = silent) -> Attribution | N
     if not night.run.has(AttributionFile):
         view = AsOfView.of(night)
         span = _since_last_decision(view)
-        attribution = None if span is None else attribute_span(view, span, progress)
+        attribution = None
+        if span is not None:
+            attribution = attribute_span(view, span, progress, spare=True)
         with night.run.draft(AttributionFile.STEP) as draft:
             draft.write(AttributionFile(attribution))
             draft.rows = 0 if attribution is None else attribution.joined
@@ -178,6 +206,17 @@ def attribution_summary(run: Run) -> AttributionSummary | None:
         if row.by == ALL_USERS:
             kept |= {name: getattr(row, name) for name in _OF_ALL_USERS}
     return AttributionSummary(**kept)
+
+
+def effect_metrics(run: Run) -> dict[str, float]:
+    """Return the effect of showing an item on each rate as metrics; empty without spare entries."""
+    attribution = read_attribution(run)
+    return {
+        f"attribution.added_{effect.rate}{end}": value
+        for effect in (() if attribution is None else attribution.shown_effects)
+        for end in ("", "_lo", "_hi")
+        if (value := getattr(effect, f"added{end}")) is not None
+    }
 
 
 def show_attribution(night: Night, registry: Registry) -> None:
@@ -204,6 +243,8 @@ def show_attribution(night: Night, registry: Registry) -> None:
 
 
 def _metrics(row: AttributionRow) -> dict[str, float]:
-    rates = (f"{rate}{end}" for rate in RATES for end in ("", "_lo", "_hi"))
+    # A rate without an interval is not shown.
+    shown = [rate for rate in RATES if getattr(row, f"{rate}_lo") is not None]
+    rates = (f"{rate}{end}" for rate in shown for end in ("", "_lo", "_hi"))
     values = {name: getattr(row, name) for name in ("users", *_COUNTS, *rates)}
     return {f"attribution.{name}": float(x) for name, x in values.items() if x is not None}

@@ -16,6 +16,7 @@ from pipeline.base import compact_instant, format_instant
 from pipeline.steps.diagnostics.churn import churn_metrics
 from pipeline.steps.diagnostics.foldin_parity import parity_metrics
 from pipeline.steps.diagnostics.live_quality import live_metrics
+from pipeline.steps.feedback.attribution import effect_metrics
 from pipeline.steps.feedback.drift import drift_metrics
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.reporting.page_files import page_files, page_names
@@ -110,6 +111,7 @@ def night_record(
             **churn_metrics(run),
             **parity_metrics(run),
             **drift_metrics(run),
+            **effect_metrics(run),
         },
         tags=tags,
         artifacts={
