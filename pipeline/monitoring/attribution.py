@@ -192,6 +192,38 @@ def attribute_events(
     )
 
 
+def answered_pairs(
+    events: pl.DataFrame,
+    publications: pl.DataFrame,
+    lists: ShownLists,
+    wanted: pl.Expr,
+    *,
+    span: Interval,
+    config: AttributionConfig,
+) -> pl.DataFrame:
+    """Select the pairs of user and item of which every wanted event responds to a shown list.
+
+    Parameters
+    ----------
+    events, publications, lists, span, config
+        As in `attribute_events`.
+    wanted
+        Condition of the events that count.
+
+    Returns
+    -------
+    `user_id`, `item_id`, sorted.
+    """
+    rows = events.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID, c.KIND).with_row_index(_ROW)
+    touches = _touches(rows, exposure_intervals(publications, lists.sizes), span)
+    targets = rows.filter(between(span) & wanted)
+    window = timedelta(days=config.window_days)
+    answers = _last_touch(targets, touches, lists.entries, window).select(_ROW)
+    pair = [c.USER_ID, c.ITEM_ID]
+    others = targets.join(answers, on=_ROW, how="anti")
+    return targets.select(pair).unique().join(others, on=pair, how="anti").sort(pair)
+
+
 def _effects(
     rows: pl.DataFrame,
     touches: pl.DataFrame,

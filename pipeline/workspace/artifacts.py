@@ -337,11 +337,25 @@ class References(Frozen):
     skipped: str | None = None
 
 
+class AnsweredTargets(Frozen):
+    """Number of target items of the holdout, and of those that answer a shown list."""
+
+    targets: int
+    answered: int
+
+
 class EvaluationFile(Artifact, step="evaluate", file="evaluation"):
-    """Evaluation of all trained recipes."""
+    """Evaluation of all trained recipes.
+
+    Attributes
+    ----------
+    answers
+        Targets that answer a shown list; None without a champion.
+    """
 
     recipes: Mapping[str, RecipeEvaluation]
     references: References
+    answers: AnsweredTargets | None = None
 
 
 class LiveFile(Artifact, step="evaluate", file="live"):

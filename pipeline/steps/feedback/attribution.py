@@ -19,7 +19,7 @@ from pipeline.data.exposure import active_publications, lists_for, of_publicatio
 from pipeline.data.features import WEIGHED
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
-from pipeline.monitoring.attribution import ShownLists, with_window
+from pipeline.monitoring.attribution import ShownLists, answered_pairs, with_window
 from pipeline.monitoring.attribution import attribute_events as join
 from pipeline.monitoring.rates import ALL_USERS, RATES, VERSION, Attribution, AttributionRow
 from pipeline.monitoring.shown_effect import EDGE
@@ -125,9 +125,52 @@ def attribute_span(
     Rates of all users and by group.
     """
     progress("join events to lists")
-    config, window = view.config.attribution, with_window(span, view.config.attribution)
-    # A response may follow an exposure before the span, so the lists of those days count, too.
+    config = view.config.attribution
     users = view.events([c.USER_ID], between(span))[c.USER_ID].unique().to_list()
+    events, publications, lists = _shown_lists(view, span, users, spare=spare)
+    return join(
+        events,
+        publications,
+        lists,
+        view.table("items", [c.ITEM_ID, c.PRICE]),
+        view.table("users", [c.USER_ID, c.SEGMENT]),
+        span=span,
+        config=config,
+    )
+
+
+def answered_targets(
+    view: AsOfView, span: Interval, pairs: pl.DataFrame, wanted: pl.Expr
+) -> pl.DataFrame:
+    """Select the target items of a span that answer a shown list.
+
+    Parameters
+    ----------
+    view
+        As-of view of the workspace.
+    span
+        Half-open span of the events, UTC.
+    pairs
+        `user_id`, `item_id` of the targets.
+    wanted
+        Condition of a target event.
+
+    Returns
+    -------
+    Rows of `pairs` of which every target event responds to a list, by the rules of attribution.
+    """
+    users = pairs[c.USER_ID].unique().to_list()
+    read = _shown_lists(view, span, users, spare=False)
+    answered = answered_pairs(*read, wanted, span=span, config=view.config.attribution)
+    return pairs.join(answered, on=[c.USER_ID, c.ITEM_ID], how="semi")
+
+
+def _shown_lists(
+    view: AsOfView, span: Interval, users: list[str], *, spare: bool
+) -> tuple[pl.DataFrame, pl.DataFrame, ShownLists]:
+    """Read the events of users, the publications, and the lists that these users were shown."""
+    # A response may follow an exposure before the span, so the lists of those days count, too.
+    window = with_window(span, view.config.attribution)
     events = view.events(_EVENTS, between(window) & past_of(users, span))
     publications = view.publications()
     active = set(active_publications(publications, window))
@@ -137,15 +180,7 @@ def attribute_span(
         for row in publications.sort(c.PUBLICATION_ID).iter_rows(named=True)
         if row[c.PUBLICATION_ID] in active
     )
-    return join(
-        events,
-        publications,
-        ShownLists.of(parts, events),
-        view.table("items", [c.ITEM_ID, c.PRICE]),
-        view.table("users", [c.USER_ID, c.SEGMENT]),
-        span=span,
-        config=config,
-    )
+    return events, publications, ShownLists.of(parts, events)
 
 
 def _lists_of(

@@ -11,7 +11,12 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.base import plain as plain_json
-from pipeline.monitoring.attribution import AttributionConfig, ShownLists, attribute_events
+from pipeline.monitoring.attribution import (
+    AttributionConfig,
+    ShownLists,
+    answered_pairs,
+    attribute_events,
+)
 from pipeline.monitoring.rates import Attribution
 from tests.published import DAY, at, lists, publications
 
@@ -340,6 +345,33 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     other = rng.permutation(len(rows))
     assert once == rates(lambda user: names.get(user, user), other)
     assert once["rows"][0]["revenue"] > 0 and once["rows"][0]["returned"] > 0
+
+
+def test_a_pair_answers_a_list_if_each_of_its_wanted_events_does():
+    events = did(
+        ("u00", "q", -30),
+        ("u00", "a", 2),  # in the list that is live
+        ("u01", "q", 3),  # in no list
+        ("u02", "b", -3, "purchase"),  # before the publication and before the span
+        ("u02", "b", 3, "purchase"),
+        ("u03", "c", -0.5),  # not in the span
+        ("u04", "x", 4),  # in the fallback list, but this user has an own one
+        ("u05", "a", 4, "view"),  # not wanted
+        ("s00", "x", 5),  # a user with the fallback list
+        ("u06", "b", 6, "purchase"),
+        ("u06", "c", 6, "return"),
+    )
+    table = publications(("p1", 1, None, "7", at(-9), at(-1)))
+    held = ShownLists.of([(lists(SHOWN), lists({}))], events)
+    wanted = pl.col(c.KIND).is_in(["click", "purchase"])
+    found = answered_pairs(events, table, held, wanted, span=SPAN, config=CONFIG)
+    assert found.rows() == [("s00", "x"), ("u00", "a"), ("u02", "b"), ("u06", "b")]
+    # One event before its list was live is no answer, so the pair is not one.
+    late = publications(("p1", 1, None, "7", at(-9), at(5)))
+    twice = did(("u06", "b", 4), ("u06", "b", 6), ("u05", "b", 6))
+    held = ShownLists.of([(lists(SHOWN), lists({}))], twice)
+    found = answered_pairs(twice, late, held, wanted, span=SPAN, config=CONFIG)
+    assert found.rows() == [("u05", "b")]
 
 
 def test_it_is_plain_json():
