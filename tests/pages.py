@@ -7,7 +7,7 @@ from pipeline.base import Interval
 from pipeline.data.clean.treat import CleanReport, ColumnReport
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate import Decision
-from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.evaluation.gate.decision import LiftWithoutAnswers, RuleResult
 from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
 from pipeline.monitoring.policy import RetrainAction as Action
@@ -17,6 +17,7 @@ from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.workspace.artifacts import (
+    AnsweredTargets,
     ChurnFile,
     CleanFile,
     CostFile,
@@ -236,6 +237,12 @@ FULL = BARE.model_copy(
                        waiting="waiting, day 3 of 7"),
                 status("new", 1.0),
             ),
+            without_answers=(
+                LiftWithoutAnswers("als", "popularity", 1_212, 0.4, 0.35, 0.45, 1_150, 0.62, 0.55,
+                                   0.69),
+                LiftWithoutAnswers("popularity", "the scorer of 2017-11-24", 1_212, 0.01, -0.01,
+                                   0.03, 150, None, None, None),
+            ),
         ),
         "evaluations": {
             "als": evaluation(0.1212, 0.115, 0.1274, coverage=0.31, gini=0.6, novelty=9.25,
@@ -288,6 +295,7 @@ FULL = BARE.model_copy(
         ),
         "parity": ((AS_OF, ParityFile(users=12, overlap=0.4, k=10, reason=None), None),),
         "attribution": ATTRIBUTION,
+        "answers": AnsweredTargets(targets=3_100, answered=640),
         "drift": DRIFT,
         "policy": RetrainDecision(
             Action.RETRAIN, "retrain wanted: people want other things", 1, 1, 1, None

@@ -102,7 +102,9 @@ class ShownLists:
         pairs = events.select(c.USER_ID, c.ITEM_ID).unique()
         keys = [c.PUBLICATION_ID, c.USER_ID]
         counts = [(pl.col(c.SLOT) == slot.value).sum().alias(slot.value) for slot in c.Slot]
-        sizes, entries, spares = [], [], []
+        sizes: list[pl.DataFrame] = []
+        entries: list[pl.DataFrame] = []
+        spares: list[pl.DataFrame] = []
         for lists, spare in parts:
             # Exposures need only the length of a list; entries are kept if an event may match them.
             behind = spare.group_by(keys).agg(pl.len().alias(_SPARE))

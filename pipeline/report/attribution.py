@@ -93,8 +93,12 @@ def _effect(effect: ShownEffect) -> str:
             f"The effect of showing an item on the {name} needs {MIN_EFFECTIVE_USERS} effective "
             f"users; {effect.users:,} users saw a list with spare entries"
         )
+    points = (
+        None if value is None else 100 * value
+        for value in (effect.added, effect.added_lo, effect.added_hi)
+    )
     return (
-        f"Showing an item adds {_rate(effect.added, effect.added_lo, effect.added_hi)} to its "
+        f"Showing an item adds {wording.estimate(*points, least=1)} percentage points to its "
         f"{name}: {wording.share(effect.shown)} in the last {EDGE} shown positions, "
         f"{wording.share(effect.spare)} in the first {EDGE} spare ones, {effect.users:,} users"
     )

@@ -109,7 +109,8 @@ def without_answers(page: NightPage) -> str:
     if answers is None:
         return ""
     if not answers.answered:
-        return section(title, "No target item of the holdout answers a list shown to its user.")
+        none = "No target item of the holdout answers a list that its user was shown before."
+        return section(title, "", f"<p>{none}</p>")
     about = (
         f"{answers.answered:,} of {answers.targets:,} target items answer a list that their user "
         "was shown before. They favour the champion, whose lists these were. Without them the "

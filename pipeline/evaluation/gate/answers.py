@@ -54,7 +54,8 @@ def _lifts(evidence: Evidence, config: GateConfig) -> Iterator[LiftWithoutAnswer
             yield from _lift(recipe, champion, champion.name, frames, config)
     if (last := evidence.last) is not None:
         frames = last.tonight, last.stored
-        yield from _lift(champion, champion, last.label, frames, config, fits=1)
+        against = f"the scorer of {last.label}"
+        yield from _lift(champion, champion, against, frames, config, fits=1)
 
 
 def _lift(

@@ -60,7 +60,7 @@ class LiftWithoutAnswers:
     Attributes
     ----------
     against
-        Name of the champion's recipe, or the day of the stored scorer.
+        Name of the champion's recipe, or the stored scorer by its day.
     users, lift, lo, hi
         On all targets: number of users, and the lift with its 95 % interval; None if the rules do
         not allow a comparison.

@@ -2,15 +2,17 @@
 
 import polars as pl
 import pytest
+from mlflow import MlflowClient
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant, silent
+from pipeline.evaluation.holdout import UNANSWERED
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.report.live import live_table
 from pipeline.steps.diagnostics.live_quality import live_history, live_summary, score
-from pipeline.workspace.artifacts import LiveFile, MlflowFile
+from pipeline.workspace.artifacts import DecisionFile, EvaluationFile, LiveFile, MlflowFile
 from pipeline.workspace.night import open_night
-from pipeline.workspace.run_files import read_split
+from pipeline.workspace.run_files import read_split, trained
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_metrics
 from tests.worlds import NIGHTS, purchases
@@ -46,10 +48,50 @@ def test_the_second_night_scores_the_lists_of_the_first(shop):
     assert tuple(map(PrequentialFigures.of, again.rows)) == file.rows
 
 
+def test_the_second_night_compares_recipes_without_answers_to_the_lists_of_the_first(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    night = open_night(ws, second.run_id)
+    rows = ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == first.publication_id)
+    shown = {user: set(part[c.ITEM_ID]) for (user,), part in rows.group_by(c.USER_ID)}
+    split = read_split(night.run)
+    assert NIGHTS[0] <= split.holdout.start  # so the lists of the first night were live throughout
+    pairs = set(split.truth.select(c.USER_ID, c.ITEM_ID).iter_rows())
+    answered = {
+        (user, item) for user, item in pairs if item in shown.get(user, shown[c.FALLBACK_USER])
+    }
+    answers = night.run.read(EvaluationFile).answers
+    assert (answers.targets, answers.answered) == (len(pairs), len(answered))
+    assert 0 < len(answered) < len(pairs)
+    users = night.run.frame("evaluate", f"users-{night.champion_name}")
+    alone = {user for user, _ in pairs} - {user for user, _ in pairs - answered}
+    assert set(users.filter(pl.col(UNANSWERED).is_null())[c.USER_ID]) == alone
+    decision = night.run.read(DecisionFile).root
+    lifts = {row.recipe: row for row in decision.without_answers}
+    assert set(lifts) == set(trained(night))
+    row = next(row for row in lifts.values() if row.lift_without is not None)
+    assert row.lo_without < row.lift_without < row.hi_without
+    page = (night.run.folder / "page.html").read_text()
+    assert "<h2>Lifts without events that answer a shown list</h2>" in page
+    run = night.run.read(MlflowFile).run
+    share = mlflow_metrics(ws, run)["answers.share"]
+    assert share == pytest.approx(len(answered) / len(pairs))
+    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
+    parent = client.get_run(run)
+    children = client.search_runs(
+        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run}'"
+    )
+    metrics = {child.data.params["recipe"]: child.data.metrics for child in children}
+    for name in set(lifts) - {night.champion_name}:
+        if lifts[name].lift_without is not None:
+            assert metrics[name]["lift_without_answers_lo"] == pytest.approx(lifts[name].lo_without)
+
+
 def test_the_first_night_has_nothing_to_score(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     assert ws.run(first.run_id).find(LiveFile) is None
+    assert ws.run(first.run_id).read(EvaluationFile).answers is None
     scored = live_history(ws)
     assert [run.run_id for run in scored] == [second.run_id]
     assert live_table(scored).splitlines()[2].startswith(f"{NIGHTS[1]:%Y-%m-%d}  1  ")

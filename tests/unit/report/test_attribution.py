@@ -50,10 +50,10 @@ def test_responses_are_a_line_a_group_and_notes_below():
         "",
         "1,900 of 3,100 events of 950 users from 2017-11-24T09:00:00Z to 2017-12-01T09:00:00Z "
         "responded to a list that was live within 7 days",
-        "Showing an item adds 1.20 % (0.41 % to 1.99 %) to its response rate: 4.1 % in the last 2 "
-        "shown positions, 2.9 % in the first 2 spare ones, 900 users",
-        "Showing an item adds 0.05 % (−0.34 % to 0.44 %) to its visitor hit rate: 1.1 % in the "
-        "last 2 shown positions, 1.1 % in the first 2 spare ones, 900 users",
+        "Showing an item adds 1.20 (0.41 to 1.99) percentage points to its response rate: 4.1 % in "
+        "the last 2 shown positions, 2.9 % in the first 2 spare ones, 900 users",
+        "Showing an item adds 0.05 (−0.34 to 0.44) percentage points to its visitor hit rate: "
+        "1.1 % in the last 2 shown positions, 1.1 % in the first 2 spare ones, 900 users",
         "Lists that events claim: 1 equal the joined list, 2 are other lists, 3 without a joined "
         "list",
     ]

@@ -68,7 +68,10 @@ def test_tonights_fit_is_compared_with_the_last_scorer():
     als, new = shop(0.1)
     last = Reference("2024-06-23", tonight=new.users, stored=als.users)
     rows = lifts_without_answers(evidence(als, new, last=last), CONFIG)
-    assert [(row.recipe, row.against) for row in rows] == [("new", "als"), ("als", "2024-06-23")]
+    assert [(row.recipe, row.against) for row in rows] == [
+        ("new", "als"),
+        ("als", "the scorer of 2024-06-23"),
+    ]
     assert rows[1].lift < 0 < rows[1].lift_without
 
 
