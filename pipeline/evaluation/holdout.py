@@ -302,7 +302,17 @@ def reindex_columns(
 
 
 def without(cells: sp.csr_matrix, others: sp.csr_matrix) -> sp.csr_matrix:
-    """Return the cells of a matrix that another one does not have, whatever their values."""
+    """Remove the cells that another matrix has.
+
+    Parameters
+    ----------
+    cells, others
+        CSR of one shape; the values of `others` do not matter.
+
+    Returns
+    -------
+    CSR of the same shape
+    """
     rest = (cells - cells.multiply(others.sign())).tocsr()
     rest.eliminate_zeros()
     return rest

@@ -115,7 +115,8 @@ def without_answers(page: NightPage) -> str:
         f"{answers.answered:,} of {answers.targets:,} target items answer a list that their user "
         "was shown before. They favour the champion, whose lists these were. Without them the "
         "other recipe is favoured, because items that the user would have taken anyway are "
-        "missing, too. No rule of the gate reads these lifts."
+        "missing, too. Both lifts are shares of the champion's mean on all targets, and the true "
+        "lift lies between them. No rule of the gate reads them."
     )
     head = (
         "Recipe|name", "Against", "Users|n", "Lift|n", "95 % interval|n", "Users without|n",

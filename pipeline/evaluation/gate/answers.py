@@ -3,7 +3,8 @@
 The champion's lists are part of the holdout: a user who responds to a shown item gives the champion
 a hit that another recipe could not have had. The lift over all targets therefore favours the
 champion. Without the answers, items that the champion predicted and the user would have taken
-anyway are missing as well, so that lift favours the other recipe. No rule reads it.
+anyway are missing as well, so that lift favours the other recipe. No rule reads it. Its unit is the
+champion's mean on all targets, because without the answers the champion may have no hit at all.
 
 Guarantees: both lifts are compared as the gate compares recipes; a pair without such values is left
 out.
@@ -13,7 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline.errors import GateError
 from pipeline.evaluation.compare import Difference, difference, paired
@@ -24,6 +27,8 @@ from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.rules import ordered, seed_sd_of
 from pipeline.evaluation.holdout import UNANSWERED
 from pipeline.evaluation.intervals import normal_interval
+
+FloatArray = NDArray[np.float64]
 
 
 def lifts_without_answers(evidence: Evidence, config: GateConfig) -> tuple[LiftWithoutAnswers, ...]:
@@ -66,9 +71,10 @@ def _lift(
     config: GateConfig,
     fits: int | None = None,
 ) -> Iterator[LiftWithoutAnswers]:
-    def measured(column: str) -> Difference:
+    def measured(values: FloatArray, level: FloatArray) -> Difference:
         return difference(
-            *paired(*frames, column),
+            values,
+            level,
             tau_candidate=seed_sd_of(recipe, config),
             tau_champion=seed_sd_of(other, config),
             fits=fits or min(recipe.fits, other.fits),
@@ -77,9 +83,14 @@ def _lift(
         )
 
     try:
-        whole, without = measured(NDCG), measured(UNANSWERED)
+        whole = measured(*paired(*frames, NDCG))
+        values, rest = paired(*frames, UNANSWERED)
+        own = frames[1].drop_nulls(UNANSWERED)
+        _, level = paired(own, own, NDCG)
     except GateError:  # no target answers a list, or the evaluation is incomplete
         return
+    # The unit stays the champion's mean on all targets: on the others it may have no hit.
+    without = measured(level + values - rest, level)
     yield LiftWithoutAnswers(
         recipe.name, against, whole.n, *_figures(whole), without.n, *_figures(without)
     )

@@ -65,7 +65,8 @@ class LiftWithoutAnswers:
         On all targets: number of users, and the lift with its 95 % interval; None if the rules do
         not allow a comparison.
     users_without, lift_without, lo_without, hi_without
-        The same on targets that do not answer a shown list.
+        The same on targets that do not answer a shown list, also as shares of the champion's mean
+        on all targets of these users.
     """
 
     recipe: str

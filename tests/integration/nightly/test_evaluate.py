@@ -1,8 +1,9 @@
 """The evaluation of a night: lists that were live, scored on the events that followed."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
-from mlflow import MlflowClient
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant, silent
@@ -10,6 +11,7 @@ from pipeline.evaluation.holdout import UNANSWERED
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.report.live import live_table
 from pipeline.steps.diagnostics.live_quality import live_history, live_summary, score
+from pipeline.steps.nightly.night_record import night_record
 from pipeline.workspace.artifacts import DecisionFile, EvaluationFile, LiveFile, MlflowFile
 from pipeline.workspace.night import open_night
 from pipeline.workspace.run_files import read_split, trained
@@ -69,22 +71,32 @@ def test_the_second_night_compares_recipes_without_answers_to_the_lists_of_the_f
     decision = night.run.read(DecisionFile).root
     lifts = {row.recipe: row for row in decision.without_answers}
     assert set(lifts) == set(trained(night))
-    row = next(row for row in lifts.values() if row.lift_without is not None)
-    assert row.lo_without < row.lift_without < row.hi_without
+    count = users.height - len(alone)
+    # With fewer than 200 users there is no comparison.
+    assert {(row.users, row.users_without) for row in lifts.values()} == {(users.height, count)}
+    assert count < 200 and {row.lift_without for row in lifts.values()} == {None}
     page = (night.run.folder / "page.html").read_text()
     assert "<h2>Lifts without events that answer a shown list</h2>" in page
-    run = night.run.read(MlflowFile).run
-    share = mlflow_metrics(ws, run)["answers.share"]
+    share = mlflow_metrics(ws, night.run.read(MlflowFile).run)["answers.share"]
     assert share == pytest.approx(len(answered) / len(pairs))
-    client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
-    parent = client.get_run(run)
-    children = client.search_runs(
-        [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{run}'"
+
+
+def test_lifts_without_answers_are_metrics_of_each_recipe_in_mlflow(shop, monkeypatch):
+    night = open_night(Workspace.open(shop[0]), shop[2].run_id)
+    decision = night.run.read(DecisionFile).root
+    lifts = tuple(
+        replace(row, lift_without=0.2, lo_without=0.1, hi_without=0.3)
+        for row in decision.without_answers
     )
-    metrics = {child.data.params["recipe"]: child.data.metrics for child in children}
-    for name in set(lifts) - {night.champion_name}:
-        if lifts[name].lift_without is not None:
-            assert metrics[name]["lift_without_answers_lo"] == pytest.approx(lifts[name].lo_without)
+    changed = replace(decision, without_answers=lifts)
+    monkeypatch.setattr("pipeline.steps.nightly.night_record.decision_of", lambda _: changed)
+    record = night_record(night, version=None, taken=frozenset())
+    ends = {"": 0.2, "_lo": 0.1, "_hi": 0.3}
+    assert len(record.children) == len(lifts) > 1
+    for child in record.children:
+        lift = {end: child.metrics.get(f"lift_without_answers{end}") for end in ends}
+        assert lift == (dict.fromkeys(ends) if child.recipe == night.champion_name else ends)
+    assert {end: record.metrics[f"refresh.lift_without_answers{end}"] for end in ends} == ends
 
 
 def test_the_first_night_has_nothing_to_score(shop):

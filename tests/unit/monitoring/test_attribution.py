@@ -364,14 +364,14 @@ def test_a_pair_answers_a_list_if_each_of_its_wanted_events_does():
     table = publications(("p1", 1, None, "7", at(-9), at(-1)))
     held = ShownLists.of([(lists(SHOWN), lists({}))], events)
     wanted = pl.col(c.KIND).is_in(["click", "purchase"])
-    found = answered_pairs(events, table, held, wanted, span=SPAN, config=CONFIG)
-    assert found.rows() == [("s00", "x"), ("u00", "a"), ("u02", "b"), ("u06", "b")]
-    # One event before its list was live is no answer, so the pair is not one.
+    pairs = answered_pairs(events, table, held, wanted, span=SPAN, config=CONFIG)
+    assert pairs.rows() == [("s00", "x"), ("u00", "a"), ("u02", "b"), ("u06", "b")]
+    # An event before its list was live does not answer it, so its pair is left out.
     late = publications(("p1", 1, None, "7", at(-9), at(5)))
     twice = did(("u06", "b", 4), ("u06", "b", 6), ("u05", "b", 6))
     held = ShownLists.of([(lists(SHOWN), lists({}))], twice)
-    found = answered_pairs(twice, late, held, wanted, span=SPAN, config=CONFIG)
-    assert found.rows() == [("u05", "b")]
+    pairs = answered_pairs(twice, late, held, wanted, span=SPAN, config=CONFIG)
+    assert pairs.rows() == [("u05", "b")]
 
 
 def test_it_is_plain_json():

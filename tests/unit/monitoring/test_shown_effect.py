@@ -40,11 +40,11 @@ def shop(effect, seed=0, kind="purchase"):
 
 
 @pytest.mark.parametrize("planted", [0.1, 0.3])
-def test_a_planted_effect_is_found_within_its_interval(planted):
-    for rate, found in effects(shop(planted)).items():
-        assert found.users == 300 and found.entries == 600, rate
-        assert 0 < found.added_lo < planted < found.added_hi < planted + 0.1
-        assert found.added == pytest.approx(found.shown - found.spare)
+def test_a_planted_effect_lies_within_its_interval(planted):
+    for rate, effect in effects(shop(planted)).items():
+        assert effect.users == 300 and effect.entries == 600, rate
+        assert 0 < effect.added_lo < planted < effect.added_hi < planted + 0.1
+        assert effect.added == pytest.approx(effect.shown - effect.spare)
 
 
 def test_intervals_contain_0_in_a_shop_without_an_effect():
@@ -57,17 +57,17 @@ def test_intervals_contain_0_in_a_shop_without_an_effect():
 
 
 def test_only_purchases_count_in_the_visitor_hit_rate():
-    found = effects(shop(0.1, kind="view"))
-    assert found["response_rate"].added > 0.05
-    assert (found["visitor_hit_rate"].shown, found["visitor_hit_rate"].spare) == (0, 0)
+    effect = effects(shop(0.1, kind="view"))
+    assert effect["response_rate"].added > 0.05
+    assert (effect["visitor_hit_rate"].shown, effect["visitor_hit_rate"].spare) == (0, 0)
 
 
 def test_lists_without_spare_entries_have_no_effect_and_few_users_only_a_number():
     assert effects(shop(0.1), spare=1) == {}
     assert effects(shop(0.1), made=PUBLISHED) == {}
     events = shop(0.1).filter(pl.col(c.USER_ID).is_in(USERS[:40]))
-    found = effects(events)["response_rate"]
-    assert (found.users, found.entries, found.added) == (40, 80, None)
+    effect = effects(events)["response_rate"]
+    assert (effect.users, effect.entries, effect.added) == (40, 80, None)
 
 
 def test_spare_entries_change_no_other_figure():
@@ -85,8 +85,8 @@ def test_a_response_on_a_later_day_than_the_showing_does_not_count():
     events = did(
         *((user, "other", 1) for user in USERS), ("u000", ITEMS[19], 2), ("u001", ITEMS[20], 3)
     )
-    found = effects(events)["response_rate"]
-    assert found.shown == found.spare == pytest.approx(1 / 600)
+    effect = effects(events)["response_rate"]
+    assert effect.shown == effect.spare == pytest.approx(1 / 600)
     # The next day's list has neither item, so both responses are late.
     table = publications(("p1", 1, None, "7", at(-9), at(-1)), ("p2", 2, None, "8", at(0), at(20)))
     published = pl.concat([PUBLISHED, lists({("p2", c.FALLBACK_USER): "xyz"})])
@@ -94,8 +94,8 @@ def test_a_response_on_a_later_day_than_the_showing_does_not_count():
         *((user, "other", 1) for user in USERS), ("u000", ITEMS[19], 25), ("u001", ITEMS[20], 26)
     )
     week = Interval(DAY, DAY + timedelta(days=7))
-    found = effects(late, span=week, published=published, table=table)["response_rate"]
-    assert (found.entries, found.shown, found.spare) == (600, 0, 0)
+    effect = effects(late, span=week, published=published, table=table)["response_rate"]
+    assert (effect.entries, effect.shown, effect.spare) == (600, 0, 0)
 
 
 def test_spare_entries_follow_the_shown_ones_and_are_available():
