@@ -229,11 +229,8 @@ def evaluate_stored(
     remaining = Truth(truth, np.diff(truth.indptr).astype(np.int64))
     unanswered = None
     if answered is not None:
-        answers = targets.join(answered, on=[c.USER_ID, c.ITEM_ID], how="semi").filter(
-            pl.col(c.USER_ID).is_in(new.user_ids.tolist())
-        )
-        rest = without(truth, truth_of(answers, new.user_ids, catalogue).items)
-        unanswered = Truth(rest, np.diff(rest.indptr).astype(np.int64))
+        answers = targets.join(answered, on=[c.USER_ID, c.ITEM_ID], how="semi")
+        unanswered = _without_pairs(remaining, answers, new.user_ids, catalogue)
     recent_items = np.isin(catalogue, history.item_ids[new_items(history)])
     lost = np.flatnonzero(~np.isin(new.user_ids, history.user_ids))
 
@@ -256,6 +253,15 @@ def evaluate_stored(
             for shown in (own, lists(stored, old))
         )
     )
+
+
+def _without_pairs(
+    truth: Truth, pairs: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[np.str_]
+) -> Truth:
+    """Remove pairs from a ground truth over its users and items; other users are ignored."""
+    own = pairs.filter(pl.col(c.USER_ID).is_in(user_ids.tolist()))
+    rest = without(truth.items, truth_of(own, user_ids, item_ids).items)
+    return Truth(rest, np.diff(rest.indptr).astype(np.int64))
 
 
 def _of_users(

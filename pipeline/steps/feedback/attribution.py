@@ -23,7 +23,7 @@ from pipeline.monitoring.attribution import ShownLists, answered_pairs, with_win
 from pipeline.monitoring.attribution import attribute_events as join
 from pipeline.monitoring.rates import ALL_USERS, RATES, VERSION, Attribution, AttributionRow
 from pipeline.monitoring.shown_effect import EDGE
-from pipeline.serving.publish import spare_entries, unavailable
+from pipeline.serving.publish import publication_rows, spare_entries, unavailable
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import AttributionFile
@@ -194,7 +194,7 @@ def _lists_of(
     # Patches have no spare entries, nor have runs whose files were deleted.
     if not spare or publication[c.BASE] is not None or run.committed("recommend") is None:
         return shown, shown.clear()
-    made = run.frame("recommend", "lists").with_columns(pl.lit(name).alias(c.PUBLICATION_ID))
+    made = publication_rows(run.frame("recommend", "lists"), name)
     gone = unavailable(view.table("items", [c.ITEM_ID, c.AVAILABLE]))
     return shown, spare_entries(made.filter(where), shown, gone, EDGE)
 

@@ -61,16 +61,15 @@ def build_page(
         Measured on the refit's lists; None before the cold check, which makes them.
     """
     run, k = night.run, night.config.recommend.length
-    evaluated = run.read(EvaluationFile)
-    evaluations = evaluated.recipes
+    evaluations = run.read(EvaluationFile).recipes
     metric = metric_name(NDCG, k)
     means = {name: result.metrics.get(metric, 0.0) for name, result in evaluations.items()}
     baselines = tuple(
         name for name, recipe in night.recipes.items() if recipe.capabilities.baseline is not None
     )
-    able = (name for name in means if name in baselines)
+    evaluated = (name for name in means if name in baselines)
     # A first run has no champion: lifts are over the best baseline.
-    against = night.champion_name or max(able, key=means.__getitem__, default=None)
+    against = night.champion_name or max(evaluated, key=means.__getitem__, default=None)
     challenger = _challenger(means, baselines, decision, against)
     costs = {name: run.find(CostFile, train_step(name)) for name in night.recipes}
     before = night.history.decisions_before(night.as_of)[-MAX_PAST_NIGHTS:]
@@ -112,7 +111,7 @@ def build_page(
         attribution=_root(run, AttributionFile),
         drift=_root(run, DriftFile),
         policy=_root(run, PolicyFile),
-        answers=evaluated.answers,
+        answers=run.read(EvaluationFile).answers,
     )
 
 
