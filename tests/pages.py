@@ -240,7 +240,7 @@ FULL = BARE.model_copy(
             without_answers=(
                 LiftWithoutAnswers("als", "popularity", 1_212, 0.4, 0.35, 0.45, 1_150, 0.62, 0.55,
                                    0.69),
-                LiftWithoutAnswers("popularity", "the scorer of 2017-11-24", 1_212, 0.01, -0.01,
+                LiftWithoutAnswers("popularity", "scorer of 2017-11-24", 1_212, 0.01, -0.01,
                                    0.03, 150, None, None, None),
             ),
         ),

@@ -59,7 +59,7 @@ def _lifts(evidence: Evidence, config: GateConfig) -> Iterator[LiftWithoutAnswer
             yield from _lift(recipe, champion, champion.name, frames, config)
     if (last := evidence.last) is not None:
         frames = last.tonight, last.stored
-        against = f"the scorer of {last.label}"
+        against = f"scorer of {last.label}"
         yield from _lift(champion, champion, against, frames, config, fits=1)
 
 
