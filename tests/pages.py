@@ -7,16 +7,17 @@ from pipeline.base import Interval
 from pipeline.data.clean.treat import CleanReport, ColumnReport
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate import Decision
-from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.evaluation.gate.decision import LiftWithoutAnswers, RuleResult
 from pipeline.evaluation.gate.e_process import EProcessStatus
 from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
 from pipeline.monitoring.policy import RetrainAction as Action
 from pipeline.monitoring.policy import RetrainDecision
-from pipeline.monitoring.rates import Attribution, AttributionRow, Claims
+from pipeline.monitoring.rates import Attribution, AttributionRow, Claims, ShownEffect
 from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.workspace.artifacts import (
+    AnsweredTargets,
     ChurnFile,
     CleanFile,
     CostFile,
@@ -199,17 +200,22 @@ ATTRIBUTION = Attribution(
     late=0,
     unshown=0,
     claims=Claims(1, 2, 3),
+    shown_effects=(
+        ShownEffect("response_rate", 900, 5_800, 0.041, 0.029, 0.012, 0.004, 0.0041, 0.0199),
+        ShownEffect("visitor_hit_rate", 900, 5_800, 0.011, 0.0105, 0.0005, 0.002, -0.0034, 0.0044),
+    ),
     rows=(
         AttributionRow(
             "all", "all", 950, 61_000,
-            response_rate=0.031, ctr=0.02, ctr_lo=0.018, ctr_hi=0.022,
-            conversion=0.011, conversion_lo=0.01, conversion_hi=0.012,
+            response_rate=0.031, response_rate_lo=0.028, response_rate_hi=0.034,
+            ctr=0.02, ctr_lo=0.018, ctr_hi=0.022,
+            visitor_hit_rate=0.011, visitor_hit_rate_lo=0.01, visitor_hit_rate_hi=0.012,
             revenue=1234.5, revenue_per_exposure=0.02, revenue_per_exposure_lo=0.015,
             revenue_per_exposure_hi=0.03, return_rate=0.04, return_rate_lo=0.0,
             return_rate_hi=0.09,
         ),
         AttributionRow("segment", "new", 4),
-        AttributionRow("position", "1", 950, 3_000, response_rate=0.05),
+        AttributionRow("position", "1", 950, 3_000, response_rate=0.05, response_rate_lo=0.04),
     ),
 )  # fmt: skip
 DRIFT = Drift(
@@ -232,6 +238,12 @@ FULL = BARE.model_copy(
                 status("mad", 0.01, lift=-0.4, se=0.1 / 1.96, blocks=1, effect=0.05, more=31,
                        waiting="waiting, day 3 of 7"),
                 status("new", 1.0),
+            ),
+            without_answers=(
+                LiftWithoutAnswers("als", "popularity", 1_212, 0.4, 0.35, 0.45, 1_150, 0.62, 0.55,
+                                   0.69),
+                LiftWithoutAnswers("popularity", "scorer of 2017-11-24", 1_212, 0.01, -0.01,
+                                   0.03, 150, None, None, None),
             ),
         ),
         "evaluations": {
@@ -285,6 +297,7 @@ FULL = BARE.model_copy(
         ),
         "parity": ((AS_OF, ParityFile(users=12, overlap=0.4, k=10, reason=None), None),),
         "attribution": ATTRIBUTION,
+        "answers": AnsweredTargets(targets=3_100, answered=640),
         "drift": DRIFT,
         "policy": RetrainDecision(
             Action.RETRAIN, "retrain wanted: people want other things", 1, 1, 1, None

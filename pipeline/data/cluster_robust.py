@@ -3,7 +3,7 @@
 Observations of one user are not independent, so errors are computed over users.
 
 Guarantees: sums are exact (`math.fsum`), so no digit depends on the order of users; with one user
-the error and the interval are ``None``.
+the error and the interval are ``None``; the interval contains the mean.
 """
 
 from __future__ import annotations
@@ -80,24 +80,43 @@ def mean_ci(values: NDArray[np.float64], users: pl.Series) -> Mean:
     return ratio_ci(sums.astype(np.float64), counts.astype(np.float64))
 
 
-def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float = 1.0) -> Mean:
+def effective_users(counts: NDArray[np.float64]) -> float:
+    """Return the effective number of users, (Σ count)² ÷ Σ count²; 0 without observations.
+
+    With values that differ only between users, as many equally active users have a mean of the same
+    variance (Kish 1965).
+    """
+    squares = math.fsum((counts**2).tolist())
+    return math.fsum(counts.tolist()) ** 2 / squares if squares else 0.0
+
+
+def ratio_ci(
+    sums: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    most: float = 1.0,
+    *,
+    least: float = 0.0,
+) -> Mean:
     """Compute the mean of all users' observations from the sum and count of each user.
 
-    The mean m is Σ sum_u / n, where n is the number of observations, Σ count_u. With U users and
-    residuals r_u = sum_u − m · count_u, the standard error is ``√(U/(U − 1) · Σ r_u²) / n`` (Liang
-    and Zeger 1986). The interval is Student's t with U − 1 degrees of freedom, cut to [0, most].
+    The mean m is Σ sum_u / n, where n is the number of observations. The standard error is that of
+    CR2 (Bell and McCaffrey 2002) for a regression on a constant: ``√(Σ r_u²) / n`` with the
+    residuals ``r_u = (sum_u − m · count_u) / √(1 − count_u / n)``.
 
-    If all values are 0, or all equal `most`, the standard error is 0. One end of the interval is
-    then that value, and the other end is exact for V users without an event: it lies
-    ``(1 − 0.025^(1/V)) · most`` away (Clopper and Pearson 1934). V is the number of users with a
-    count above 0.
+    The interval is Student's t with `effective_users` − 1 degrees of freedom, after the
+    transformation of Hall (1992) for skew: with γ = Σ r_u³ / (Σ r_u²)^1.5 the statistic
+    T = (m − μ) / se is replaced by ``T + γT²/3 + γ²T³/27 + γ/6``. It is cut to [least, most].
+
+    If all sums are 0, or all values equal `most`, the standard error is 0. The interval is then
+    exact for V users without an event: it reaches ``1 − 0.025^(1/V)`` of the way from that value to
+    each limit (Clopper and Pearson 1934). V is the number of users with a count above 0.
 
     Parameters
     ----------
     sums, counts
         ``(U,)`` float64; the sum of the counts is above 0.
-    most
-        Upper limit of a value; ``inf`` if there is none.
+    most, least
+        Limits of a value, `least` ≤ 0; `most` is ``inf`` if there is none.
 
     Returns
     -------
@@ -106,27 +125,25 @@ def ratio_ci(sums: NDArray[np.float64], counts: NDArray[np.float64], most: float
     """
     n = math.fsum(counts.tolist())
     mean = math.fsum(sums.tolist()) / n
-    residual = sums - mean * counts
-    if len(residual) < 2:
+    active = int(np.count_nonzero(counts))
+    if active < 2:
         return Mean(mean, None, None, None)
-    spread = len(residual) / (len(residual) - 1) * math.fsum((residual**2).tolist())
+    residual = (sums - mean * counts) / np.sqrt(1.0 - counts / n)
+    spread = math.fsum((residual**2).tolist())
     se = math.sqrt(spread) / n
-    unseen = float(1 - 0.025 ** (1 / np.count_nonzero(counts)))
+    unseen = 1.0 - 0.025 ** (1 / active)
     # Equal values give an error of 0, which would claim certainty: use the exact limit instead.
     if not any(sums):
-        return Mean(mean, se, 0.0, unseen * most if math.isfinite(most) else None)
+        return Mean(mean, se, least * unseen, unseen * most if math.isfinite(most) else None)
     if mean == most:
         return Mean(mean, se, most * (1 - unseen), most)
-    reach = float(stdtrit(len(residual) - 1, 0.975)) * se
-    return Mean(mean, se, max(0.0, mean - reach), min(most, mean + reach))
+    skew = math.fsum((residual**3).tolist()) / spread**1.5 if spread else 0.0
+    lo, hi = _hall_interval(mean, se, skew, effective_users(counts) - 1)
+    return Mean(mean, se, max(least, lo), min(most, hi))
 
 
 def proportion_ci(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
-    """Compute a share with its standard error, and an interval that is valid near 0 and 1 as well.
-
-    The interval is Wilson's (1927). Observations of one user are not independent, so the number of
-    observations in his formula is replaced by the effective number ``m (1 − m) / se²``, where m is
-    the share (recommended by Franco, Little, Louis and Slud 2019).
+    """Compute a share with its standard error and interval.
 
     Parameters
     ----------
@@ -135,16 +152,28 @@ def proportion_ci(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mea
 
     Returns
     -------
-    Mean and standard error as in `ratio_ci`. For a share of 0 or 1, and for a single user, the
-    interval is that of `ratio_ci` as well.
+    As `ratio_ci`. Users may be alike by chance alone, so the interval is at least that of as many
+    independent observations.
     """
-    ratio = ratio_ci(sums, counts)
-    inside = ratio.mean * (1.0 - ratio.mean)
-    if ratio.se is None or inside <= 0:
+    ratio, n = ratio_ci(sums, counts), math.fsum(counts.tolist())
+    variance = ratio.mean * (1.0 - ratio.mean) / n
+    if ratio.se is None or variance <= 0 or ratio.se**2 >= variance:
         return ratio
-    t = float(stdtrit(len(sums) - 1, 0.975))
-    # At most the real number of observations: users may be alike by chance alone.
-    over = t * t * max(ratio.se**2 / inside, 1.0 / math.fsum(counts.tolist()))
-    middle = (ratio.mean + over / 2) / (1 + over)
-    reach = math.sqrt(over * (inside + over / 4)) / (1 + over)
-    return Mean(ratio.mean, ratio.se, middle - reach, middle + reach)
+    # The skewness of a binomial number.
+    skew = (1.0 - 2.0 * ratio.mean) / (n * math.sqrt(variance))
+    df = effective_users(counts) - 1
+    lo, hi = _hall_interval(ratio.mean, math.sqrt(variance), skew, df)
+    return Mean(ratio.mean, ratio.se, max(0.0, lo), min(1.0, hi))
+
+
+def _hall_interval(mean: float, se: float, skew: float, df: float) -> tuple[float, float]:
+    """Return the 95 % interval of a mean whose sum has a skewness; see `ratio_ci`."""
+    t = float(stdtrit(df, 0.975))
+
+    def inverse(x: float) -> float:
+        # Near a skewness of 0 the quotient has no accurate digits.
+        if abs(skew) < 1e-6:
+            return x - skew / 6
+        return 3 / skew * (math.cbrt(1 + skew * (x - skew / 6)) - 1)
+
+    return mean - se * inverse(t), mean - se * inverse(-t)

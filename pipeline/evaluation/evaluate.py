@@ -30,6 +30,7 @@ from pipeline.evaluation.holdout import (
     values_of,
     with_empty_rows,
     with_rows_of,
+    without,
 )
 from pipeline.evaluation.intervals import means
 from pipeline.evaluation.metrics import NDCG, Truth, measure
@@ -105,6 +106,7 @@ def evaluate(
     k: int,
     segments: pl.DataFrame | None = None,
     categories: pl.DataFrame | None = None,
+    answered: pl.DataFrame | None = None,
 ) -> Evaluation:
     """Evaluate a scorer on the users of a holdout.
 
@@ -122,6 +124,8 @@ def evaluate(
         `user_id`, `segment` of the table of users, for further slices.
     categories
         `item_id`, `categories` of the table of items, for `diversity`.
+    answered
+        `user_id`, `item_id` of the target items that answer a shown list, for `UNANSWERED`.
 
     Returns
     -------
@@ -136,7 +140,11 @@ def evaluate(
         belongs to another training window.
     """
     history, judged, lists, truth = judged_lists(scorer, history, split, max(k, SHORT))
-    users = values_of(lists, truth, k, judged, new_items(history), segments)
+    unanswered = None
+    if answered is not None:
+        rest = split.truth.join(answered, on=[c.USER_ID, c.ITEM_ID], how="anti")
+        unanswered = truth_of(rest, judged.user_ids, history.item_ids)
+    users = values_of(lists, truth, k, judged, new_items(history), segments, unanswered)
     covered = coverage(lists, history.n_items, k)
     # Keep this order of columns: users are sorted by it before the bootstrap draws them.
     depths = tuple(dict.fromkeys((k, SHORT)))
@@ -162,6 +170,7 @@ def evaluate_stored(
     k: int,
     fallback: Scorer | None = None,
     segments: pl.DataFrame | None = None,
+    answered: pl.DataFrame | None = None,
 ) -> StoredComparison:
     """Evaluate tonight's scorer and one of an earlier run on the same users and ground truth.
 
@@ -184,8 +193,8 @@ def evaluate_stored(
         Length of the lists, ≥ 1.
     fallback
         Tonight's scorer of the fallback list; without it, users without a history get no list.
-    segments
-        `user_id`, `segment` of the table of users, for further slices.
+    segments, answered
+        As in `evaluate`.
 
     Returns
     -------
@@ -214,13 +223,15 @@ def evaluate_stored(
     if split.task == "discovery":
         seen = reindex_columns(new.seen, new.item_ids, catalogue)
         seen = seen + reindex_columns(old.seen, old.item_ids, catalogue)
-        # Remove the cells that are in both, whatever their value.
-        truth = truth - truth.multiply(seen.sign()).tocsr()
-        truth.eliminate_zeros()
+        truth = without(truth, seen)
         # Users without a remaining target item have no NDCG.
         rows = np.flatnonzero(np.diff(truth.indptr))
         truth, new, old, seen = truth[rows], new.take(rows), old.take(rows), seen[rows]
     remaining = Truth(truth, np.diff(truth.indptr).astype(np.int64))
+    unanswered = None
+    if answered is not None:
+        answers = targets.join(answered, on=[c.USER_ID, c.ITEM_ID], how="semi")
+        unanswered = _without_pairs(remaining, answers, new.user_ids, catalogue)
     recent_items = np.isin(catalogue, history.item_ids[new_items(history)])
     lost = np.flatnonzero(~np.isin(new.user_ids, history.user_ids))
 
@@ -239,10 +250,19 @@ def evaluate_stored(
         own = with_rows_of(own, everyone, lost)
     return StoredComparison(
         *(
-            values_of(shown, remaining, k, new, recent_items, segments)
+            values_of(shown, remaining, k, new, recent_items, segments, unanswered)
             for shown in (own, lists(stored, old))
         )
     )
+
+
+def _without_pairs(
+    truth: Truth, pairs: pl.DataFrame, user_ids: NDArray[np.str_], item_ids: NDArray[np.str_]
+) -> Truth:
+    """Remove pairs from a ground truth over its users and items; other users are ignored."""
+    own = pairs.filter(pl.col(c.USER_ID).is_in(user_ids.tolist()))
+    rest = without(truth.items, truth_of(own, user_ids, item_ids).items)
+    return Truth(rest, np.diff(rest.indptr).astype(np.int64))
 
 
 def _of_users(

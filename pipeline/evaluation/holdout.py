@@ -27,6 +27,9 @@ from pipeline.models.topk import Lists, top_k
 SLICE: Final = "slice."
 """Prefix of the columns of slices."""
 
+UNANSWERED: Final = "ndcg_without_answers"
+"""Column of the NDCG on targets that do not answer a shown list."""
+
 AT_ONCE: Final = 8192
 """Number of users scored together: bounds the memory of factors and lists."""
 
@@ -298,6 +301,23 @@ def reindex_columns(
     )
 
 
+def without(cells: sp.csr_matrix, others: sp.csr_matrix) -> sp.csr_matrix:
+    """Remove the cells that another matrix has.
+
+    Parameters
+    ----------
+    cells, others
+        CSR of one shape; the values of `others` do not matter.
+
+    Returns
+    -------
+    CSR of the same shape
+    """
+    rest = (cells - cells.multiply(others.sign())).tocsr()
+    rest.eliminate_zeros()
+    return rest
+
+
 def values_of(
     lists: Lists,
     truth: Truth,
@@ -305,6 +325,7 @@ def values_of(
     judged: History,
     new: NDArray[np.bool_],
     segments: pl.DataFrame | None,
+    unanswered: Truth | None = None,
 ) -> pl.DataFrame:
     """Return the values of lists per user and slice.
 
@@ -320,6 +341,8 @@ def values_of(
         ``(n_items,)`` bool: items new to the catalogue.
     segments
         `user_id`, `segment`.
+    unanswered
+        The part of the ground truth that does not answer a shown list, for the column `UNANSWERED`.
 
     Returns
     -------
@@ -332,6 +355,8 @@ def values_of(
     # A target item outside the catalogue counts as new: it had no event before the cutoff.
     of_new = truth.only(new, truth.size - of_old)
     columns = {name: overall[name, k] for name in (NDCG, RECALL, HIT_RATE)}
+    if unanswered is not None:
+        columns[UNANSWERED] = ndcg(lists, unanswered, k)
     for name, inside in user_slices(judged, segments).items():
         columns[SLICE + name] = np.where(inside, overall[NDCG, k], np.nan)
     columns[SLICE + NEW_ITEMS] = ndcg(lists, of_new, k)

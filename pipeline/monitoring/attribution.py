@@ -39,9 +39,11 @@ from pipeline.data.cluster_robust import MIN_GROUP_SIZE
 from pipeline.data.exposure import OWNER, SHOWN, exposure_intervals, shown_at
 from pipeline.data.split import between
 from pipeline.monitoring import rates
+from pipeline.monitoring.shown_effect import EDGE, EDGE_SHOWN, shown_effects
 
 _ROW, _TOUCH, _DAY, _LENGTH, _BACK = "row", "touch", "day", "length", "back"
 _CLAIMED, _AT = "claimed", "claimed_position"
+_SPARE = "spare"
 NOWHERE: Final = "(none)"
 """Segment of users without a segment."""
 
@@ -66,22 +68,29 @@ class ShownLists:
     Attributes
     ----------
     sizes
-        `publication_id`, `user_id` and, for each slot, the number of entries.
+        `publication_id`, `user_id`, the number of entries for each slot, and `spare`: the number of
+        spare entries behind them.
     entries
         `publication_id`, `user_id`, `item_id`, `position`, `slot`.
+    spare
+        The same of spare entries, which no user sees; their positions follow the shown ones.
     """
 
     sizes: pl.DataFrame
     entries: pl.DataFrame
+    spare: pl.DataFrame
 
     @classmethod
-    def of(cls, parts: Iterable[pl.DataFrame], events: pl.DataFrame) -> ShownLists:
+    def of(
+        cls, parts: Iterable[tuple[pl.DataFrame, pl.DataFrame]], events: pl.DataFrame
+    ) -> ShownLists:
         """Reduce lists to their lengths and to the entries with an event on their item.
 
         Parameters
         ----------
         parts
-            Rows of `columns.RECOMMENDATIONS`, some publications at a time.
+            Shown and spare entries as rows of `columns.RECOMMENDATIONS`, some publications at a
+            time.
         events
             `user_id`, `item_id` of the events to attribute.
 
@@ -93,17 +102,23 @@ class ShownLists:
         pairs = events.select(c.USER_ID, c.ITEM_ID).unique()
         keys = [c.PUBLICATION_ID, c.USER_ID]
         counts = [(pl.col(c.SLOT) == slot.value).sum().alias(slot.value) for slot in c.Slot]
-        sizes, entries = [], []
-        for lists in parts:
+        sizes: list[pl.DataFrame] = []
+        entries: list[pl.DataFrame] = []
+        spares: list[pl.DataFrame] = []
+        for lists, spare in parts:
             # Exposures need only the length of a list; entries are kept if an event may match them.
-            sizes.append(lists.group_by(keys).agg(counts))
-            held = lists.select(*keys, c.ITEM_ID, c.POSITION, c.SLOT)
-            anyone = held.filter(pl.col(c.USER_ID) == c.FALLBACK_USER)
-            entries.append(held.join(pairs, on=[c.USER_ID, c.ITEM_ID], how="semi"))
-            entries.append(anyone.join(pairs, on=c.ITEM_ID, how="semi"))
+            behind = spare.group_by(keys).agg(pl.len().alias(_SPARE))
+            shown = lists.group_by(keys).agg(counts).join(behind, on=keys, how="left")
+            sizes.append(shown.with_columns(pl.col(_SPARE).fill_null(0)))
+            for rows, kept in ((lists, entries), (spare, spares)):
+                held = rows.select(*keys, c.ITEM_ID, c.POSITION, c.SLOT)
+                anyone = held.filter(pl.col(c.USER_ID) == c.FALLBACK_USER)
+                kept.append(held.join(pairs, on=[c.USER_ID, c.ITEM_ID], how="semi"))
+                kept.append(anyone.join(pairs, on=c.ITEM_ID, how="semi"))
         if not sizes:
-            return cls.of([pl.DataFrame(schema=c.RECOMMENDATIONS)], events)
-        return cls(pl.concat(sizes), pl.concat(entries))
+            none = pl.DataFrame(schema=c.RECOMMENDATIONS)
+            return cls.of([(none, none)], events)
+        return cls(pl.concat(sizes), pl.concat(entries), pl.concat(spares))
 
 
 def with_window(span: Interval, config: AttributionConfig) -> Interval:
@@ -174,8 +189,71 @@ def attribute_events(
         late=joined.height - same_day.height,
         unshown=actions.join(touches, on=[c.USER_ID, c.TIMESTAMP], how="anti").height,
         claims=_claims(actions, joined),
+        shown_effects=_effects(rows, touches, visits, lists, prices, span, config),
         rows=tuple(_rows(visits, lists.sizes, responses, publications, segments)),
     )
+
+
+def answered_pairs(
+    events: pl.DataFrame,
+    publications: pl.DataFrame,
+    lists: ShownLists,
+    wanted: pl.Expr,
+    *,
+    span: Interval,
+    config: AttributionConfig,
+) -> pl.DataFrame:
+    """Select the pairs of user and item of which every wanted event responds to a shown list.
+
+    Parameters
+    ----------
+    events, publications, lists, span, config
+        As in `attribute_events`.
+    wanted
+        Condition of the events that count.
+
+    Returns
+    -------
+    `user_id`, `item_id`, sorted.
+    """
+    rows = events.sort(c.TIMESTAMP, c.ITEM_ID, c.USER_ID, c.KIND).with_row_index(_ROW)
+    touches = _touches(rows, exposure_intervals(publications, lists.sizes), span)
+    targets = rows.filter(between(span) & wanted)
+    window = timedelta(days=config.window_days)
+    answers = _last_touch(targets, touches, lists.entries, window).select(_ROW)
+    pair = [c.USER_ID, c.ITEM_ID]
+    others = targets.join(answers, on=_ROW, how="anti")
+    return targets.select(pair).unique().join(others, on=pair, how="anti").sort(pair)
+
+
+def _effects(
+    rows: pl.DataFrame,
+    touches: pl.DataFrame,
+    visits: pl.DataFrame,
+    lists: ShownLists,
+    prices: pl.DataFrame,
+    span: Interval,
+    config: AttributionConfig,
+) -> tuple[rates.ShownEffect, ...]:
+    """Compare the last entries of lists with the spare ones behind them."""
+    length = pl.sum_horizontal([slot.value for slot in c.Slot]).cast(pl.Int32)
+    edged = (
+        lists.sizes.with_columns(length.alias(_LENGTH))
+        .filter((pl.col(_SPARE) >= EDGE) & (pl.col(_LENGTH) >= EDGE))
+        .select(pl.col(c.PUBLICATION_ID).alias(SHOWN), pl.col(c.USER_ID).alias(OWNER), _LENGTH)
+    )
+    seen = visits.join(edged, on=[SHOWN, OWNER])
+    if seen.is_empty():
+        return ()
+    actions = rows.filter(between(span) & (pl.col(c.KIND) != c.Kind.RETURN.value))
+    # Both kinds of entries compete for an event, or each would have a rule of its own.
+    entries = pl.concat([lists.entries, lists.spare])
+    joined = _last_touch(actions, touches, entries, timedelta(days=config.window_days))
+    same_day = joined.filter(pl.col(_DAY) == _day_of(span))
+    responses = _responses(same_day, actions.clear(), prices, config)
+    beyond = pl.col(c.POSITION) - pl.col(_LENGTH)
+    at_edge = responses.join(edged, on=[SHOWN, OWNER]).filter((beyond > -EDGE) & (beyond <= EDGE))
+    return shown_effects(seen, at_edge.with_columns((beyond <= 0).alias(EDGE_SHOWN)))
 
 
 def _touches(rows: pl.DataFrame, shown: pl.DataFrame, span: Interval) -> pl.DataFrame:
@@ -238,7 +316,7 @@ def _responses(
         .sort(_ROW)
     )
     return priced.group_by([c.USER_ID, SHOWN, _DAY, c.ITEM_ID], maintain_order=True).agg(
-        pl.col(c.MODEL_VERSION, c.RECIPE, c.POSITION, c.SLOT).first(),
+        pl.col(OWNER, c.MODEL_VERSION, c.RECIPE, c.POSITION, c.SLOT).first(),
         pl.lit(1.0).alias(rates.RESPONDED).first(),
         kind.is_in(list(config.clicks)).any().cast(pl.Float64).alias(rates.CLICKED),
         bought.any().cast(pl.Float64).alias(rates.PURCHASED),

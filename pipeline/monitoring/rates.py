@@ -1,22 +1,29 @@
 """Response rates of groups: counts, and intervals clustered by user.
 
 Guarantees: a group of fewer than `MIN_GROUP_SIZE` users has no figure but their number; an interval
-treats the exposures of one user as dependent.
+treats the exposures of one user as dependent, and exists from `MIN_EFFECTIVE_USERS` on.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import Interval
-from pipeline.data.cluster_robust import MIN_GROUP_SIZE, proportion_ci, ratio_ci
+from pipeline.data.cluster_robust import (
+    MIN_GROUP_SIZE,
+    Mean,
+    effective_users,
+    proportion_ci,
+    ratio_ci,
+)
 
 EXPOSED: Final = "exposures"
 RESPONDED: Final = "responses"
@@ -26,12 +33,14 @@ RATED: Final = "ratings"
 RETURNED: Final = "returned"
 REVENUE: Final = "revenue"
 UNPRICED: Final = "unpriced"
+MIN_EFFECTIVE_USERS: Final = 50
+"""Minimum effective number of users of an interval; below it only counts are shown."""
 _COUNTED: Final = (RESPONDED, CLICKED, PURCHASED, RATED, RETURNED, REVENUE, UNPRICED)
 
 ALL_USERS: Final = "all"
 VERSION: Final = "version"
 PUBLICATION: Final = "publication"
-RATES: Final = ("response_rate", "ctr", "conversion", "revenue_per_exposure", "return_rate")
+RATES: Final = ("response_rate", "ctr", "visitor_hit_rate", "revenue_per_exposure", "return_rate")
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class AttributionRow:
     """One group, such as ``version`` (`by`) 7 (`name`); a small one has only `users`.
 
     A rate has its mean under its name, and its standard error and 95 % interval under ``_se``,
-    ``_lo`` and ``_hi``.
+    ``_lo`` and ``_hi``. With fewer than `MIN_EFFECTIVE_USERS` it has no interval and is not shown.
 
     Attributes
     ----------
@@ -53,8 +62,9 @@ class AttributionRow:
         Of `purchases`, those with a return of the item in the rest of the span.
     revenue
         Sum of quantity · price of purchases with a known price; `unpriced` counts the others.
-    response_rate, ctr, conversion, revenue_per_exposure
-        `responses`, `clicks`, `purchases`, `revenue` ÷ `exposures`.
+    response_rate, ctr, visitor_hit_rate, revenue_per_exposure
+        `responses`, `clicks`, `purchases`, `revenue` ÷ `exposures`. A visitor may have bought an
+        item without seeing the list, so `visitor_hit_rate` is not the effect of the list.
     return_rate
         `returned` ÷ `purchases`, None without purchases.
     """
@@ -78,10 +88,10 @@ class AttributionRow:
     ctr_se: float | None = None
     ctr_lo: float | None = None
     ctr_hi: float | None = None
-    conversion: float | None = None
-    conversion_se: float | None = None
-    conversion_lo: float | None = None
-    conversion_hi: float | None = None
+    visitor_hit_rate: float | None = None
+    visitor_hit_rate_se: float | None = None
+    visitor_hit_rate_lo: float | None = None
+    visitor_hit_rate_hi: float | None = None
     revenue_per_exposure: float | None = None
     revenue_per_exposure_se: float | None = None
     revenue_per_exposure_lo: float | None = None
@@ -112,6 +122,33 @@ class Claims:
 
 
 @dataclass(frozen=True)
+class ShownEffect:
+    """Rates of the last shown and of the first spare entries; None below the minimum group size.
+
+    Attributes
+    ----------
+    rate
+        ``response_rate`` or ``visitor_hit_rate``.
+    users, entries
+        Number of users, and of shown entries; there are as many spare ones.
+    shown, spare
+        Share of the shown and of the spare entries with such a response.
+    added
+        `shown` − `spare`, with its standard error and 95 % interval.
+    """
+
+    rate: str
+    users: int
+    entries: int
+    shown: float | None = None
+    spare: float | None = None
+    added: float | None = None
+    added_se: float | None = None
+    added_lo: float | None = None
+    added_hi: float | None = None
+
+
+@dataclass(frozen=True)
 class Attribution:
     """Responses within one span.
 
@@ -124,6 +161,8 @@ class Attribution:
         to one that was last shown on an earlier day: they are in no row.
     unshown
         Events of users without a list at that time: before the first publication.
+    shown_effects
+        Effect of showing an item, by rate; empty if no list has spare entries.
     rows
         ``all`` first; then by publication, version, recipe, segment, slot and position.
     """
@@ -136,6 +175,7 @@ class Attribution:
     late: int
     unshown: int
     claims: Claims
+    shown_effects: tuple[ShownEffect, ...]
     rows: tuple[AttributionRow, ...]
 
 
@@ -184,12 +224,12 @@ def _figures(users: pl.DataFrame) -> dict[str, Any]:
     totals = {name: math.fsum(values.tolist()) for name, values in counted.items()}
     purchases = counted[PURCHASED]
     rates = {
-        "response_rate": proportion_ci(counted[RESPONDED], shown),
-        "ctr": proportion_ci(counted[CLICKED], shown),
-        "conversion": proportion_ci(purchases, shown),
+        "response_rate": _share(counted[RESPONDED], shown),
+        "ctr": _share(counted[CLICKED], shown),
+        "visitor_hit_rate": _share(purchases, shown),
         # Revenue has no upper limit, unlike a share.
-        "revenue_per_exposure": ratio_ci(counted[REVENUE], shown, most=np.inf),
-        "return_rate": proportion_ci(counted[RETURNED], purchases) if purchases.any() else None,
+        "revenue_per_exposure": _valid(ratio_ci(counted[REVENUE], shown, most=np.inf), shown),
+        "return_rate": _share(counted[RETURNED], purchases) if purchases.any() else None,
     }
     counts = {name: round(value) for name, value in totals.items() if name != REVENUE}
     row: dict[str, Any] = counts | {
@@ -200,3 +240,14 @@ def _figures(users: pl.DataFrame) -> dict[str, Any]:
         for part, value in (vars(rate) if rate else {}).items():
             row[name if part == "mean" else f"{name}_{part}"] = value
     return row
+
+
+def _share(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
+    return _valid(proportion_ci(sums, counts), counts)
+
+
+def _valid(mean: Mean, counts: NDArray[np.float64]) -> Mean:
+    """Return a mean without its interval if a few users have most of the observations."""
+    if effective_users(counts) >= MIN_EFFECTIVE_USERS:
+        return mean
+    return replace(mean, lo=None, hi=None)

@@ -6,20 +6,29 @@ Guarantees: nothing is computed here; a group below the minimum size shows only 
 from __future__ import annotations
 
 from pipeline.base import to_the_second
-from pipeline.monitoring.rates import ALL_USERS, Attribution, AttributionRow
+from pipeline.monitoring.rates import (
+    ALL_USERS,
+    MIN_EFFECTIVE_USERS,
+    Attribution,
+    AttributionRow,
+    ShownEffect,
+)
+from pipeline.monitoring.shown_effect import EDGE
 from pipeline.report import wording
 from pipeline.report.markup import folded, lines, section, table
 from pipeline.report.table import grid
 
-_HEAD = ("By", "Group|name", "Users", "Exposures", "Response rate", "CTR", "Conversion", "Revenue",
-         "Revenue per exposure", "Return rate")  # fmt: skip
+_HEAD = ("By", "Group|name", "Users", "Exposures", "Response rate", "CTR", "Visitor hit rate",
+         "Revenue", "Revenue per exposure", "Return rate")  # fmt: skip
 # Publications, recipes and positions may be hundreds of rows: they are folded.
 _FIRST = (ALL_USERS, "version", "slot", "segment")
 _ABOUT = (
     "Attribution joins each event to the newest list within the attribution window that holds its "
     "item, whatever the event claims. An exposure is one entry of a list that was live for an "
     "active user, counted once a day; rates are shares of exposures with a response on their "
-    "day. A user without events is not counted. In brackets: 95 % intervals."
+    "day. A user without events is not counted. In brackets: 95 % intervals; a group whose "
+    f"effective number of users is below {MIN_EFFECTIVE_USERS} has only counts. The visitor hit "
+    "rate is not the effect of the lists: visitors buy listed items without them, too."
 )
 
 
@@ -61,6 +70,11 @@ def _notes(attribution: Attribution) -> list[str]:
         )
     if attribution.unshown:
         notes.append(f"{attribution.unshown:,} events are of users without a live list")
+    # Without a list for any user no rate is shown either.
+    if attribution.rows:
+        notes += [_effect(effect) for effect in attribution.shown_effects] or [
+            "No list has spare entries, so the effect of showing an item is not measured"
+        ]
     # Claims are optional columns of events.
     claims = attribution.claims
     if claims.agree + claims.contradict + claims.unmatched:
@@ -71,26 +85,46 @@ def _notes(attribution: Attribution) -> list[str]:
     return notes
 
 
+def _effect(effect: ShownEffect) -> str:
+    """Return a sentence about the effect of showing an item on a rate."""
+    name = effect.rate.replace("_", " ")
+    if effect.added is None:
+        return (
+            f"The effect of showing an item on the {name} needs {MIN_EFFECTIVE_USERS} effective "
+            f"users; {effect.users:,} users saw a list with spare entries"
+        )
+    points = (
+        None if value is None else 100 * value
+        for value in (effect.added, effect.added_lo, effect.added_hi)
+    )
+    return (
+        f"Showing an item adds {wording.estimate(*points, least=1)} percentage points to its "
+        f"{name}: {wording.share(effect.shown)} in the last {EDGE} shown positions, "
+        f"{wording.share(effect.spare)} in the first {EDGE} spare ones, {effect.users:,} users"
+    )
+
+
 def _cells(row: AttributionRow) -> tuple[str, ...]:
-    revenue = (
-        row.revenue_per_exposure, row.revenue_per_exposure_lo, row.revenue_per_exposure_hi,
-    )  # fmt: skip
     return (
         row.by,
         row.name,
         f"{row.users:,}",
         wording.number(row.exposures),
-        _rate(row.response_rate),
-        _rate(row.ctr, row.ctr_lo, row.ctr_hi),
-        _rate(row.conversion, row.conversion_lo, row.conversion_hi),
+        wording.share(_shown(row, "response_rate")[0]),
+        _rate(*_shown(row, "ctr")),
+        _rate(*_shown(row, "visitor_hit_rate")),
         wording.figure(row.revenue, ",.2f"),
-        wording.estimate(*revenue, least=2),
-        _rate(row.return_rate, row.return_rate_lo, row.return_rate_hi),
+        wording.estimate(*_shown(row, "revenue_per_exposure"), least=2),
+        _rate(*_shown(row, "return_rate")),
     )
 
 
-def _rate(mean: float | None, lo: float | None = None, hi: float | None = None) -> str:
-    if lo is None or hi is None:
-        return wording.share(mean)
+def _shown(row: AttributionRow, rate: str) -> tuple[float | None, float | None, float | None]:
+    """Return a rate with its interval; None for a rate without one."""
+    mean, lo, hi = (getattr(row, f"{rate}{end}") for end in ("", "_lo", "_hi"))
+    return (None, None, None) if lo is None else (mean, lo, hi)
+
+
+def _rate(mean: float | None, lo: float | None, hi: float | None) -> str:
     percent = [None if value is None else 100 * value for value in (mean, lo, hi)]
     return wording.estimate(*percent, least=1, unit=" %")

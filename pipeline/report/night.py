@@ -20,6 +20,7 @@ from pipeline.monitoring.verdicts import Drift
 from pipeline.report.wording import advice
 from pipeline.stores.runs import Artifact
 from pipeline.workspace.artifacts import (
+    AnsweredTargets,
     ChurnFile,
     CleanFile,
     CostFile,
@@ -160,6 +161,8 @@ class NightPage(Artifact):
         Results of this run and earlier ones, oldest first.
     attribution
         Attribution since the run before; None in a first run.
+    answers
+        Targets that answer a shown list; None without a champion.
     """
 
     STEP: ClassVar[str] = "gate"
@@ -202,6 +205,7 @@ class NightPage(Artifact):
     attribution: Attribution | None
     drift: Drift | None
     policy: RetrainDecision | None
+    answers: AnsweredTargets | None = None
 
     @property
     def metric(self) -> str:

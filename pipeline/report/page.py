@@ -17,7 +17,7 @@ from pipeline.report.attribution import attribution_section
 from pipeline.report.drift import drift_section
 from pipeline.report.markup import document, facts, html_of, lines
 from pipeline.report.night import NightPage
-from pipeline.report.sections import e_processes, groups, recipes, rules
+from pipeline.report.sections import e_processes, groups, recipes, rules, without_answers
 from pipeline.report.sections_data import churn, cost, data, folds, live, reach
 
 _TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block": "#a3260b"}
@@ -76,6 +76,7 @@ def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         rules(page),
         e_processes(page, pictures),
         recipes(page, pictures),
+        without_answers(page),
         groups(page, pictures),
         reach(page, pictures),
         churn(page, pictures),

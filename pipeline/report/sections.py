@@ -103,6 +103,41 @@ def recipes(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     )
 
 
+def without_answers(page: NightPage) -> str:
+    """Return the lifts without events that answer a shown list; empty without a champion."""
+    answers, title = page.answers, "Lifts without events that answer a shown list"
+    if answers is None:
+        return ""
+    if not answers.answered:
+        none = "No target item of the holdout answers a list that its user was shown before."
+        return section(title, "", f"<p>{none}</p>")
+    about = (
+        f"{answers.answered:,} of {answers.targets:,} target items answer a list that their user "
+        "was shown before. They favour the champion, whose lists these were. Without them the "
+        "other recipe is favoured, because items that the user would have taken anyway are "
+        "missing, too. Both lifts are shares of the champion's mean on all targets, and the true "
+        "lift lies between them. No rule of the gate reads them."
+    )
+    head = (
+        "Recipe|name", "Against", "Users|n", "Lift|n", "95 % interval|n", "Users without|n",
+        "Lift without|n", "95 % interval|n",
+    )  # fmt: skip
+    body = [
+        (
+            row.recipe,
+            row.against,
+            f"{row.users:,}",
+            wording.NONE if row.lift is None else change(row.lift),
+            wording.span(row.lo, row.hi, change),
+            f"{row.users_without:,}",
+            wording.NONE if row.lift_without is None else change(row.lift_without),
+            wording.span(row.lo_without, row.hi_without, change),
+        )
+        for row in page.decision.without_answers
+    ]
+    return section(title, about, table(head, body))
+
+
 def groups(page: NightPage, pictures: Mapping[str, bytes]) -> str:
     """Return the challenger's lift in each user group.
 

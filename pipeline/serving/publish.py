@@ -45,6 +45,8 @@ class PublishConfig(Frozen):
 
 
 _RAW: Final = "raw"
+_LAST: Final = "last"
+_LENGTH: Final = "length"
 
 PublicationRow: TypeAlias = Mapping[str, Any]
 """A row of `columns.PUBLICATIONS` as the lake returns it."""
@@ -73,6 +75,37 @@ def trim(lists: pl.DataFrame, unavailable: Collection[str], length: int) -> pl.D
         .with_columns(position.alias(c.POSITION))
         .filter(pl.col(c.POSITION) <= length)
     )
+
+
+def spare_entries(
+    made: pl.DataFrame, shown: pl.DataFrame, unavailable: Collection[str], most: int
+) -> pl.DataFrame:
+    """Return the first entries that a run computed behind the lists that it published.
+
+    Parameters
+    ----------
+    made, shown
+        Rows of `columns.RECOMMENDATIONS` of the run and of its publication.
+    unavailable
+        Item ids to leave out.
+    most
+        Entries behind each list, at most.
+
+    Returns
+    -------
+    Rows of `made` sorted by user and position, which continues that of the shown list.
+    """
+    keys = [c.USER_ID, c.ITEM_ID]
+    # Entries before the last shown one were unavailable when the list went live.
+    last = (
+        made.join(shown, on=keys, how="semi")
+        .group_by(c.USER_ID)
+        .agg(pl.col(c.POSITION).max().alias(_LAST))
+    )
+    length = shown.group_by(c.USER_ID).agg(pl.len().cast(pl.Int32).alias(_LENGTH))
+    behind = made.join(last, on=c.USER_ID).filter(pl.col(c.POSITION) > pl.col(_LAST))
+    rows = trim(behind, unavailable, most).join(length, on=c.USER_ID, maintain_order="left")
+    return rows.with_columns(pl.col(c.POSITION) + pl.col(_LENGTH)).drop(_LAST, _LENGTH)
 
 
 def unavailable(items: pl.DataFrame) -> list[str]:

@@ -363,17 +363,27 @@ class References(Frozen):
     skipped: str | None = None
 
 
+class AnsweredTargets(Frozen):
+    """Number of target items of the holdout, and of those that answer a shown list."""
+
+    targets: int
+    answered: int
+
+
 class EvaluationFile(Artifact, step="evaluate", file="evaluation"):
     """Evaluation of all trained recipes.
 
     Attributes
     ----------
+    answers
+        Targets that answer a shown list; None without a champion.
     hit_options
         Settings that give hits; empty if a recipe has one.
     """
 
     recipes: Mapping[str, RecipeEvaluation]
     references: References
+    answers: AnsweredTargets | None = None
     hit_options: tuple[HitOption, ...] = ()
 
 

@@ -85,8 +85,8 @@ class AttributionSummary:
     response_rate_se: float | None = None
     ctr: float | None = None
     ctr_se: float | None = None
-    conversion: float | None = None
-    conversion_se: float | None = None
+    visitor_hit_rate: float | None = None
+    visitor_hit_rate_se: float | None = None
     revenue_per_exposure: float | None = None
     revenue_per_exposure_se: float | None = None
     return_rate: float | None = None

@@ -62,12 +62,21 @@ def test_responses_are_joined_to_the_lists_that_were_live(copy, one_night):
     assert 0 < printed["joined"] <= printed["events"] and printed["unshown"] == 0
     assert all_users["purchases"] == all_users["responses"] > 100
     assert all_users["clicks"] == 0 and all_users["ctr"] == 0.0
-    assert all_users["conversion_lo"] < all_users["conversion"] < all_users["conversion_hi"]
-    assert all_users["conversion"] == all_users["responses"] / all_users["exposures"]
+    assert (
+        all_users["visitor_hit_rate_lo"]
+        < all_users["visitor_hit_rate"]
+        < all_users["visitor_hit_rate_hi"]
+    )
+    # The run keeps ten spare entries behind the twenty shown ones.
+    for effect in result.shown_effects:
+        assert effect.users == all_users["users"] and effect.entries >= 2 * effect.users
+        assert -1 < effect.added_lo < effect.added < effect.added_hi < 1
+    assert [effect.rate for effect in result.shown_effects] == ["response_rate", "visitor_hit_rate"]
+    assert all_users["visitor_hit_rate"] == all_users["responses"] / all_users["exposures"]
     assert rows["version", "1"]["exposures"] == all_users["exposures"]
     assert ("recipe", one_night[1].recipe) in rows and ("position", "20") in rows
     # What a list puts first is taken more often than what it puts last.
-    assert rows["position", "1"]["conversion"] > rows["position", "20"]["conversion"]
+    assert rows["position", "1"]["visitor_hit_rate"] > rows["position", "20"]["visitor_hit_rate"]
     text = attribution_table(result)
     assert (
         "by" in text.splitlines()[0] and "responded to a list that was live within 7 days" in text
@@ -261,15 +270,17 @@ def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights)
     assert night.metrics["drift.taste.items"] == pytest.approx(
         next(x.figure for x in read_drift(run).signals if x.name == "taste.items")
     )
+    added = attribution.shown_effects[0]
+    assert night.metrics["attribution.added_response_rate_lo"] == pytest.approx(added.added_lo)
     versions = client.search_model_versions("name = 'nightjar'")
     [one] = [x for x in versions if str(x.version) == first.model_version]
     assert one.run_id is not None
-    [metric] = client.get_metric_history(one.run_id, "attribution.conversion")
-    assert metric.value == pytest.approx(all_users.conversion)
+    [metric] = client.get_metric_history(one.run_id, "attribution.visitor_hit_rate")
+    assert metric.value == pytest.approx(all_users.visitor_hit_rate)
     assert (metric.step, metric.timestamp) == (14, round(NIGHTS[1].timestamp() * 1000))
     # Recorded again, it is there once.
     show_attribution(open_night(ws, second.run_id), registry(ws))
-    assert len(client.get_metric_history(one.run_id, "attribution.conversion")) == 1
+    assert len(client.get_metric_history(one.run_id, "attribution.visitor_hit_rate")) == 1
 
 
 def test_the_first_night_has_no_attribution_and_a_reference_that_is_enough(one_night):

@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Final
 
 from pipeline.evaluation.gate.anchors import Anchor, disjoint
+from pipeline.evaluation.gate.answers import lifts_without_answers
 from pipeline.evaluation.gate.baselines import choose_first
 from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.completeness import absence_rules, check_rules, completeness
@@ -72,6 +73,7 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
         sentence="; ".join((decision.sentence, *evidence.notes, *left_out)),
         levels=tuple(replace(level, accepted=decision.promotes) for level in levels),
         recipes=tuple(sorted(r.recipe_hash for r in evidence.judged)),
+        without_answers=lifts_without_answers(evidence, config),
     )
 
 

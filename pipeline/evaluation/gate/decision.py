@@ -54,6 +54,34 @@ class RuleResult:
 
 
 @dataclass(frozen=True)
+class LiftWithoutAnswers:
+    """A recipe against the champion's, or tonight's fit against the scorer accepted last.
+
+    Attributes
+    ----------
+    against
+        Name of the champion's recipe, or the stored scorer by its day.
+    users, lift, lo, hi
+        On all targets: number of users, and the lift with its 95 % interval; None if the rules do
+        not allow a comparison.
+    users_without, lift_without, lo_without, hi_without
+        The same on targets that do not answer a shown list, also as shares of the champion's mean
+        on all targets of these users.
+    """
+
+    recipe: str
+    against: str
+    users: int
+    lift: float | None
+    lo: float | None
+    hi: float | None
+    users_without: int
+    lift_without: float | None
+    lo_without: float | None
+    hi_without: float | None
+
+
+@dataclass(frozen=True)
 class Decision:
     """Outcome of a nightly run.
 
@@ -82,6 +110,8 @@ class Decision:
     inconclusive
         A candidate that a user may accept: all rules hold except its threshold, and its e-value
         suffices for one candidate alone.
+    without_answers
+        Lifts without events that answer a shown list; empty if no target does.
     """
 
     kind: Kind
@@ -97,6 +127,7 @@ class Decision:
     e_processes: tuple[EProcessStatus, ...] = ()
     recipes: tuple[str, ...] = ()
     inconclusive: str | None = None
+    without_answers: tuple[LiftWithoutAnswers, ...] = ()
 
     @property
     def promotes(self) -> bool:

@@ -7,8 +7,11 @@ that version. Attribution of a replay stays in its run and is not part of the le
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
+
+import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval, Progress, silent
@@ -16,9 +19,11 @@ from pipeline.data.exposure import active_publications, lists_for, of_publicatio
 from pipeline.data.features import WEIGHED
 from pipeline.data.split import between
 from pipeline.evaluation.prequential import past_of
-from pipeline.monitoring.attribution import ShownLists, with_window
+from pipeline.monitoring.attribution import ShownLists, answered_pairs, with_window
 from pipeline.monitoring.attribution import attribute_events as join
 from pipeline.monitoring.rates import ALL_USERS, RATES, VERSION, Attribution, AttributionRow
+from pipeline.monitoring.shown_effect import EDGE
+from pipeline.serving.publish import publication_rows, spare_entries, unavailable
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import AttributionFile
@@ -58,7 +63,7 @@ def run_attribution(
         `interval.reversed`: `end` lies before `start`.
     """
     with task_log("attribution", end, progress=progress) as log:
-        return _logged(AsOfView.now(ws, end), Interval(start, end), log)
+        return _logged(AsOfView.now(ws, end), Interval(start, end), log, spare=True)
 
 
 def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> Attribution | None:
@@ -75,7 +80,8 @@ def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) ->
 
     Returns
     -------
-    Rates of all users and by group; ``None`` before the first decision.
+    Rates of all users and by group, without the effect of showing an item, for which the files of
+    runs are read; ``None`` before the first decision.
     """
     view = AsOfView.now(ws, at)
     with task_log("attribution", at, progress=progress) as log:
@@ -83,11 +89,11 @@ def last_attribution(ws: Workspace, at: AsOf, *, progress: Progress = silent) ->
         if span is None:
             log.result = "no run has decided yet"
             return None
-        return _logged(view, span, log)
+        return _logged(view, span, log, spare=False)
 
 
-def _logged(view: AsOfView, span: Interval, log: TaskLog) -> Attribution:
-    attribution = attribute_span(view, span, log.progress)
+def _logged(view: AsOfView, span: Interval, log: TaskLog, *, spare: bool) -> Attribution:
+    attribution = attribute_span(view, span, log.progress, spare=spare)
     log.rows = attribution.joined
     log.result = f"{attribution.joined:,} of {attribution.events:,} events are attributed"
     return attribution
@@ -98,7 +104,9 @@ def _since_last_decision(view: AsOfView) -> Interval | None:
     return Interval(decisions[-1].as_of, view.at) if decisions else None
 
 
-def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) -> Attribution:
+def attribute_span(
+    view: AsOfView, span: Interval, progress: Progress = silent, *, spare: bool = False
+) -> Attribution:
     """Join the events of a span to the lists that were live.
 
     Parameters
@@ -109,33 +117,86 @@ def attribute_span(view: AsOfView, span: Interval, progress: Progress = silent) 
         Half-open span of the events, UTC.
     progress
         Receives short texts.
+    spare
+        Read the spare entries of the lists as well, for the effect of showing an item.
 
     Returns
     -------
     Rates of all users and by group.
     """
     progress("join events to lists")
-    config, window = view.config.attribution, with_window(span, view.config.attribution)
-    # A response may follow an exposure before the span, so the lists of those days count, too.
+    config = view.config.attribution
     users = view.events([c.USER_ID], between(span))[c.USER_ID].unique().to_list()
-    events = view.events(_EVENTS, between(window) & past_of(users, span))
-    publications = view.publications()
-    # A generator: only the lists of one publication are in memory at a time.
-    parts = (
-        view.ws.lake.read(
-            "recommendations", partitions=of_publications([name]), where=lists_for([name], users)
-        )
-        for name in active_publications(publications, window)
-    )
+    events, publications, lists = _shown_lists(view, span, users, spare=spare)
     return join(
         events,
         publications,
-        ShownLists.of(parts, events),
+        lists,
         view.table("items", [c.ITEM_ID, c.PRICE]),
         view.table("users", [c.USER_ID, c.SEGMENT]),
         span=span,
         config=config,
     )
+
+
+def answered_targets(
+    view: AsOfView, span: Interval, pairs: pl.DataFrame, wanted: pl.Expr
+) -> pl.DataFrame:
+    """Select the target items of a span that answer a shown list.
+
+    Parameters
+    ----------
+    view
+        As-of view of the workspace.
+    span
+        Half-open span of the events, UTC.
+    pairs
+        `user_id`, `item_id` of the targets.
+    wanted
+        Condition of a target event.
+
+    Returns
+    -------
+    Rows of `pairs` of which every target event responds to a list, by the rules of attribution.
+    """
+    users = pairs[c.USER_ID].unique().to_list()
+    read = _shown_lists(view, span, users, spare=False)
+    answered = answered_pairs(*read, wanted, span=span, config=view.config.attribution)
+    return pairs.join(answered, on=[c.USER_ID, c.ITEM_ID], how="semi")
+
+
+def _shown_lists(
+    view: AsOfView, span: Interval, users: list[str], *, spare: bool
+) -> tuple[pl.DataFrame, pl.DataFrame, ShownLists]:
+    """Read the events of users, the publications, and the lists that these users were shown."""
+    # A response may follow an exposure before the span, so the lists of those days count, too.
+    window = with_window(span, view.config.attribution)
+    events = view.events(_EVENTS, between(window) & past_of(users, span))
+    publications = view.publications()
+    active = set(active_publications(publications, window))
+    # A generator: only the lists of one publication are in memory at a time.
+    parts = (
+        _lists_of(view, row, users, spare=spare)
+        for row in publications.sort(c.PUBLICATION_ID).iter_rows(named=True)
+        if row[c.PUBLICATION_ID] in active
+    )
+    return events, publications, ShownLists.of(parts, events)
+
+
+def _lists_of(
+    view: AsOfView, publication: Mapping[str, Any], users: list[str], *, spare: bool
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Return the shown entries of a publication's lists, and the first spare ones behind them."""
+    name = publication[c.PUBLICATION_ID]
+    where = lists_for([name], users)
+    shown = view.ws.lake.read("recommendations", partitions=of_publications([name]), where=where)
+    run = view.ws.runs.open(publication[c.RUN_ID])
+    # Patches have no spare entries, nor have runs whose files were deleted.
+    if not spare or publication[c.BASE] is not None or run.committed("recommend") is None:
+        return shown, shown.clear()
+    made = publication_rows(run.frame("recommend", "lists"), name)
+    gone = unavailable(view.table("items", [c.ITEM_ID, c.AVAILABLE]))
+    return shown, spare_entries(made.filter(where), shown, gone, EDGE)
 
 
 def attribution_of(night: Night, progress: Progress = silent) -> Attribution | None:
@@ -155,7 +216,9 @@ def attribution_of(night: Night, progress: Progress = silent) -> Attribution | N
     if not night.run.has(AttributionFile):
         view = AsOfView.of(night)
         span = _since_last_decision(view)
-        attribution = None if span is None else attribute_span(view, span, progress)
+        attribution = None
+        if span is not None:
+            attribution = attribute_span(view, span, progress, spare=True)
         with night.run.draft(AttributionFile.STEP) as draft:
             draft.write(AttributionFile(attribution))
             draft.rows = 0 if attribution is None else attribution.joined
@@ -178,6 +241,17 @@ def attribution_summary(run: Run) -> AttributionSummary | None:
         if row.by == ALL_USERS:
             kept |= {name: getattr(row, name) for name in _OF_ALL_USERS}
     return AttributionSummary(**kept)
+
+
+def effect_metrics(run: Run) -> dict[str, float]:
+    """Return the effect of showing an item on each rate as metrics; empty without spare entries."""
+    attribution = read_attribution(run)
+    return {
+        f"attribution.added_{effect.rate}{end}": value
+        for effect in (() if attribution is None else attribution.shown_effects)
+        for end in ("", "_lo", "_hi")
+        if (value := getattr(effect, f"added{end}")) is not None
+    }
 
 
 def show_attribution(night: Night, registry: Registry) -> None:
@@ -204,6 +278,8 @@ def show_attribution(night: Night, registry: Registry) -> None:
 
 
 def _metrics(row: AttributionRow) -> dict[str, float]:
-    rates = (f"{rate}{end}" for rate in RATES for end in ("", "_lo", "_hi"))
+    # A rate without an interval is not shown.
+    shown = [rate for rate in RATES if getattr(row, f"{rate}_lo") is not None]
+    rates = (f"{rate}{end}" for rate in shown for end in ("", "_lo", "_hi"))
     values = {name: getattr(row, name) for name in ("users", *_COUNTS, *rates)}
     return {f"attribution.{name}": float(x) for name, x in values.items() if x is not None}

@@ -19,6 +19,7 @@ from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
+from pipeline.data.targets import is_target
 from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
 from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
 from pipeline.evaluation.fits import averaged
@@ -26,12 +27,13 @@ from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.foldin_parity import follow_parity
 from pipeline.steps.diagnostics.hit_options import hit_options
 from pipeline.steps.diagnostics.live_quality import write_live
-from pipeline.steps.feedback.attribution import attribution_of
+from pipeline.steps.feedback.attribution import answered_targets, attribution_of
 from pipeline.steps.feedback.drift import drift_of
 from pipeline.steps.feedback.policy import policy_of
 from pipeline.steps.nightly.catch_up import catch_up
 from pipeline.stores.runs import Draft
 from pipeline.workspace.artifacts import (
+    AnsweredTargets,
     EvaluationFile,
     RecipeEvaluation,
     ReferenceRun,
@@ -39,6 +41,7 @@ from pipeline.workspace.artifacts import (
     SplitFile,
     train_step,
 )
+from pipeline.workspace.as_of_view import AsOfView
 from pipeline.workspace.history import references
 from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import Night
@@ -64,6 +67,8 @@ class _Holdout:
     ----------
     segments, categories
         Of the cleaned users and items; None if no user or item has one.
+    answered
+        Target items that answer a shown list; None if there is none.
     """
 
     history: History
@@ -71,9 +76,10 @@ class _Holdout:
     segments: pl.DataFrame | None
     categories: pl.DataFrame | None
     k: int
+    answered: pl.DataFrame | None
 
     @classmethod
-    def of(cls, night: Night) -> _Holdout:
+    def of(cls, night: Night, answered: pl.DataFrame | None) -> _Holdout:
         run = night.run
         users = run.frame("features", "users").select(c.USER_ID, c.SEGMENT)
         items = run.frame("features", "items").select(c.ITEM_ID, c.CATEGORIES)
@@ -83,6 +89,7 @@ class _Holdout:
             users if users.height else None,
             items if (items[c.CATEGORIES].list.len() > 0).any() else None,
             night.config.recommend.length,
+            answered if answered is not None and answered.height else None,
         )
 
 
@@ -99,7 +106,8 @@ def evaluate(night: Night, progress: Progress) -> str:
     -------
     The result in one sentence.
     """
-    holdout = _Holdout.of(night)
+    answered = _answered(night, progress)
+    holdout = _Holdout.of(night, answered)
     # In this order: the policy reads the drift of the run.
     attribution_of(night, progress)
     drift_of(night, progress)
@@ -120,12 +128,30 @@ def evaluate(night: Night, progress: Progress) -> str:
             )
         paired = _references(night, draft, holdout, progress)
         options = hit_options(night, holdout.split, recipes, progress)
-        draft.write(EvaluationFile(recipes=recipes, references=paired, hit_options=options))
+        answers = None
+        if answered is not None:
+            truth = holdout.split.truth
+            known = truth.join(answered, on=[c.USER_ID, c.ITEM_ID], how="semi")
+            answers = AnsweredTargets(targets=truth.height, answered=known.height)
+        draft.write(
+            EvaluationFile(recipes=recipes, references=paired, answers=answers, hit_options=options)
+        )
         write_live(night, holdout.split, draft, progress)
         follow_parity(night, holdout.split, draft, progress)
         draft.rows = holdout.split.n_users
     failpoint("evaluated")
     return _summary(recipes, metric_name(NDCG, holdout.k))
+
+
+def _answered(night: Night, progress: Progress) -> pl.DataFrame | None:
+    """Return the target items that answer a shown list; None without a champion."""
+    if night.champion is None:
+        return None
+    progress("targets that answer a shown list")
+    split = read_split(night.run)
+    wanted = is_target(split.target_kinds, night.config.features.rating_threshold)
+    # Those of all users: a stored scorer is compared on users whom tonight's window may have lost.
+    return answered_targets(AsOfView.of(night), split.holdout, split.targets, wanted)
 
 
 def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progress) -> References:
@@ -158,6 +184,7 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
             k=holdout.k,
             fallback=fallback,
             segments=holdout.segments,
+            answered=holdout.answered,
         )
         draft.frame(f"reference-{label}-tonight", pair.tonight)
         draft.frame(f"reference-{label}-stored", pair.stored)

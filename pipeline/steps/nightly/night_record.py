@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from pipeline.base import compact_instant, format_instant
+from pipeline.evaluation.gate.decision import LiftWithoutAnswers
 from pipeline.steps.diagnostics.churn import churn_metrics
 from pipeline.steps.diagnostics.foldin_parity import parity_metrics
 from pipeline.steps.diagnostics.live_quality import live_metrics
+from pipeline.steps.feedback.attribution import effect_metrics
 from pipeline.steps.feedback.drift import drift_metrics
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.reporting.page_files import page_files, page_names
@@ -111,6 +113,8 @@ def night_record(
             **churn_metrics(run),
             **parity_metrics(run),
             **drift_metrics(run),
+            **effect_metrics(run),
+            **_answers(night),
         },
         tags=tags,
         artifacts={
@@ -127,6 +131,11 @@ def night_record(
 def _children(night: Night, winner: str | None) -> Iterator[ChildRecord]:
     """Yield the recipes of the run: those that were trained, then those that failed."""
     run, evaluations = night.run, night.run.read(EvaluationFile).recipes
+    lifts = {
+        row.recipe: _lift("lift_without_answers", row)
+        for row in decision_of(run).without_answers
+        if row.recipe != night.champion_name
+    }
     for name in trained(night):
         step = train_step(name)
         file, cost = run.read(RecipeFile, step), run.read(CostFile, step).metrics()
@@ -135,7 +144,7 @@ def _children(night: Night, winner: str | None) -> Iterator[ChildRecord]:
         yield ChildRecord(
             recipe=name,
             params={"recipe": name, **hyper_parameters(file.recipe)},
-            metrics={**evaluations[name].metrics, **cost},
+            metrics={**evaluations[name].metrics, **cost, **lifts.get(name, {})},
             tags={"nightjar.trained_on": file.trained_on},
         )
     for name, reason in absences(night).items():
@@ -158,6 +167,23 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
         for table, context in _CONTEXTS.items()
         if (version := night.snapshot.versions[table]) is not None
     )
+
+
+def _answers(night: Night) -> dict[str, float]:
+    """Return the share of answers, and the champion's lift over the last scorer without them."""
+    answers = night.run.read(EvaluationFile).answers
+    if answers is None or not answers.targets:
+        return {}
+    values = {"answers.share": answers.answered / answers.targets}
+    for row in decision_of(night.run).without_answers:
+        if row.recipe == night.champion_name:
+            values |= _lift("refresh.lift_without_answers", row)
+    return values
+
+
+def _lift(name: str, row: LiftWithoutAnswers) -> dict[str, float]:
+    ends = {"": row.lift_without, "_lo": row.lo_without, "_hi": row.hi_without}
+    return {f"{name}{end}": value for end, value in ends.items() if value is not None}
 
 
 def _cleaning(run: Run) -> dict[str, float]:

@@ -112,6 +112,7 @@ def build_page(
         attribution=_root(run, AttributionFile),
         drift=_root(run, DriftFile),
         policy=_root(run, PolicyFile),
+        answers=run.read(EvaluationFile).answers,
     )
 
 

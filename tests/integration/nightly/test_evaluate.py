@@ -1,16 +1,20 @@
 """The evaluation of a night: lists that were live, scored on the events that followed."""
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
 from pipeline import columns as c
 from pipeline.base import Interval, format_instant, silent
+from pipeline.evaluation.holdout import UNANSWERED
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.report.live import live_table
 from pipeline.steps.diagnostics.live_quality import live_history, live_summary, score
-from pipeline.workspace.artifacts import LiveFile, MlflowFile
+from pipeline.steps.nightly.night_record import night_record
+from pipeline.workspace.artifacts import DecisionFile, EvaluationFile, LiveFile, MlflowFile
 from pipeline.workspace.night import open_night
-from pipeline.workspace.run_files import read_split
+from pipeline.workspace.run_files import read_split, trained
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_metrics
 from tests.worlds import NIGHTS, purchases
@@ -46,10 +50,60 @@ def test_the_second_night_scores_the_lists_of_the_first(shop):
     assert tuple(map(PrequentialFigures.of, again.rows)) == file.rows
 
 
+def test_the_second_night_compares_recipes_without_answers_to_the_lists_of_the_first(shop):
+    home, first, second = shop
+    ws = Workspace.open(home)
+    night = open_night(ws, second.run_id)
+    rows = ws.lake.read("recommendations", where=pl.col(c.PUBLICATION_ID) == first.publication_id)
+    shown = {user: set(part[c.ITEM_ID]) for (user,), part in rows.group_by(c.USER_ID)}
+    split = read_split(night.run)
+    assert NIGHTS[0] <= split.holdout.start  # so the lists of the first night were live throughout
+    pairs = set(split.truth.select(c.USER_ID, c.ITEM_ID).iter_rows())
+    answered = {
+        (user, item) for user, item in pairs if item in shown.get(user, shown[c.FALLBACK_USER])
+    }
+    answers = night.run.read(EvaluationFile).answers
+    assert (answers.targets, answers.answered) == (len(pairs), len(answered))
+    assert 0 < len(answered) < len(pairs)
+    users = night.run.frame("evaluate", f"users-{night.champion_name}")
+    alone = {user for user, _ in pairs} - {user for user, _ in pairs - answered}
+    assert set(users.filter(pl.col(UNANSWERED).is_null())[c.USER_ID]) == alone
+    decision = night.run.read(DecisionFile).root
+    lifts = {row.recipe: row for row in decision.without_answers}
+    assert set(lifts) == set(trained(night))
+    count = users.height - len(alone)
+    # With fewer than 200 users there is no comparison.
+    assert {(row.users, row.users_without) for row in lifts.values()} == {(users.height, count)}
+    assert count < 200 and {row.lift_without for row in lifts.values()} == {None}
+    page = (night.run.folder / "page.html").read_text()
+    assert "<h2>Lifts without events that answer a shown list</h2>" in page
+    share = mlflow_metrics(ws, night.run.read(MlflowFile).run)["answers.share"]
+    assert share == pytest.approx(len(answered) / len(pairs))
+
+
+def test_lifts_without_answers_are_metrics_of_each_recipe_in_mlflow(shop, monkeypatch):
+    night = open_night(Workspace.open(shop[0]), shop[2].run_id)
+    decision = night.run.read(DecisionFile).root
+    lifts = tuple(
+        replace(row, lift_without=0.2, lo_without=0.1, hi_without=0.3)
+        for row in decision.without_answers
+    )
+    changed = replace(decision, without_answers=lifts)
+    monkeypatch.setattr("pipeline.steps.nightly.night_record.decision_of", lambda _: changed)
+    record = night_record(night, version=None, taken=frozenset())
+    ends = {"": 0.2, "_lo": 0.1, "_hi": 0.3}
+    assert len(record.children) == len(lifts) > 1
+    for child in record.children:
+        lift = {end: child.metrics.get(f"lift_without_answers{end}") for end in ends}
+        assert lift == (dict.fromkeys(ends) if child.recipe == night.champion_name else ends)
+    assert {end: record.metrics[f"refresh.lift_without_answers{end}"] for end in ends} == ends
+
+
 def test_the_first_night_has_nothing_to_score(shop):
     home, first, second = shop
     ws = Workspace.open(home)
     assert ws.run(first.run_id).find(LiveFile) is None
+    assert ws.run(first.run_id).read(EvaluationFile).answers is None
     scored = live_history(ws)
     assert [run.run_id for run in scored] == [second.run_id]
     assert live_table(scored).splitlines()[2].startswith(f"{NIGHTS[1]:%Y-%m-%d}  1  ")

@@ -5,8 +5,16 @@ import math
 import numpy as np
 import polars as pl
 import pytest
+from scipy.special import stdtrit
 
-from pipeline.data.cluster_robust import mean_ci, per_user_cap, proportion_ci, ratio_ci
+from benchmarks.attribution import APART
+from pipeline.data.cluster_robust import (
+    effective_users,
+    mean_ci,
+    per_user_cap,
+    proportion_ci,
+    ratio_ci,
+)
 
 
 def test_one_value_a_person_is_the_textbook_error():
@@ -60,17 +68,53 @@ def test_users_who_are_all_alike_are_no_certainty():
     assert alike.lo < 0.03 and alike.hi > 0.09
 
 
-def test_a_share_of_rare_answers_is_held_as_often_as_its_level():
-    rng = np.random.default_rng(4)
-    held = plain = 0
-    for _ in range(600):
-        level = rng.beta(0.5, 24.5, 60)  # two in a hundred, and users differ
-        sums = rng.binomial(20, level).astype(float)
-        estimate, other = (of(sums, np.full(60, 20.0)) for of in (proportion_ci, ratio_ci))
-        assert 0 <= estimate.lo <= estimate.mean <= estimate.hi <= 1
-        held += estimate.lo <= 0.02 <= estimate.hi
-        plain += other.lo <= 0.02 <= other.hi
-    assert held / 600 >= 0.93 > plain / 600
+def test_the_effective_number_of_users_is_that_of_equally_active_ones():
+    assert effective_users(np.full(12, 20.0)) == pytest.approx(12)
+    assert effective_users(np.array([3.0, 1.0, 0.0])) == pytest.approx(16 / 10)
+    assert effective_users(np.zeros(3)) == 0
+
+
+def test_the_error_is_that_of_cr2_and_the_interval_that_of_hall():
+    sums, counts = np.array([4.0, 0.0, 1.0, 2.0, 0.0]), np.array([10.0, 2.0, 5.0, 4.0, 9.0])
+    n, mean = 30.0, 7 / 30
+    # CR2 (Bell and McCaffrey 2002) with matrices: A = (I − H)^(-1/2) for each user.
+    meat = 0.0
+    for total, count in zip(sums, counts, strict=True):
+        size = int(count)
+        values = np.zeros(size)
+        values[: int(total)] = 1.0
+        eigen, vectors = np.linalg.eigh(np.eye(size) - np.ones((size, size)) / n)
+        adjusted = vectors @ np.diag(eigen**-0.5) @ vectors.T @ (values - mean)
+        meat += adjusted.sum() ** 2
+    estimate = ratio_ci(sums, counts)
+    assert estimate.se == pytest.approx(math.sqrt(meat) / n)
+    # The transformed statistic is at its quantile at both ends (Hall 1992).
+    residual = (sums - mean * counts) / np.sqrt(1 - counts / n)
+    skew = (residual**3).sum() / (residual**2).sum() ** 1.5
+    t = stdtrit(n**2 / (counts**2).sum() - 1, 0.975)
+
+    def transformed(end):
+        x = (mean - end) / estimate.se
+        return x + skew * x**2 / 3 + skew**2 * x**3 / 27 + skew / 6
+
+    assert transformed(estimate.hi) == pytest.approx(-t)
+    assert ratio_ci(sums, counts, least=-9.0).lo < 0 == estimate.lo
+    assert transformed(ratio_ci(sums, counts, least=-9.0).lo) == pytest.approx(t)
+
+
+def test_a_mean_of_differences_may_be_negative():
+    counts = np.full(60, 2.0)
+    sums = np.where(np.arange(60) % 3, -1.0, 1.0)
+    estimate = ratio_ci(sums, counts, least=-1.0)
+    assert -1 < estimate.lo < estimate.mean < estimate.hi < 0
+    none = ratio_ci(np.zeros(60), counts, least=-1.0)
+    assert none.lo == -none.hi == pytest.approx(0.025 ** (1 / 60) - 1)
+
+
+@pytest.mark.parametrize("shop", APART, ids=lambda shop: shop.name)
+def test_intervals_hold_the_truth_where_users_differ_in_activity(shop):
+    before, after = shop.coverage(1_000)
+    assert before < 0.90 and after >= 0.93
 
 
 def test_of_one_persons_day_a_tenth_of_a_usual_days_events_count():

@@ -23,7 +23,7 @@ from pipeline.evaluation.evaluate import (
     evaluate_stored,
     metric_name,
 )
-from pipeline.evaluation.holdout import with_rows_of
+from pipeline.evaluation.holdout import UNANSWERED, with_rows_of
 from pipeline.evaluation.metrics import HIT_RATE, PER_USER, RECALL
 from pipeline.evaluation.slices import SLICES, slug, user_slices
 from pipeline.models.contract import Arrays, Capabilities, Scorer, Scores
@@ -121,6 +121,31 @@ def test_users_are_evaluated_by_their_targets() -> None:
     assert evaluation.coverage == evaluation.metrics["coverage_at_2"] == 0.5
     assert evaluation.metrics["users"] == 4.0
     assert evaluation.metrics["recall_at_2"] == 0.5
+
+
+def test_answers_to_a_list_are_left_out_of_their_own_column_only() -> None:
+    history, holdout = night()
+    answered = pl.DataFrame({c.USER_ID: ["ann", "dan", "bob"], c.ITEM_ID: ["d", "d", "other"]})
+    scorer = ranked(history, "d", "c", "b", "a")
+    whole = evaluate(scorer, history, holdout, k=2)
+    evaluation = evaluate(scorer, history, holdout, k=2, answered=answered)
+    assert evaluation.metrics == whole.metrics
+    assert evaluation.users.drop(UNANSWERED).equals(whole.users)
+    # ann's a is not among the first two, bob keeps c and new, dan has no other target.
+    second = 1 / np.log2(3)
+    assert values(evaluation.users, UNANSWERED) == pytest.approx(
+        {"ann": 0.0, "bob": second / (1 + second), "cat": 0.0, "dan": None}
+    )
+    for seen in ("repeat", "discovery"):
+        history, holdout = night(seen)
+        scorer = ranked(history, "d", "c", "b", "a")
+        pair = evaluate_stored(scorer, history, scorer, history, holdout, k=2, answered=answered)
+        assert pair.tonight.equals(pair.stored)
+        left = values(pair.tonight, UNANSWERED)
+        assert left["bob"] == values(pair.tonight, NDCG)["bob"]
+        assert (
+            left["ann"] == (0.0 if seen == "repeat" else None) != values(pair.tonight, NDCG)["ann"]
+        )
 
 
 def test_discovery_neither_lists_nor_expects_earlier_items() -> None:

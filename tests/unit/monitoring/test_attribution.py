@@ -11,7 +11,12 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.base import plain as plain_json
-from pipeline.monitoring.attribution import AttributionConfig, ShownLists, attribute_events
+from pipeline.monitoring.attribution import (
+    AttributionConfig,
+    ShownLists,
+    answered_pairs,
+    attribute_events,
+)
 from pipeline.monitoring.rates import Attribution
 from tests.published import DAY, at, lists, publications
 
@@ -48,7 +53,7 @@ def did(*rows):
 def run(events, table=ONE, shown=SHOWN, span=SPAN, config=CONFIG) -> Attribution:
     rows = lists(shown)
     parts = [part for _, part in rows.group_by(c.PUBLICATION_ID)]
-    held = ShownLists.of(parts, events)
+    held = ShownLists.of([(part, part.clear()) for part in parts], events)
     return attribute_events(events, table, held, PRICES, SEGMENTS, span=span, config=config)
 
 
@@ -84,14 +89,14 @@ def test_rates_by_hand():
     assert figures.revenue == pytest.approx(6.3)
     assert figures.response_rate == pytest.approx(5 / 36)
     assert figures.ctr == pytest.approx(2 / 36)
-    assert figures.conversion == pytest.approx(2 / 36)
+    assert figures.visitor_hit_rate == pytest.approx(2 / 36)
     assert figures.revenue_per_exposure == pytest.approx(6.3 / 36)
     assert figures.return_rate == 0.5
     # Clustered: both clicks are of one user.
     residuals = [2 - 3 * 2 / 36, *[-3 * 2 / 36] * 11]
     se = math.sqrt(12 / 11 * sum(r * r for r in residuals)) / 36
     assert figures.ctr_se == pytest.approx(se)
-    assert 0.0 < figures.ctr_lo < 2 / 36 < figures.ctr_hi < 1.0
+    assert figures.ctr_lo is None  # twelve users are too few for an interval
 
 
 def test_a_response_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
@@ -222,8 +227,8 @@ def test_many_events_of_one_user_give_at_most_the_exposures_of_that_user():
     figures = the(with_flood)
     assert figures.exposures == the(without_flood).exposures
     assert figures.clicks == the(without_flood).clicks + 3
-    # And the interval accounts for its being one user.
-    assert figures.ctr_lo < the(without_flood).ctr
+    # And the error accounts for its being one user.
+    assert figures.ctr_se > 3 * the(without_flood).ctr_se
 
 
 def test_each_day_of_the_span_is_an_exposure_of_its_own():
@@ -331,7 +336,7 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     def rates(name, order):
         events = did(*((name(row[0]), *row[1:]) for row in (rows[n] for n in order)))
         shown = {(p, name(u)): items for (p, u), items in SHOWN.items()}
-        held = ShownLists.of([lists(shown)], events)
+        held = ShownLists.of([(lists(shown), lists({}))], events)
         segments = SEGMENTS.with_columns(pl.col(c.USER_ID).replace(names)) if order[0] else SEGMENTS
         result = attribute_events(events, ONE, held, PRICES, segments, span=SPAN, config=CONFIG)
         return plain_json(result)
@@ -342,9 +347,50 @@ def test_neither_pseudonyms_nor_the_order_of_rows_change_a_digit():
     assert once["rows"][0]["revenue"] > 0 and once["rows"][0]["returned"] > 0
 
 
+def test_a_pair_answers_a_list_if_each_of_its_wanted_events_does():
+    events = did(
+        ("u00", "q", -30),
+        ("u00", "a", 2),  # in the list that is live
+        ("u01", "q", 3),  # in no list
+        ("u02", "b", -3, "purchase"),  # before the publication and before the span
+        ("u02", "b", 3, "purchase"),
+        ("u03", "c", -0.5),  # not in the span
+        ("u04", "x", 4),  # in the fallback list, but this user has an own one
+        ("u05", "a", 4, "view"),  # not wanted
+        ("s00", "x", 5),  # a user with the fallback list
+        ("u06", "b", 6, "purchase"),
+        ("u06", "c", 6, "return"),
+    )
+    table = publications(("p1", 1, None, "7", at(-9), at(-1)))
+    held = ShownLists.of([(lists(SHOWN), lists({}))], events)
+    wanted = pl.col(c.KIND).is_in(["click", "purchase"])
+    pairs = answered_pairs(events, table, held, wanted, span=SPAN, config=CONFIG)
+    assert pairs.rows() == [("s00", "x"), ("u00", "a"), ("u02", "b"), ("u06", "b")]
+    # An event before its list was live does not answer it, so its pair is left out.
+    late = publications(("p1", 1, None, "7", at(-9), at(5)))
+    twice = did(("u06", "b", 4), ("u06", "b", 6), ("u05", "b", 6))
+    held = ShownLists.of([(lists(SHOWN), lists({}))], twice)
+    pairs = answered_pairs(twice, late, held, wanted, span=SPAN, config=CONFIG)
+    assert pairs.rows() == [("u05", "b")]
+
+
 def test_it_is_plain_json():
     as_json = plain_json(run(all_users(("u00", "a", 2))))
     assert json.loads(json.dumps(as_json, allow_nan=False)) == as_json
     assert as_json["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
     assert as_json["claims"] == {"agree": 0, "contradict": 0, "unmatched": 0}
-    assert as_json["rows"][0]["ctr_hi"] > as_json["rows"][0]["ctr"] > 0
+    assert as_json["rows"][0]["ctr"] > 0 and as_json["shown_effects"] == []
+
+
+def test_an_interval_needs_users_of_similar_activity():
+    many = {("p1", f"v{n:02}"): "abc" for n in range(60)} | {("p1", c.FALLBACK_USER): "xyz"}
+    week = Interval(DAY, DAY + timedelta(days=7))
+    once = [(f"v{n:02}", "q", 1) for n in range(60)] + [("v00", "a", 2)]
+    figures = the(run(did(*once), ONE, many, span=week))
+    assert figures.ctr_lo < figures.ctr < figures.ctr_hi
+    # Four users with a list every day have 28 of 84 showings: 35 effective users.
+    daily = [(f"v{n:02}", "q", 24 * day + 1) for n in range(4) for day in range(1, 7)]
+    figures = the(run(did(*once, *daily), ONE, many, span=week))
+    assert (figures.users, figures.exposures, figures.responses) == (60, 3 * 84, 1)
+    assert figures.ctr > 0 and figures.ctr_se > 0  # drift compares them with earlier runs
+    assert figures.ctr_lo is figures.ctr_hi is figures.response_rate_lo is None

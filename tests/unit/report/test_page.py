@@ -25,7 +25,7 @@ from pipeline.monitoring.verdicts import DriftStatus, Signal
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.wording import advice, sentence
-from pipeline.workspace.artifacts import CleanFile
+from pipeline.workspace.artifacts import AnsweredTargets, CleanFile
 from tests import pages
 from tests.pages import AS_OF, ATTRIBUTION, BARE, CLEAN, DRIFT, HOLDOUT, RULES
 from tests.pages import FULL as NIGHT
@@ -38,6 +38,7 @@ SECTIONS = [
     "Rules of the gate",
     "Evidence for a switch",
     "Quality of the recipes",
+    "Lifts without events that answer a shown list",
     "Quality by user group",
     "Coverage and diversity",
     "List stability",
@@ -318,6 +319,18 @@ def test_responses_and_drift_are_shown() -> None:
         ["✓ stable", "data: volume", "0.4"],
     ]
     assert "1 of 3 signals are stable" in texts
+
+
+def test_lifts_without_answers_stand_beside_those_of_all_targets() -> None:
+    title = "Lifts without events that answer a shown list"
+    html, page = written(NIGHT)
+    assert title in html and "640 of 3,100 target items" in html
+    for cell in ("+62.0 %", "1,150", "+55.0 % to +69.0 %", "scorer of 2017-11-24"):
+        assert cell in page.texts, cell
+    none = AnsweredTargets(targets=3_100, answered=0)
+    html, _ = written(decided(changed(NIGHT, answers=none), without_answers=()))
+    assert title in html and "Lift without" not in html
+    assert title not in written(changed(NIGHT, answers=None))[0]
 
 
 def test_a_blocked_night_names_the_next_step_first() -> None:
