@@ -180,11 +180,7 @@ def calibrate(
     bound = config.alpha * weight
     holdouts = [block.holdout for block in blocks]
     tests = [test for pair in equal for test in pair]
-    # No two of the pairs (0, 1), (2, 3), ... have a fit in common.
-    disjoint_pairs = [(a, a + 1) for a in range(0, replicates - 1, 2)]
-    disjoint_tests = [
-        test for p, x in zip(pairs, equal, strict=True) if p in disjoint_pairs for test in x
-    ]
+    disjoint_tests = _disjoint(pairs, equal)
     toss_tests = [test for sides in _tossed(blocks) for test in _tests(sides, taus, config)]
     passed, disjoint_passed, tossed_passed = (
         sum(is_proved(t, bound, config) for t in some)
@@ -245,6 +241,14 @@ def _counted(tests: Sequence[Difference], holdouts: Sequence[Interval]) -> list[
         else None
         for x, block in zip(tests, holdouts, strict=True)
     ]
+
+
+def _disjoint(
+    pairs: Sequence[tuple[int, int]], tests: Sequence[Sequence[Difference]]
+) -> list[Difference]:
+    """Return the tests of the pairs (0, 1), (2, 3), ..., which have no fit in common."""
+    chosen = [x for (a, b), x in zip(pairs, tests, strict=True) if a % 2 == 0 and b == a + 1]
+    return [test for x in chosen for test in x]
 
 
 def _recipe_pairs(
