@@ -64,9 +64,8 @@ def build_page(
     evaluations = run.read(EvaluationFile).recipes
     metric = metric_name(NDCG, k)
     means = {name: result.metrics.get(metric, 0.0) for name, result in evaluations.items()}
-    baselines = tuple(
-        name for name, recipe in night.recipes.items() if recipe.capabilities.baseline is not None
-    )
+    ranks = {name: recipe.capabilities.baseline for name, recipe in night.recipes.items()}
+    baselines = tuple(name for name, rank in ranks.items() if rank is not None)
     evaluated = (name for name in means if name in baselines)
     # A first run has no champion: lifts are over the best baseline.
     against = night.champion_name or max(evaluated, key=means.__getitem__, default=None)
