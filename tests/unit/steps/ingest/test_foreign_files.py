@@ -195,12 +195,34 @@ def test_a_rejected_file_is_named_by_its_checksum_and_its_reason_names_the_origi
     assert reason[:-1].isprintable()
 
 
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("orders-alice.csv", ".csv"),
+        ("orders-alice.reason.csv", ".csv"),
+        ("orders-\n\x1b[31m.csv", ".csv"),
+        ("orders; rm -rf $HOME.csv", ".csv"),
+    ],
+)
+def test_an_archived_file_is_named_by_its_checksum(ws, name, suffix):
+    content = orders(ROW)
+    land(ws, name, content)
+    assert feedback(ws, AT).accepted == 1
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    assert names(ws, "archive") == [f"{digest}{suffix}"]
+
+
 def test_a_file_that_is_too_large_to_sum_is_set_aside_as_well(ws):
     (ws.home / "nightjar.toml").write_text("[ingest.limits]\nmax_file_bytes = 4\n")
+    expected = []
     for name in ("a.csv", "b.csv"):
-        land(ws, name, BAD)
+        path = land(ws, name, BAD)
+        about = path.stat()
+        key = f"{about.st_ino} {about.st_size} {about.st_mtime_ns} ".encode() + os.fsencode(path)
+        digest = hashlib.sha256(key).hexdigest()
+        expected += [f"{digest}.csv", f"{digest}.reason.txt"]
     assert set(statuses(feedback(Workspace.open(ws.home), AT)).values()) == {"set aside"}
-    assert len(names(ws, "rejected")) == 4
+    assert names(ws, "rejected") == sorted(expected)
     assert names(ws, "landing/events") == []
 
 
