@@ -116,15 +116,15 @@ GUARDS: Final = (
     Guard(
         "a move is looked at again",
         "pipeline/steps/ingest/landing.py",
-        "_is_same(target, new, seen):\n        return True\n    _move(",
-        "True:\n        return True\n    _move(",
+        "not _is_same(self.target, self.new, self.seen):\n            _move(",
+        "False:\n            _move(",
         f"{_RACES}::test_a_file_replaced_in_the_blink_before_it_is_moved_comes_back",
     ),
     Guard(
         "a copied file is looked at again before it is removed",
         "pipeline/steps/ingest/landing.py",
-        "            if _is_same(target, new, seen):\n                os.unlink(",
-        "            if True:\n                os.unlink(",
+        "if not _is_same(self.source, hidden, self.seen):",
+        "if False:",
         f"{_WAITING}::test_what_replaces_a_file_while_it_is_copied_comes_back",
     ),
     Guard(
@@ -150,7 +150,7 @@ GUARDS: Final = (
     ),
     Guard(
         "a link between check and open is not followed",
-        "pipeline/steps/ingest/read_file.py",
+        "pipeline/steps/ingest/landing.py",
         "os.O_RDONLY | os.O_NOFOLLOW |",
         "os.O_RDONLY |",
         f"{_FOREIGN}::test_a_replacement_between_check_and_open_is_not_read",

@@ -74,7 +74,7 @@ def _try(name: str, attempt: Callable[[], str]) -> HealthCheck:
 
 
 def _permissions(ws: Workspace) -> HealthCheck:
-    """Check that no path is accessible to more users than intended."""
+    """Check that all paths belong to the owner, and are accessible to the intended users only."""
     name, group = "permissions", ws.config.workspace.group
     try:
         commands = corrections(ws.home, group)
@@ -85,11 +85,12 @@ def _permissions(ws: Workspace) -> HealthCheck:
         return HealthCheck(name, True, f"only {users} can read the workspace")
     more = len(commands) - _EXAMPLES
     listed = "; ".join(f"`{command}`" for command in commands[:_EXAMPLES])
-    number = "1 path is" if len(commands) == 1 else f"{len(commands):,} paths are"
+    number = "1 path has" if len(commands) == 1 else f"{len(commands):,} paths have"
     return HealthCheck(
         name,
         False,
-        f"{number} accessible to more users than intended; run {listed}"
+        f"{number} another owner, group or mode than intended, which gives other users access; run "
+        + listed
         + (f", and run doctor again for {more:,} more" if more > 0 else ""),
     )
 

@@ -122,10 +122,9 @@ def remove_older(paths: Iterable[Path], before: datetime) -> Removed:
 
 
 def _last_change(path: Path) -> datetime:
-    """Return the later of the instants at which a file was written and moved to its place."""
-    status = path.lstat()
-    # A move changes only the ctime.
-    return datetime.fromtimestamp(max(status.st_mtime, status.st_ctime), UTC)
+    """Return the instant at which a file was written or moved to its place."""
+    # A move changes only the ctime, and a sender can set the mtime to any instant.
+    return datetime.fromtimestamp(path.lstat().st_ctime, UTC)
 
 
 def _remove_files(paths: Iterable[Path]) -> Removed:

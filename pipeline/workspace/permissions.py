@@ -2,7 +2,7 @@
 
     path                                     owner only   with a group
     folders, files                           700, 600     2750, 640
-    landing/ and its tables                  700          2770
+    landing/ and its tables                  700          3770
     folders of `_PRIVATE`                    700          700
     vault.db and SQLite's files beside it    600          600
     files of locks                           600          600
@@ -14,7 +14,9 @@ Guarantees:
 * Folders have the set-group-ID bit, so that new files belong to the group.
 * A file that is written outside the workspace is a new one, readable by its owner only, even if it
   replaces another; nothing is written through a link or a pipe of another user.
-* A new workspace contains nothing that another user has made, and no link.
+* The sticky bit of `landing/` and its tables lets each member move and remove only own files.
+* A new workspace contains nothing that another user has made, and no link; no link of another user
+  leads to it.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import pwd
 import secrets
 import shlex
 import stat
@@ -50,7 +53,7 @@ class _Modes(NamedTuple):
 
 
 _OWNER_ONLY: Final = _Modes(PRIVATE_FOLDER, PRIVATE_FILE, PRIVATE_FOLDER, 0o077)
-_WITH_GROUP: Final = _Modes(0o2750, 0o640, 0o2770, 0o027)
+_WITH_GROUP: Final = _Modes(0o2750, 0o640, 0o3770, 0o027)
 
 
 def set_umask(group: str | None = None) -> None:
@@ -108,6 +111,24 @@ def require_membership(group: str) -> None:
         )
 
 
+def require_own_links(home: Path) -> None:
+    """Raise if a link of another user leads to the folder of a new workspace.
+
+    Raises
+    ------
+    ConfigError
+        `workspace.foreign_folder`: that user could choose the folder.
+    """
+    place = home.absolute()
+    for path in (place, *place.parents):
+        # Links of root are parts of the system, such as /var/run.
+        if path.is_symlink() and path.lstat().st_uid not in (0, os.geteuid()):
+            raise ConfigError(
+                "workspace.foreign_folder",
+                f"{path} is a link of another user; name a folder without it",
+            )
+
+
 def take_over(home: Path) -> None:
     """Make the folder of a new workspace private.
 
@@ -151,10 +172,11 @@ def share(home: Path, group: str | None) -> None:
 
 
 def corrections(home: Path, group: str | None) -> list[str]:
-    """Return the commands that correct the paths to which too many users have access.
+    """Return the commands that correct the owner, mode and group of paths.
 
-    Delivered files have the mode that their sender chose, and what is below a private folder cannot
-    be reached by others: both are left out.
+    The owner of the workspace is that of its folder. Delivered files are left out, because they
+    have the owner and mode of their sender. What is below a private folder cannot be reached by
+    others, so that only its owner is compared.
 
     Parameters
     ----------
@@ -173,19 +195,31 @@ def corrections(home: Path, group: str | None) -> list[str]:
         `workspace.unknown_group`.
     """
     number = None if group is None else group_id(group)
+    owner = home.stat().st_uid
     commands = []
-    for path, inner in _examined(home):
+    for path, inner, reachable in _examined(home):
         try:
             about = path.lstat()
         except FileNotFoundError:  # removed meanwhile
             continue
         mode = _mode(inner, stat.S_ISDIR(about.st_mode), group)
         place = shlex.quote(str(path))
-        if about.st_mode & _BITS & ~mode:
+        if about.st_uid != owner:
+            commands.append(f"chown -h {_user_name(owner)} {place}")
+        elif not reachable or stat.S_ISLNK(about.st_mode):  # the mode of a link has no effect
+            continue
+        elif about.st_mode & _BITS & ~mode or mode & stat.S_ISVTX & ~about.st_mode:
             commands.append(f"chmod {mode:o} {place}")
         elif about.st_mode & stat.S_IRWXG and about.st_gid != number:
             commands.append(f"chgrp {group} {place}")
     return commands
+
+
+def _user_name(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
 
 
 @contextmanager
@@ -266,16 +300,15 @@ def _mode(inner: PurePath, is_folder: bool, group: str | None) -> int:
     return modes.landing if inner.parts[:1] == (_LANDING,) else modes.folder
 
 
-def _examined(home: Path) -> Iterator[tuple[Path, PurePath]]:
-    """Yield the workspace and its paths, also relative; without links, whose mode has no effect."""
+def _examined(home: Path) -> Iterator[tuple[Path, PurePath, bool]]:
+    """Yield the paths of a workspace, also relative, and whether other users can reach them."""
+    yield home, PurePath(), True
     for folder, folders, files in os.walk(home):
-        inner = Path(folder).relative_to(home)
-        yield Path(folder), inner
-        is_table = len(inner.parts) == 2 and inner.parts[0] == _LANDING
-        if is_table or str(inner) in _PRIVATE:
+        inner = PurePath(folder).relative_to(home)
+        if len(inner.parts) == 2 and inner.parts[0] == _LANDING:
             folders.clear()
-        else:
-            for name in sorted(files):
-                if not Path(folder, name).is_symlink():
-                    yield Path(folder, name), inner / name
+            continue
         folders.sort()
+        reachable = not {str(inner), *map(str, inner.parents)} & set(_PRIVATE)
+        for name in (*folders, *sorted(files)):
+            yield Path(folder, name), inner / name, reachable

@@ -100,11 +100,12 @@ class Workspace:
         ConfigError
             `workspace.not_empty`, `workspace.path_unusable`; `workspace.unknown_group`,
             `workspace.group_not_allowed`; `workspace.group_differs`: the existing workspace has
-            another group; `workspace.foreign_folder`: the folder, or something in it, is not the
-            caller's.
+            another group; `workspace.foreign_folder`: the folder, a link that leads to it, or
+            something in it, is not the caller's.
         StorageError
             `workspace.cannot_write`.
         """
+        permissions.require_own_links(home)
         home = _usable(home.resolve())
         if (home / CONFIG_FILE).exists():
             existing = cls.open(home)

@@ -167,7 +167,7 @@ def test_init_twice_changes_nothing(tmp_path):
 def test_a_workspace_of_a_group(tmp_path):
     home, group = tmp_path / "w", own_group()
     assert nightjar("init", home, "--group", group).returncode == 0
-    assert stat.S_IMODE((home / "landing" / "events").stat().st_mode) == 0o2770
+    assert stat.S_IMODE((home / "landing" / "events").stat().st_mode) == 0o3770
     shown = nightjar("config", "show", "--json", home=home)
     settings = {x["path"]: x["value"] for x in json.loads(shown.stdout)["settings"]}
     assert settings["workspace.group"] == group

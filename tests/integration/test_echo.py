@@ -38,6 +38,9 @@ FILES = {
     "headerless-plain.csv": f"PATIENTalice,item1,purchase,{TIME}\n" * 2,
     "headerless-epoch.csv": "PATIENTalice,item1,bought,1709287200\n" * 2,
     "headerless-short.csv": "PATIENTalice,item1,purchase\n" * 2,
+    "headerless-rating.csv": "PATIENT-alice,item1,rating,March 1 2026\n" * 2,
+    "headerless-fraction.csv": "PATIENTalice,item1,.5,first of march\n" * 2,
+    "headerless-month.csv": "PATIENTalice,item1,bought,first of march\n" * 2,
     "doubled.csv": f"PATIENTbob,PATIENTbob,purchase,{TIME}\n",
     "web-headerless.csv": f"PATIENTalice,item1,purchase,{TIME}\n" * 2,
     # JSON with ids as keys: one object per user, one object of all users, and a wanted column.
@@ -59,6 +62,8 @@ FILES = {
     + f"u,i1,badkind-PATIENT-john@example.org,{TIME}\n"
     + f"u,i1,+49 170 5550147,{TIME}\n"
     + f"u,i1,{'a' * 40}-PATIENT,{TIME}\n"
+    + "u,i1,view,01.02.2026 tel 0170 5550147\n"
+    + "u,i1,view,2026-03-01-5550147\n"
     + f"PATIENTuser,i1,view,{'PATIENTuser@example.org ' * 3}\n",
     # A column that no table has.
     "card.csv": f"{HEADER.strip()},card\nu,i1,purchase,{TIME},4111111111111111\n",

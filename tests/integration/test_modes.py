@@ -83,7 +83,7 @@ def test_a_workspace_of_a_group_is_readable_by_the_group(shared):
     assert {path: mode for path, mode in folders.items() if mode & 0o077} == {}
     landing = {"landing", *(f"landing/{table}" for table in ("events", "items", "users"))}
     others = {path: mode for path, mode in by_path.items() if path not in own.keys() | landing}
-    assert {by_path[path] for path in landing} == {0o2770}
+    assert {by_path[path] for path in landing} == {0o3770}
     # A member who could open a lock could hold it.
     locks = [path for path in others if PurePath(path).name.startswith((".lock-", "ledger.lock"))]
     locks += [path for path in others if path.startswith("lake/.locks/")]
@@ -152,6 +152,16 @@ def test_a_member_reads_and_delivers_and_others_do_neither(shared):
         events, folders = home / "landing" / "events", [home, home / "runs", home / "lake"]
         assert run_as(MEMBER, 'touch "$f/new.csv"', events, *folders) == {events}
         assert run_as(OUTSIDER, 'touch "$f/old.csv"', events, *folders) == set()
+
+        # A member removes and renames neither files of other senders nor the folders of tables.
+        other = events / "other.csv"
+        other.touch(0o600)
+        os.chown(other, OUTSIDER, group)
+        assert run_as(MEMBER, 'rm -f "$f" 2>/dev/null', other) == set()
+        assert run_as(MEMBER, 'mv "$f" "$f.moved" 2>/dev/null', other, events) == set()
+        assert run_as(MEMBER, 'mv "$f" "$f.csv"', events / "new.csv") == {events / "new.csv"}
+        assert run_as(MEMBER, 'mv "$f.csv" "$f"', events / "new.csv") == {events / "new.csv"}
+        other.unlink()
 
         new = events / "new.csv"
         text = "event_id,user_id,item_id,value,timestamp\nnew,u1,i1,1,2024-03-12T09:00:00Z\n"

@@ -24,8 +24,12 @@ _MASK: Final = "***"
 _LONGEST: Final = 32
 _CHECKED: Final = (*EVENT_COLUMNS, c.PRICE, c.AVAILABLE, c.CREATED_AT)
 """Columns with whose names reasons begin; no name is a prefix of another one."""
-_DATE: Final = r"^\s*(\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{4})(\D|$)"
-_PHONE: Final = r"\d([ ()/.-]{0,2}\d){6}"
+_DATE: Final = (
+    r"^\s*((19|20)\d\d[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./](19|20)\d\d)"
+    r"([T ]\d{1,2}:\d{2}(:\d{2}([.,]\d{1,9})?)?)?(\D|$)"
+)
+"""A date at the start of a value, and the time after it."""
+_PHONE: Final = r"\d([^\p{L}\p{N}]{0,3}\d){6}"
 """Seven digits, however they are grouped."""
 
 
@@ -49,8 +53,9 @@ def bad_rows(text: pl.DataFrame, reasons: pl.Series) -> pl.DataFrame:
 def _bad_value(name: str) -> pl.Expr:
     """Return a column's value as a field of a JSON object; null in rows without a reason for it."""
     value = pl.col(name)
+    plain = value.str.normalize("NFKC")  # other forms of digits and of @ become the usual ones
+    private = plain.str.contains("@") | plain.str.replace(_DATE, "").str.contains(_PHONE)
     # An event id may contain a user id, so both are masked.
-    private = value.str.contains("@") | (value.str.contains(_PHONE) & ~value.str.contains(_DATE))
     masked = pl.lit(True) if name in _MASKED else private
     shown = pl.when(value.is_not_null() & masked).then(pl.lit(_MASK)).otherwise(value)
     field = pl.struct(shown.str.head(_LONGEST).alias(name)).struct.json_encode()

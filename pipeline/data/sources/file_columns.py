@@ -9,6 +9,7 @@ Guarantees: all messages that name columns of a file take the names from here.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -18,10 +19,19 @@ import polars as pl
 from pipeline.columns import Kind
 
 _NAME: Final = re.compile(r"[A-Za-z_][\w .-]{0,40}")
-_VALUE: Final = re.compile(r"\s*[-+]?\d|.*(@|\d:\d)", re.DOTALL)
-"""Numbers, instants and addresses."""
-_KINDS: Final = frozenset(Kind) - {Kind.RATING}
-"""Kinds in a first line of data; `rating` is a usual name of a column."""
+_MONTHS: Final = (
+    "jan(uary)?|feb(ruary)?|mar(ch)?|apr(il)?|may|june?|july?|aug(ust)?|sept?(ember)?|oct(ober)?|"
+    "nov(ember)?|dec(ember)?"
+)
+_DAYS: Final = "mon(day)?|tues?(day)?|wed(nesday)?|thu(rs?(day)?)?|fri(day)?|sat(urday)?|sun(day)?"
+_VALUE: Final = re.compile(
+    # A digit that is not part of a word such as `item1`: numbers, instants, phone numbers.
+    rf"(?<![^\W\d])\d|@|\d:\d|(?<![a-z_])({_MONTHS}|{_DAYS})(?![a-z_])"
+    r"|^\s*([-+]?(nan|inf(inity)?)|null|none|true|false)\s*$"
+)
+"""Values in a first line of data, in lower case."""
+_ID: Final = re.compile(r"(?i:user|item|timestamp|id|.*[_ ]id)|.*[a-z]I[dD]")
+"""Names beside which `rating`, a kind of event, is the name of a column."""
 _LISTED: Final = 20
 _SAMPLE: Final = 100
 
@@ -48,7 +58,7 @@ class FileColumns:
     def of_header(cls, names: Iterable[str]) -> FileColumns:
         """Return the columns of a file with a header; none is named if a field looks like data."""
         names = tuple(names)
-        if any(_VALUE.match(name) or name.strip().lower() in _KINDS for name in names):
+        if _looks_like_data(names):
             return cls(names, frozenset(), like_data=True)
         return cls(names, frozenset(filter(_NAME.fullmatch, names)))
 
@@ -80,3 +90,12 @@ class FileColumns:
         if listed and others:
             listed.append(f"{others} more")
         return ", ".join(listed) or f"{others} other columns"
+
+
+def _looks_like_data(names: Iterable[str]) -> bool:
+    """Check if one field of a first line is a number, an instant, an address or a kind of event."""
+    # Other forms of digits and of @ become the usual ones.
+    fields = [unicodedata.normalize("NFKC", name).strip() for name in names]
+    kinds = {field.lower() for field in fields} & set(Kind)
+    is_rating = kinds == {Kind.RATING} and any(map(_ID.fullmatch, fields))
+    return (bool(kinds) and not is_rating) or any(_VALUE.search(field.lower()) for field in fields)

@@ -191,8 +191,7 @@ def _ingest_landed(current: _Pass, listed: Sequence[Landed], progress: Progress)
     """Ingest landed files; return how many are left."""
     ws, backlog = current.ws, 0
     for inside in listed:
-        for path in inside.moved:
-            remove_moved(ws.home, path)
+        remove_moved(ws.home, inside.moved, ws.config.ingest.limits.max_file_bytes)
         for folder, trouble in inside.troubles:
             current.add(inside.table, printable(folder.name), FileStatus.WAITS, trouble)
         done = 0

@@ -3,10 +3,12 @@
 Guarantees:
 
 * Below the landing folder no link is followed, even if one replaces a file or folder at any moment.
-* Only regular files with one name, inside the landing folder, are moved, by renaming, or to another
-  file system by a copy that is compared. What was moved is examined afterwards; if it is something
-  else, it goes back.
+* Only regular files with one name, inside the landing folder, are moved. What was moved is examined
+  afterwards; if it is something else, it goes back.
+* Files of this user are renamed. One that others can write, or on another file system, is copied,
+  and the copy is compared with its sha256: an earlier descriptor of the sender does not reach it.
 * A file that a killed pass has copied, but not removed, is removed by the next one.
+* Of a file that grows, no more bytes are read than it had at the start.
 * The bytes of a moved file are on the disk before it has its new name.
 * Files in `archive/` and `rejected/` have names of our own: the sha256 of their bytes.
 """
@@ -15,18 +17,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import io
 import os
 import re
 import secrets
-import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from pipeline.errors import StorageError
 from pipeline.stores.disk import fault_text, storage_errors
@@ -34,8 +34,11 @@ from pipeline.workspace.permissions import PRIVATE_FILE, PRIVATE_FOLDER
 
 FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 """Flags that open a folder; with `O_NOFOLLOW`, not a link to one."""
+FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+"""Flags that open a file; without O_NONBLOCK the open of a pipe would wait for a writer."""
 MOVED: Final = ".moved-"
-"""Beginning of the name of a landed file that was copied to another file system."""
+"""Beginning of the name of a landed file that was copied."""
+_PART: Final = 1 << 20
 _SUFFIX: Final = r"(\.[A-Za-z0-9]{1,16}){1,2}"
 _REPLACED: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 """Errors of opening a path of which a part was removed, or replaced by a link."""
@@ -90,6 +93,33 @@ def flaw(about: os.stat_result, *, one_name: bool) -> str | None:
     if one_name and about.st_nlink > 1:
         return "has several names (hard links)"
     return None
+
+
+def checksum(file: BinaryIO, most: int) -> str:
+    """Return the sha256 of the first bytes of a file, which its sender may extend meanwhile.
+
+    Parameters
+    ----------
+    file
+        Open file.
+    most
+        Number of bytes that are read at most.
+
+    Returns
+    -------
+    64 hex digits.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(file, most):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(file: BinaryIO, most: int) -> Iterator[bytes]:
+    file.seek(0)
+    while most > 0 and (part := file.read(min(most, _PART))):
+        most -= len(part)
+        yield part
 
 
 @contextmanager
@@ -178,46 +208,68 @@ def reject(home: Path, path: Path, sentence: str, digest: str | None, seen: Mark
     StorageError
         `storage.cannot_write`: the reason cannot be written.
     """
-    if digest is None:
-        about = f"{seen.inode} {seen.size} {seen.written_ns} ".encode()
-        digest = hashlib.sha256(about + os.fsencode(path)).hexdigest()
-    _move_away(home, path, seen, "rejected", digest, reason=sentence)
+    about = f"{seen.inode} {seen.size} {seen.written_ns} ".encode() + os.fsencode(path)
+    name = digest or hashlib.sha256(about).hexdigest()
+    _move_away(home, path, seen, "rejected", name, sentence, is_sum=digest is not None)
 
 
-def remove_moved(home: Path, path: Path) -> None:
-    """Remove a file named `MOVED` whose bytes are in `archive/` or `rejected/`.
+def remove_moved(home: Path, paths: Sequence[Path], most: int) -> None:
+    """Remove files named `MOVED` whose bytes are in `archive/` or `rejected/`.
+
+    A sender can give any file such a name. Therefore only one is read that has the size of a file
+    in these folders. If its bytes are others, it gets a name without `MOVED`, so that the next pass
+    ingests it like any other file, and does not read it again.
 
     Parameters
     ----------
     home
         Folder of the workspace.
-    path
-        Path of the file.
+    paths
+        Paths of the files.
+    most
+        Size in bytes above which a file is never copied.
     """
-    inside, seen = _inside(home, path), mark(path)
-    if inside is None or seen is None:
+    kept = {
+        (path.name.partition(".")[0], copy.size)
+        for path in (
+            p for name in ("archive", "rejected") if paths for p in (home / name).glob("*")
+        )
+        if (copy := mark(path)) is not None and copy.size <= most
+    }
+    sizes = {size for _, size in kept}
+    for path in paths:
+        inside, seen = _inside(home, path), mark(path)
+        if inside is not None and seen is not None and seen.size in sizes:
+            # What cannot be removed is tried again by the next pass, and harms no file.
+            with suppress(OSError), open_folder(home, inside.parent) as source:
+                _remove_copied(source, path.name, seen, kept)
+
+
+def _remove_copied(source: int, name: str, seen: Mark, kept: Collection[tuple[str, int]]) -> None:
+    if not _is_same(source, name, seen):
         return
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    # What cannot be removed is tried again by the next pass, and harms no file.
-    with suppress(OSError), open_folder(home, inside.parent) as source:
-        if not _is_same(source, path.name, seen):
-            return
-        with os.fdopen(os.open(path.name, flags, dir_fd=source), "rb") as file:
-            digest = _sum(file)
-        kept = [p for name in ("archive", "rejected") for p in (home / name).glob(f"{digest}*")]
-        copies = [copy for place in kept if (copy := mark(place)) is not None]
-        if any(c.size == seen.size for c in copies) and _is_same(source, path.name, seen):
-            os.unlink(path.name, dir_fd=source)
+    with os.fdopen(os.open(name, FILE, dir_fd=source), "rb") as file:
+        digest = checksum(file, seen.size)
+    if (digest, seen.size) not in kept:
+        _move(source, name, source, _unused_name(name.removeprefix(MOVED).lstrip(".")))
+    elif _is_same(source, name, seen):
+        os.unlink(name, dir_fd=source)
 
 
 def _move_away(
-    home: Path, path: Path, seen: Mark, folder: str, digest: str, reason: str | None = None
+    home: Path,
+    path: Path,
+    seen: Mark,
+    folder: str,
+    digest: str,
+    reason: str | None = None,
+    *,
+    is_sum: bool = True,
 ) -> None:
     """Move a file out of the landing folder, unless another one has replaced it."""
-    inside, suffix, note = _inside(home, path), _suffix(path), f"{digest}.reason.txt"
+    inside, note = _inside(home, path), f"{digest}.reason.txt"
     if inside is None:
         return
-    new = f"{digest}{suffix}"
     try:
         with open_folder(home, inside.parent) as source:
             if not _is_same(source, path.name, seen):
@@ -226,15 +278,9 @@ def _move_away(
                 if reason is not None:
                     with storage_errors("storage.cannot_write", f"cannot write {home / folder}"):
                         _write_new(kept, note, reason)
-                # A name that no file has, for one that replaced the file meanwhile.
-                back = f"{path.name.removesuffix(suffix)[:50]}-{secrets.token_hex(4)}{suffix}"
-                if not _move_same(source, path.name, kept, new, seen, back):
-                    if reason is not None:
-                        os.unlink(note, dir_fd=kept)
-                    return
-                # A file of another user keeps its mode; the folder protects it.
-                with suppress(PermissionError):
-                    os.chmod(new, PRIVATE_FILE, dir_fd=kept)
+                moved = _Move(source, path.name, kept, f"{digest}{_suffix(path.name)}", seen)
+                if not moved.run(digest if is_sum else None) and reason is not None:
+                    os.unlink(note, dir_fd=kept)
     except OSError as error:
         if error.errno not in _REPLACED:
             raise StorageError(
@@ -265,11 +311,18 @@ def _is_same(folder: int, name: str, seen: Mark) -> bool:
     return Mark.of(about) == seen and flaw(about, one_name=True) is None
 
 
-def _suffix(path: Path) -> str:
+def _suffix(name: str) -> str:
     """Return the suffix of a file, such as ``.csv.gz``; "" for an unusual one."""
+    path = PurePath(name)
     compressed = path.suffix.lower() in (".gz", ".zst")
     suffix = "".join(path.suffixes[-2:] if compressed else path.suffixes[-1:])
     return suffix if re.fullmatch(_SUFFIX, suffix) else ""
+
+
+def _unused_name(name: str) -> str:
+    """Return a name like that of a file which no other file has."""
+    suffix = _suffix(name)
+    return f"{name.removesuffix(suffix)[:50]}-{secrets.token_hex(4)}{suffix}"
 
 
 def _write_new(folder: int, name: str, sentence: str) -> None:
@@ -285,55 +338,75 @@ def _create(folder: int, name: str) -> BinaryIO:
     return os.fdopen(os.open(name, flags, PRIVATE_FILE, dir_fd=folder), "wb+")
 
 
-def _move_same(source: int, name: str, target: int, new: str, seen: Mark, back: str) -> bool:
-    """Move a file that was read; False if another one replaced it, which gets the name `back`."""
-    # Without O_NONBLOCK the open of a pipe that replaced it would wait for a writer.
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-    with os.fdopen(os.open(name, flags, dir_fd=source), "rb") as file:
-        if Mark.of(os.fstat(file.fileno())) != seen:
+@dataclass(frozen=True)
+class _Move:
+    """Move of a file that was read, between two open folders."""
+
+    source: int
+    name: str
+    target: int
+    new: str
+    seen: Mark
+
+    def run(self, digest: str | None) -> bool:
+        """Move the file; False if another one replaced it, which stays under an unused name."""
+        back = _unused_name(self.name)
+        with os.fdopen(os.open(self.name, FILE, dir_fd=self.source), "rb") as file:
+            about = os.fstat(file.fileno())
+            if Mark.of(about) != self.seen:
+                return False
+            # Its sender may not have forced it to the disk, and the archive must survive a power
+            # cut.
+            os.fsync(file.fileno())
+            if not self._rename(about, has_sum=digest is not None):
+                self._copy(file, digest)
+                # Under a new name nothing else can replace it between the check and the removal.
+                hidden = f"{MOVED}{back}"
+                _move(self.source, self.name, self.source, hidden)
+                if not _is_same(self.source, hidden, self.seen):
+                    _move(self.source, hidden, self.source, back)
+                else:
+                    os.unlink(hidden, dir_fd=self.source)
+                return True  # the copy is that of the file that was read
+        if not _is_same(self.target, self.new, self.seen):
+            _move(self.target, self.new, self.source, back)
             return False
-        # Its sender may not have forced it to the disk, and the archive must survive a power cut.
-        os.fsync(file.fileno())
+        with suppress(PermissionError):  # one without a sum keeps the mode of its sender
+            os.chmod(self.new, PRIVATE_FILE, dir_fd=self.target)
+        return True
+
+    def _rename(self, about: os.stat_result, *, has_sum: bool) -> bool:
+        """Rename the file; False if it must be copied."""
+        others = stat.S_IWGRP | stat.S_IWOTH
+        if has_sum and (about.st_uid != os.geteuid() or about.st_mode & others):
+            return False
         try:
-            _move(source, name, target, new)
+            _move(self.source, self.name, self.target, self.new)
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            _copy(file, target, new, seen)
-            # Under a new name nothing else can replace it between the check and the removal.
-            target, new = source, f"{MOVED}{secrets.token_hex(8)}"
-            _move(source, name, target, new)
-            if _is_same(target, new, seen):
-                os.unlink(new, dir_fd=target)
-                return True
-    if _is_same(target, new, seen):
+            if not has_sum:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG)) from error
+            return False
         return True
-    _move(target, new, source, back)
-    return target == source  # the copy is that of the file that was read
 
-
-def _copy(file: BinaryIO, target: int, new: str, seen: Mark) -> None:
-    """Copy an open file into a folder of another file system, complete or not at all."""
-    draft = f".{new}.{secrets.token_hex(4)}.part"
-    try:
-        with _create(target, draft) as copy:
-            shutil.copyfileobj(file, copy)
-            copy.flush()
-            # The age of lists counts from the time at which the file was written.
-            os.utime(copy.fileno(), ns=(seen.written_ns, seen.written_ns))
-            os.fsync(copy.fileno())
-            if _sum(file) != _sum(copy) or Mark.of(os.fstat(file.fileno())) != seen:
-                raise OSError(errno.EIO, "the copy differs from the file")
-        _move(target, draft, target, new)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(draft, dir_fd=target)
-        raise
-
-
-def _sum(file: BinaryIO) -> str:
-    file.seek(0)
-    return hashlib.file_digest(cast(io.BufferedReader, file), "sha256").hexdigest()
+    def _copy(self, file: BinaryIO, digest: str | None) -> None:
+        """Copy the open file, complete or not at all."""
+        draft = f".{self.new}.{secrets.token_hex(4)}.part"
+        try:
+            with _create(self.target, draft) as copy:
+                copy.writelines(_parts(file, self.seen.size))
+                copy.flush()
+                # The age of lists counts from the time at which the file was written.
+                os.utime(copy.fileno(), ns=(self.seen.written_ns, self.seen.written_ns))
+                os.fsync(copy.fileno())
+                if checksum(copy, self.seen.size) != digest:
+                    raise OSError(errno.EIO, "the copy differs from the file")
+            _move(self.target, draft, self.target, self.new)
+        except OSError:
+            with suppress(OSError):
+                os.unlink(draft, dir_fd=self.target)
+            raise
 
 
 def _move(source: int, name: str, target: int, new: str) -> None:

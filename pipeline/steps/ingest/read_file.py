@@ -8,15 +8,13 @@ The child process imports this module, so its imports are few.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final
 
 import polars as pl
 
@@ -25,7 +23,7 @@ from pipeline.data.sources.read import Summary, read
 from pipeline.data.sources.streams import Broken
 from pipeline.errors import StorageError, UnsafeInputError, printable
 from pipeline.steps.ingest.discovery import DiscoveredFile
-from pipeline.steps.ingest.landing import flaw, open_folder
+from pipeline.steps.ingest.landing import FILE, checksum, flaw, open_folder
 from pipeline.stores.disk import fault_text, is_panic, storage_errors
 from pipeline.workspace.child_process import Child, ChildFailed, ChildKilled, Response
 
@@ -89,9 +87,7 @@ def open_regular(path: Path, limits: Limits, home: Path | None = None) -> Iterat
             file = path.name if landed else str(path)
             # A pipe or device is not even opened, since that may have an effect.
             _check_regular(os.lstat(file, dir_fd=folder), name, one_name=landed)
-            # Without O_NONBLOCK the open of a pipe that replaced it would wait for a writer.
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-            handle = os.open(file, flags, dir_fd=folder)
+            handle = os.open(file, FILE, dir_fd=folder)
     except OSError as error:
         why = (error.strerror or str(error)).lower()
         raise CannotOpen(
@@ -138,12 +134,12 @@ def sum_of(path: Path, limits: Limits, home: Path | None = None) -> str:
     64 hex digits.
     """
     with open_regular(path, limits, home) as stream:
-        return _digest(stream)
+        return _digest(stream, limits)
 
 
-def _digest(stream: BinaryIO) -> str:
-    stream.seek(0)
-    digest = hashlib.file_digest(cast(io.BufferedReader, stream), "sha256").hexdigest()
+def _digest(stream: BinaryIO, limits: Limits) -> str:
+    # Its sender may extend the file after the check of its size; one byte more changes the sum.
+    digest = checksum(stream, limits.max_file_bytes + 1)
     stream.seek(0)
     return digest
 
@@ -178,20 +174,20 @@ def parse(
     file, folder = Path(path), Path(out)
     name = printable(file.name)
     with open_regular(file, bounds) as stream:
-        _check_digest(stream, digest, name)
+        _check_digest(stream, digest, bounds, name)
         count = 0
         parts = read(stream, name, Source.model_validate(source), bounds, summary)
         for count, frame in enumerate(parts, start=1):
             _keep(frame, folder / f"{count}.parquet")
         # A writer may have changed the bytes behind the handle.
-        _check_digest(stream, digest, name)
+        _check_digest(stream, digest, bounds, name)
     _keep(pl.DataFrame(summary.broken, schema=BROKEN), folder / BROKEN_FILE)
     counts = {"rows": summary.rows, "skipped": summary.skipped, "parts": count}
     return {**counts, "ignored_columns": summary.ignored_columns}
 
 
-def _check_digest(stream: BinaryIO, digest: str, name: str) -> None:
-    if _digest(stream) != digest:
+def _check_digest(stream: BinaryIO, digest: str, limits: Limits, name: str) -> None:
+    if _digest(stream, limits) != digest:
         raise MappingError(
             "ingest.file_changed",
             "changed while it was read; ingest it again when it is complete",

@@ -5,23 +5,64 @@ from pipeline.data.sources.file_columns import FileColumns
 
 
 @pytest.mark.parametrize(
-    "names",
+    "field",
     [
-        ("alice", "item", "4711"),
-        ("alice", "item", "-4.5"),
-        ("alice", "item", "2024-03-01"),
-        ("alice", "item", "Mar 1 10:00"),
-        ("alice@example.org", "item"),
-        ("alice", "item", "Purchase "),
-        ("alice", " 1709287200"),
+        *(
+            "4711",
+            "-4.5",
+            ".5",
+            "+.5",
+            "1e3",
+            "1,5",
+            "€5",
+            "5 %",
+            "１２",
+            "½",
+            "NaN",
+            "-inf",
+            "null",
+        ),
+        *("2024-03-01", "01.03.2026", "20260301T100000Z", " 1709287200", "10h30", "T10:00"),
+        *("March 1 2026", "1 March", "first of march", "Mar-2026", "01MAR2026", "mar2026"),
+        *("Sun, 1 Mar 2026 10:00", "Monday", "1. März 2026", "Sept.", "Mar 1 10:00"),
+        *("alice@example.org", "alice＠example.org", "user-17", "tel 0170"),
+        *("view", "click", "add_to_cart", "Purchase ", "return", "ＶＩＥＷ", "rating", "Rating"),
     ],
 )
-def test_a_header_that_looks_like_data_names_nothing(names):
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_first_line_with_one_field_of_data_names_nothing(field, place):
+    names = ["alice", "item1", "first"]
+    names[place] = field
     columns = FileColumns.of_header(names)
     assert columns.like_data
     assert columns.named == frozenset()
     assert columns.label(names[1]) == "#2"
-    assert "alice" not in str(columns)
+    assert str(columns) == "3 columns, and its first line looks like data"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("userId", "movieId", "rating", "timestamp"),
+        ("user_id", "item_id", "rating"),
+        ("user", "item", "rating"),
+        ("USER ID", "ITEM ID", "RATING"),
+    ],
+)
+def test_rating_is_a_name_beside_names_of_ids(names):
+    assert FileColumns.of_header(names).named == set(names)
+
+
+@pytest.mark.parametrize("names", [("alice", "item1", "rating", "5"), ("david", "lucid", "rating")])
+def test_rating_is_no_name_beside_words(names):
+    assert FileColumns.of_header(names).like_data
+
+
+@pytest.mark.parametrize(
+    "name", ["item1", "marketing", "second", "february_sales", "dec_value", "x2"]
+)
+def test_names_that_contain_parts_of_dates_and_digits_are_names(name):
+    assert FileColumns.of_header(["user_id", name]).named == {"user_id", name}
 
 
 def test_a_header_names_the_columns_that_look_like_names():

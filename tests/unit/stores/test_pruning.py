@@ -94,12 +94,13 @@ def test_no_runs_leave_nothing(tmp_path):
     assert remove_orphans(Runs(tmp_path / "calibrations")) == Removed()
 
 
-def test_age_is_since_a_file_was_written_and_put_where_it_is(tmp_path):
+def test_age_is_since_a_file_was_put_where_it_is(tmp_path):
     old, young, folder = tmp_path / "old", tmp_path / "young", tmp_path / "folder"
     for path in (old, young):
         path.write_bytes(b"12")
     folder.mkdir()
     os.utime(old, (1_000_000_000, 1_000_000_000))  # written long ago, put here today
+    os.utime(young, (4_000_000_000, 4_000_000_000))  # a sender can set this time to any other
     link = tmp_path / "link"
     link.symlink_to(folder)
     paths = [old, young, folder, link, tmp_path / "gone"]

@@ -118,3 +118,24 @@ def test_a_new_workspace_takes_no_folder_or_key_of_another_user(tmp_path, place)
     shutil.rmtree(home)
     home.mkdir()
     assert Workspace.init(home).home == home.resolve()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["dangling", "to a folder", "above", "to a workspace"])
+def test_a_new_workspace_is_not_made_through_a_link_of_another_user(tmp_path, kind):
+    chosen, link = tmp_path / "chosen", tmp_path / "link"
+    if kind != "dangling":
+        chosen.mkdir()
+    if kind == "to a workspace":
+        Workspace.init(chosen)
+    before = sorted(tmp_path.rglob("*"))
+    link.symlink_to(chosen)
+    os.lchown(link, OTHER, OTHER)
+    with raises("workspace.foreign_folder"):
+        Workspace.init(link / "inner" if kind == "above" else link)
+    assert sorted(tmp_path.rglob("*")) == sorted([*before, link])
+
+
+def test_a_new_workspace_is_made_through_an_own_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "chosen")
+    assert Workspace.init(tmp_path / "link").home == (tmp_path / "chosen").resolve()

@@ -1,6 +1,7 @@
 """Modes of a workspace, of one for a group, and of files outside."""
 
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def test_a_new_workspace_has_its_modes_whatever_the_umask_is(tmp_path, group):
     home.chmod(0o777)
     os.umask(0)
     Workspace.init(home, group=group)
-    shared, landing, file = (0o700, 0o700, 0o600) if group is None else (0o2750, 0o2770, 0o640)
+    shared, landing, file = (0o700, 0o700, 0o600) if group is None else (0o2750, 0o3770, 0o640)
     modes = {str(path.relative_to(home)): mode(path) for path in (home, *home.rglob("*"))}
     tables = {f"landing/{table}" for table in ("events", "items", "users")}
     assert modes == dict.fromkeys({"landing", *tables}, landing) | {
@@ -132,6 +133,54 @@ def test_paths_that_are_too_wide_have_a_command_that_corrects_them(ws, group):
     assert permissions.corrections(home, group) == []
     if group is not None:
         assert mode(home / "runs") == 0o2750
+
+
+def test_a_landing_folder_without_the_sticky_bit_is_named(tmp_path):
+    """Without it a member could rename the folder of a table, and remove files of other senders."""
+    group = own_group()
+    home = Workspace.init(tmp_path / "ws", group=group).home
+    for folder in (home / "landing", home / "landing" / "events"):
+        folder.chmod(0o2770)
+    commands = permissions.corrections(home, group)
+    assert commands == [f"chmod 3770 {home}/landing{name}" for name in ("", "/events")]
+    for command in commands:
+        assert os.system(command) == 0
+    assert permissions.corrections(home, group) == []
+
+
+PLACES = (
+    *("", "nightjar.toml", "runs", "landing/events", "link", "secrets", "secrets/vault.key"),
+    *("archive/file", "lake/quarantine/file"),
+)
+
+
+@pytest.mark.root  # only root can give a file to another user
+@pytest.mark.parametrize("place", PLACES)
+def test_a_path_of_another_user_is_named(ws, group, place):
+    home = ws.home
+    for name in ("archive", "lake/quarantine"):
+        (home / name).mkdir(parents=True)
+        (home / name).chmod(0o700)
+        (home / name / "file").touch(0o600)
+    (home / "lake").chmod(mode(home / "runs"))
+    if group is not None:
+        os.chown(home / "lake", -1, home.stat().st_gid)
+    (home / "link").symlink_to("runs")
+    (home / "landing" / "events" / "sender").mkdir()
+    (home / "landing" / "events" / "sender" / "file").touch()
+    for path in (home / "landing" / "events").rglob("*"):
+        os.chown(path, 65_534, -1)
+    assert permissions.corrections(home, group) == []
+    os.chown(home / place, 65_534, -1, follow_symlinks=False)
+    if place == "":
+        # The owner of the workspace is the owner of its folder: all other paths are foreign to it.
+        assert f"chown -h nobody {home}/runs" in permissions.corrections(home, group)
+        return
+    owner = pwd.getpwuid(os.geteuid()).pw_name
+    commands = permissions.corrections(home, group)
+    assert commands == [f"chown -h {owner} {home / place}"]
+    assert os.system(commands[0]) == 0
+    assert permissions.corrections(home, group) == []
 
 
 @pytest.mark.root  # only root can give a file to a group that it is not in

@@ -4,6 +4,8 @@ Attempts:
 * links, pipes, sockets, devices, further names of files -> not opened, moved or followed; reported
 * a name that is that of another file's reason           -> names in `rejected/` are sums
 * a link in the place of a file or folder, at any moment -> refused, or moved back
+* a write after the move, through an earlier descriptor  -> `archive/` has a copy of the file
+* a file that grows while it is read                     -> as many bytes are read as before
 * control characters in names and values                 -> escaped
 """
 
@@ -193,13 +195,121 @@ def test_a_rejected_file_is_named_by_its_checksum_and_its_reason_names_the_origi
     assert reason[:-1].isprintable()
 
 
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [
+        ("orders-alice.csv", ".csv"),
+        ("orders-alice.reason.csv", ".csv"),
+        ("orders-\n\x1b[31m.csv", ".csv"),
+        ("orders; rm -rf $HOME.csv", ".csv"),
+    ],
+)
+def test_an_archived_file_is_named_by_its_checksum(ws, name, suffix):
+    content = orders(ROW)
+    land(ws, name, content)
+    assert feedback(ws, AT).accepted == 1
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    assert names(ws, "archive") == [f"{digest}{suffix}"]
+
+
 def test_a_file_that_is_too_large_to_sum_is_set_aside_as_well(ws):
     (ws.home / "nightjar.toml").write_text("[ingest.limits]\nmax_file_bytes = 4\n")
+    expected = []
     for name in ("a.csv", "b.csv"):
-        land(ws, name, BAD)
+        path = land(ws, name, BAD)
+        about = path.stat()
+        key = f"{about.st_ino} {about.st_size} {about.st_mtime_ns} ".encode() + os.fsencode(path)
+        digest = hashlib.sha256(key).hexdigest()
+        expected += [f"{digest}.csv", f"{digest}.reason.txt"]
     assert set(statuses(feedback(Workspace.open(ws.home), AT)).values()) == {"set aside"}
-    assert len(names(ws, "rejected")) == 4
+    assert names(ws, "rejected") == sorted(expected)
     assert names(ws, "landing/events") == []
+
+
+# --- a sender who has the file open --------------------------------------------------------------
+
+
+def check_archive_of_its_own(ws: Workspace, path: Path, content: str, status: str) -> None:
+    inode = path.stat().st_ino
+    with path.open("r+") as opened:
+        assert statuses(feedback(ws, AT)) == {path.name: status}
+        opened.write("changed")
+    folder = "archive" if status == "taken" else "rejected"
+    (kept,) = (ws.home / folder).glob("*.csv")
+    assert names(ws, "landing/events") == []
+    assert kept.read_text() == content
+    assert kept.name == f"{hashlib.sha256(content.encode()).hexdigest()}.csv"
+    assert kept.stat().st_ino != inode
+    assert (kept.stat().st_uid, kept.stat().st_mode & 0o777) == (os.geteuid(), 0o600)
+
+
+@pytest.mark.parametrize(("content", "status"), [(orders(ROW), "taken"), (BAD, "set aside")])
+def test_a_file_that_others_can_write_is_copied(ws, content, status):
+    path = land(ws, "orders-1.csv", content)
+    path.chmod(0o666)
+    check_archive_of_its_own(ws, path, content, status)
+
+
+@pytest.mark.root
+def test_a_file_of_another_user_is_copied(ws):
+    path = land(ws, "orders-1.csv", orders(ROW))
+    os.chown(path, OTHER_UID, OTHER_UID)
+    check_archive_of_its_own(ws, path, orders(ROW), "taken")
+
+
+def test_an_own_file_is_not_copied(ws):
+    inode = land(ws, "orders-1.csv", orders(ROW)).stat().st_ino
+    feedback(ws, AT)
+    (kept,) = (ws.home / "archive").iterdir()
+    assert kept.stat().st_ino == inode
+
+
+def test_bytes_that_changed_after_the_reading_are_not_archived(ws, monkeypatch):
+    """The sender also restores the modification time."""
+    path, other = land(ws, "orders-1.csv", orders(ROW)), orders(ROW.replace("anna", "bert"))
+    path.chmod(0o666)
+    commit = step.Batches.commit
+
+    def changed(*args, **named):
+        commit(*args, **named)
+        path.write_text(other)
+        old(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(step.Batches, "commit", changed)
+        result = feedback(ws, AT)
+    assert (result.accepted, result.exit_code) == (1, 6)
+    assert names(ws, "archive") == []
+    assert statuses(feedback(ws, AT)) == {"orders-1.csv": "taken"}
+    assert names(ws, "archive") == [f"{hashlib.sha256(other.encode()).hexdigest()}.csv"]
+
+
+@pytest.mark.parametrize("moment", ["before the checksum", "before the copy"])
+def test_a_file_that_grows_to_terabytes_stops_nothing(ws, monkeypatch, moment):
+    path = land(ws, "orders-1.csv", orders(ROW))
+    path.chmod(0o666)
+    (ws.home / "nightjar.toml").write_text("[ingest.limits]\nmax_file_bytes = 4096\n" + CONFIG)
+    ws = Workspace.open(ws.home)
+    flaw, fsync, looks = landing.flaw, os.fsync, []
+
+    def checked(about, **named):
+        looks.append(about)
+        if len(looks) == 2:  # the first look is at the path, the second at the open file
+            os.truncate(path, 4 << 40)
+        return flaw(about, **named)
+
+    def synced(handle):
+        fsync(handle)
+        if Path(f"/proc/self/fd/{handle}").readlink() == path:
+            os.truncate(path, 4 << 40)
+
+    if moment == "before the copy":
+        monkeypatch.setattr(os, "fsync", synced)
+    else:
+        monkeypatch.setattr("pipeline.steps.ingest.read_file.flaw", checked)
+    feedback(ws, AT)
+    assert len(names(ws, "archive")) == (moment == "before the copy")
+    assert "".join(names(ws, "landing/events")).startswith("orders-1")
 
 
 # --- what is not a regular file ------------------------------------------------------------------

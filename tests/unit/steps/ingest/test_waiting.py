@@ -16,6 +16,7 @@ from pipeline.steps.ingest import read_file
 from pipeline.steps.ingest.ingest import ingest, ingest_landed
 from pipeline.steps.ingest.results import FileStatus
 from pipeline.workspace.child_process import Child
+from pipeline.workspace.workspace import Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, CONFIG, land, orders, workspace
 from tests.raising import raises
@@ -177,12 +178,40 @@ def test_a_file_that_was_copied_but_not_removed_is_removed_by_the_next_pass(ws, 
     content = orders(GOOD)
     land(ws, "orders-1.csv", content)
     feedback(ws, AT)
-    folder = land(ws, ".moved-1", content).parent
-    land(ws, ".moved-2", orders("2,anna,milk,1,2024-03-02"))  # no copy of it is kept
+    folder = land(ws, ".moved-orders-1.csv", content).parent
+    land(ws, ".moved-2", orders("2,anna,milk,1,2024-03-01"))  # no copy of it is kept
     (folder / ".moved-3").symlink_to(next((ws.home / "archive").iterdir()))
     assert feedback(ws, AT).exit_code == 0
     assert landed(ws) == [".moved-2", ".moved-3"]
     assert len(list((ws.home / "archive").iterdir())) == 1
+
+
+@pytest.mark.timeout(60)
+def test_no_hidden_file_of_a_sender_is_read_without_a_copy_of_its_size(ws, here):
+    """Only the bytes of a file that may have been copied are read: 4 TiB would take hours."""
+    land(ws, "orders-1.csv", orders(GOOD))
+    bad = land(ws, "orders-2.csv", b"\xff\xfe\x00\x01" * 30)
+    folder = bad.parent
+    feedback(ws, AT)
+    (rejected,) = (ws.home / "rejected").glob("*.csv")
+    os.truncate(rejected, 4 << 40)  # one that was too large to be read
+    land(ws, ".moved-1", "")
+    os.truncate(folder / ".moved-1", 4 << 40)
+    assert feedback(ws, AT).exit_code == 0
+    assert landed(ws) == [".moved-1"]
+
+
+def test_a_hidden_file_that_differs_from_the_copy_of_its_size_is_read_by_one_pass_only(ws, here):
+    """Otherwise each pass would read it again; it becomes a delivered file like any other."""
+    land(ws, "orders-1.csv", orders(GOOD))
+    feedback(ws, AT)
+    other = land(ws, ".moved-orders-2.csv", orders(GOOD.replace("1,anna", "2,bert")))
+    feedback(ws, AT)
+    [name] = landed(ws) or [""]
+    assert name.startswith("orders-2-") and name.endswith(".csv")
+    assert not other.exists()
+    assert feedback(ws, AT).accepted == 1
+    assert landed(ws) == []
 
 
 def test_what_replaces_a_file_while_it_is_copied_comes_back(ws, here, apart, monkeypatch):
@@ -213,16 +242,28 @@ def kept_names(ws):
 def test_a_copy_that_fails_leaves_nothing_behind(ws, here, apart, monkeypatch):
     land(ws, "orders-1.csv", orders(GOOD))
 
-    def full(*_):
+    ws.create_vault()  # which sets the time of its file, too
+
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("shutil.copyfileobj", full)
+        patch.setattr(os, "utime", full)
         result = feedback(ws, AT)
     assert (result.accepted, result.exit_code) == (1, 6)
     assert (landed(ws), kept_names(ws)) == (["orders-1.csv"], [])
     assert feedback(ws, AT).exit_code == 0
     assert landed(ws) == []
+
+
+def test_a_file_that_is_too_large_to_be_read_is_not_copied(ws, here, apart):
+    (ws.home / "nightjar.toml").write_text("[ingest.limits]\nmax_file_bytes = 4\n" + CONFIG)
+    land(ws, "orders-1.csv", orders(GOOD))
+    result = feedback(Workspace.open(ws.home), AT)
+    [file] = result.outcomes
+    assert (file.status, file.error_id) == (FileStatus.WAITS, "storage.cannot_move")
+    assert landed(ws) == ["orders-1.csv"]
+    assert list((ws.home / "rejected").glob("*.csv")) == []
 
 
 def test_a_file_that_cannot_be_moved_stops_nothing(ws, here, monkeypatch):
