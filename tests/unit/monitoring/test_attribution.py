@@ -50,11 +50,11 @@ def did(*rows):
     return frame.drop("hours").with_columns(pl.Series(c.TIMESTAMP, instants, dtype=c.INSTANT))
 
 
-def run(events, table=ONE, shown=SHOWN, span=SPAN, config=CONFIG) -> Attribution:
+def run(events, table=ONE, shown=SHOWN, span=SPAN, config=CONFIG, segments=SEGMENTS) -> Attribution:
     rows = lists(shown)
     parts = [part for _, part in rows.group_by(c.PUBLICATION_ID)]
     held = ShownLists.of([(part, part.clear()) for part in parts], events)
-    return attribute_events(events, table, held, PRICES, SEGMENTS, span=span, config=config)
+    return attribute_events(events, table, held, PRICES, segments, span=span, config=config)
 
 
 def the(attribution, by="all", name="all"):
@@ -127,19 +127,29 @@ def test_groups_are_of_users_items_and_places():
         ("position", "1", 12, 1),
         ("position", "2", 12, 1),
         ("position", "3", 12, 0),
-        ("segment", "new", 33, 1),
     ):
         figures = the(result, by, name)
         assert (figures.exposures, figures.clicks) == (exposures, clicks), (by, name)
     assert [row.by for row in result.rows] == [
-        "all", "publication", "version", "recipe", "segment", "slot",
+        "all", "publication", "version", "recipe", "slot",
         "position", "position", "position",
     ]  # fmt: skip
 
 
-def test_a_segment_of_fewer_than_ten_users_has_no_row():
-    result = run(all_users(("u11", "a", 2)))
-    assert [row.name for row in result.rows if row.by == "segment"] == ["new"]
+@pytest.mark.parametrize(
+    ("named", "expected"),
+    [
+        (12, [("new", 12, 36, 1)]),
+        (11, []),  # the figures of the last user would follow from those of all
+        (9, []),
+    ],
+)
+def test_figures_of_fewer_than_ten_users_do_not_follow_from_the_segments(named, expected):
+    segment = pl.Series(["new"] * named + [None] * (12 - named), dtype=pl.String)
+    segments = SEGMENTS.with_columns(segment.alias(c.SEGMENT))
+    result = run(all_users(("u00", "a", 2)), segments=segments)
+    rows = [row for row in result.rows if row.by == "segment"]
+    assert [(row.name, row.users, row.exposures, row.clicks) for row in rows] == expected
 
 
 def test_of_a_group_of_fewer_than_ten_only_the_number_is_reported():
