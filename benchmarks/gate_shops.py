@@ -1,4 +1,4 @@
-"""Shops for the gate's benchmarks: real purchases, and synthetic ones whose taste does not change."""
+"""Shops for the benchmarks of the gate: real purchases, and synthetic ones of constant taste."""
 
 from __future__ import annotations
 

@@ -217,7 +217,7 @@ def _evaluated(name: str, fit: Fit, part: Split) -> EvaluatedRecipe:
 def _references(
     accepted: Sequence[Night], as_of: datetime, champion: str | None, fit: Fit, part: Split
 ) -> dict[str, Reference]:
-    """Return the last accepted night and the one nearest to a month ago, as the nightly run does."""
+    """Return the last accepted night and the one nearest to a month ago, as a nightly run does."""
     able = [night for night in accepted if night.fit.cutoff <= part.cutoff and night.fit.scorers]
     if champion is None or not able:
         return {}
@@ -271,7 +271,7 @@ def _events(history: History) -> dict[str, int]:
 
 
 def summary(nights: Mapping[str, Sequence[Night]]) -> list[Figure]:
-    """Return blocked nights by rule with the limits of Clopper and Pearson, by series and in all."""
+    """Return blocked nights by rule, with limits of Clopper and Pearson, by series and in all."""
     figures, total, blocked_in_all = [], 0, 0
     for name, series in nights.items():
         later = series[1:]
