@@ -29,7 +29,7 @@ _FAVOURITES = 8
 
 @dataclass(frozen=True)
 class Shop:
-    """A shop's purchases, one for each user, item and day, and the midnight after the last one."""
+    """A shop's purchases, one for each user, item and day, and the midnight after the last whole day."""
 
     name: str
     events: pl.DataFrame
@@ -61,7 +61,9 @@ def _shop(name: str, purchases: pl.DataFrame, least_buyers: int = 1) -> Shop:
         )
         .sort(c.TIMESTAMP, c.USER_ID, c.ITEM_ID)
     )
-    return Shop(name, events, events[c.TIMESTAMP][-1] + DAY)
+    # The last day of real purchases ends at noon: it is left out.
+    end = events[c.TIMESTAMP][-1]
+    return Shop(name, events.filter(before(end)), end)
 
 
 @dataclass(frozen=True)

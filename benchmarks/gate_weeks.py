@@ -165,7 +165,8 @@ def _part(shop: Shop, task: Task, as_of: datetime, past: Sequence[Night]) -> Spl
     days = later[-1].decision.block.length.days if later else None
     config = SplitConfig(task=task, target_kinds=("purchase",))
     events = shop.events.filter(before(as_of))
-    return split(events, as_of, config, first=not past, pinned=PinnedTask(holdout_days=days))
+    pinned = PinnedTask(holdout_days=days, waited=bool(past) and past[-1].decision.waiting)
+    return split(events, as_of, config, first=not past, pinned=pinned)
 
 
 def decided(
