@@ -29,7 +29,7 @@ _FAVOURITES = 8
 
 @dataclass(frozen=True)
 class Shop:
-    """A shop's purchases, one for each user, item and day, and the midnight after the last whole day."""
+    """A shop's purchases, one for each user, item and day, and the end of the last whole day."""
 
     name: str
     events: pl.DataFrame

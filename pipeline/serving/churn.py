@@ -9,11 +9,13 @@ that cause had acted).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from pipeline import columns as c
@@ -23,6 +25,16 @@ FIRST: Final = 10
 STOCK: Final = "stock"
 RECIPE: Final = "recipe"
 DATA: Final = "data"
+LEAST_OVERLAP: Final = 0.5
+"""Least overlap with the live lists while too few earlier refreshes are known."""
+EARLIER: Final = 8
+"""Number of earlier refreshes that an overlap is compared with, at most."""
+_LEAST_EARLIER: Final = 4
+_MARGIN: Final = 0.15
+_ERRORS: Final = 4.0
+_USER_SD: Final = 0.25
+"""SD of the overlap from user to user."""
+_MAD_TO_SD: Final = 1.4826
 
 
 @dataclass(frozen=True)
@@ -142,3 +154,28 @@ def churn(
         overlap=kept / entries if entries else None,
         lost={cause: n / entries for cause, n in lost.items() if entries},
     )
+
+
+def least_overlap(earlier: Sequence[float], users: int) -> float:
+    """Return the overlap that new lists must have with the live ones.
+
+    Damage of the last days is in no evaluation, but changes the lists of users without new events.
+
+    Parameters
+    ----------
+    earlier
+        Overlaps of earlier refreshes of the same recipe.
+    users
+        Number of users whose lists are compared now, at least 1.
+
+    Returns
+    -------
+    float
+        The median of `earlier`, less the largest of 0.15, four robust SDs of `earlier`, and four
+        standard errors of a mean over `users`; `LEAST_OVERLAP` with fewer than four values.
+    """
+    if len(earlier) < _LEAST_EARLIER:
+        return LEAST_OVERLAP
+    usual = float(np.median(earlier))
+    spread = _MAD_TO_SD * float(np.median(np.abs(np.asarray(earlier) - usual)))
+    return usual - max(_MARGIN, _ERRORS * spread, _ERRORS * _USER_SD / math.sqrt(users))

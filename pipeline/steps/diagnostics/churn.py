@@ -10,6 +10,7 @@ which closes the MLflow run.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -21,17 +22,37 @@ from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.fits import QUICK_SECONDS, same
 from pipeline.models.contract import Scorer
-from pipeline.serving.churn import DATA, FIRST, RECIPE, STOCK, churn, idle, lists_of_users
+from pipeline.serving.churn import (
+    DATA,
+    EARLIER,
+    FIRST,
+    RECIPE,
+    STOCK,
+    churn,
+    idle,
+    lists_of_users,
+)
 from pipeline.serving.publish import chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import REFIT, ChurnFile, CostFile, SeedNoise
+from pipeline.workspace.artifacts import (
+    REFIT,
+    ChurnFile,
+    ColdCheckFile,
+    CostFile,
+    SeedNoise,
+    train_step,
+)
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
 from pipeline.workspace.publications import read_lists
 from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split
 
+MIN_IDLE_USERS: Final = 20
+"""Number of users without new events below which their overlap is recorded but not compared."""
 _SEED: Final = 1
+_SAMPLE: Final = 5_000
+"""Number of users whose lists are compared between two recipes, at most."""
 
 
 def measure(night: Night, progress: Progress) -> ChurnFile | None:
@@ -89,6 +110,50 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
         },
         seed_noise=noise,
     )
+
+
+def recipe_overlap(night: Night, first: str, second: str) -> float | None:
+    """Compare the evaluation lists of two recipes of a run: they lack the days of its holdout.
+
+    Parameters
+    ----------
+    night
+        Run with both recipes trained.
+    first, second
+        Names of the recipes.
+
+    Returns
+    -------
+    Share of the first entries that both list; None without entries.
+    """
+    history = read_history(night.run, "train")
+    rows = history.take(np.arange(0, history.n_users, max(1, history.n_users // _SAMPLE)))
+    gone, repeat = unavailable(night.table("items")), read_split(night.run).task == "repeat"
+    lists = [
+        model_lists(
+            read_scorer(night.run, train_step(name)).score, rows, gone, repeat=repeat, length=FIRST
+        )
+        for name in (first, second)
+    ]
+    return churn(*lists, rows.user_ids.tolist(), k=FIRST).overlap
+
+
+def earlier_overlaps(night: Night) -> tuple[float, ...]:
+    """Return the overlaps of earlier refreshes of the live recipe, oldest first.
+
+    Only refreshes of lists that were at least as old as the live ones now: older lists differ more.
+    Runs whose files were deleted are left out.
+    """
+    accepted = night.history.accepted(night.as_of)
+    age = night.as_of - accepted[-1].as_of
+    runs = [
+        night.ws.runs.open(later.run_id).find(ColdCheckFile)
+        for before, later in pairwise(accepted)
+        if before.recipe.hash == later.recipe.hash == accepted[-1].recipe.hash
+        and later.as_of - before.as_of >= age
+    ]
+    overlaps = [run.overlap for run in runs if run is not None and run.idle >= MIN_IDLE_USERS]
+    return tuple(overlap for overlap in overlaps if overlap is not None)[-EARLIER:]
 
 
 def churn_metrics(run: Run) -> dict[str, float]:
