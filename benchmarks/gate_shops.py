@@ -68,12 +68,28 @@ def _shop(name: str, purchases: pl.DataFrame, least_buyers: int = 1) -> Shop:
 
 @dataclass(frozen=True)
 class Habits:
-    """Size of a stationary shop: users at a time, purchases a day, and the share of favourites."""
+    """Habits of a stationary shop.
+
+    Attributes
+    ----------
+    users, items
+        Number of users at a time, and of items.
+    rate
+        Purchases of a user and day.
+    again
+        Share of purchases that are one of the user's favourites.
+    spread
+        Parameter of the Dirichlet distribution of tastes: with a small one a user has few tastes.
+    slope
+        Exponent by which popularity falls within a taste.
+    """
 
     users: int
     items: int
     rate: float
     again: float
+    spread: float = 0.4
+    slope: float = 0.7
 
 
 def stationary(name: str, habits: Habits, seed: int) -> Shop:
@@ -85,7 +101,7 @@ def stationary(name: str, habits: Habits, seed: int) -> Shop:
     random = np.random.default_rng(seed)
     total = habits.users * (_DAYS + _STAY) // _STAY
     born = random.uniform(-_STAY, _DAYS, total)
-    tastes = np.cumsum(random.dirichlet(np.full(_TASTES, 0.4), total), axis=1)
+    tastes = np.cumsum(random.dirichlet(np.full(_TASTES, habits.spread), total), axis=1)
     count = random.poisson(habits.rate * _STAY, total)
     user = np.repeat(np.arange(total), count)
     at = born[user] + random.uniform(0, _STAY, len(user))
@@ -93,7 +109,7 @@ def stationary(name: str, habits: Habits, seed: int) -> Shop:
     def drawn(of: NDArray[np.int64]) -> NDArray[np.int64]:
         taste = (random.random(len(of))[:, None] > tastes[of]).sum(axis=1).clip(0, _TASTES - 1)
         shelf = habits.items // _TASTES
-        popularity = np.cumsum(1.0 / (1 + np.arange(shelf)) ** 0.7)
+        popularity = np.cumsum(1.0 / (1 + np.arange(shelf)) ** habits.slope)
         place = np.searchsorted(popularity, random.random(len(of)) * popularity[-1])
         items: NDArray[np.int64] = taste * shelf + np.minimum(place, shelf - 1)
         return items
@@ -122,4 +138,13 @@ SHOPS: dict[str, Callable[[Path], Shop]] = {
     "stationary-1": lambda _: stationary("stationary-1", Habits(900, 480, 0.20, 0.3), 101),
     "stationary-2": lambda _: stationary("stationary-2", Habits(2_000, 960, 0.15, 0.5), 102),
     "stationary-3": lambda _: stationary("stationary-3", Habits(4_000, 1_600, 0.10, 0.7), 103),
+    "stationary-4": lambda _: stationary(
+        "stationary-4", Habits(1_200, 480, 0.15, 0.3, 0.12, 1.0), 104
+    ),
+    "stationary-5": lambda _: stationary(
+        "stationary-5", Habits(2_500, 960, 0.12, 0.5, 0.12, 1.0), 105
+    ),
+    "stationary-6": lambda _: stationary(
+        "stationary-6", Habits(4_000, 1_600, 0.12, 0.5, 0.12, 1.0), 106
+    ),
 }

@@ -61,10 +61,10 @@ class ChurnShares:
     lost: Mapping[str, float]
 
 
-def idle(
-    live: pl.DataFrame, events: pl.DataFrame, since: datetime, known: Collection[str]
-) -> list[str]:
+def idle(live: pl.DataFrame, events: pl.DataFrame, since: datetime) -> list[str]:
     """Return the users without events since an instant who have a list of the model.
+
+    Also users whom the new model does not know any more: they lose their whole list.
 
     Parameters
     ----------
@@ -75,8 +75,6 @@ def idle(
         `user_id`, `timestamp`.
     since
         As-of of the live publication.
-    known
-        Users that a new model has lists for.
 
     Returns
     -------
@@ -84,7 +82,7 @@ def idle(
     """
     busy = set(events.filter(pl.col(c.TIMESTAMP) >= since)[c.USER_ID])
     modelled = set(live.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)[c.USER_ID])
-    return sorted((modelled - busy) & set(known))
+    return sorted(modelled - busy)
 
 
 def lists_of_users(lists: pl.DataFrame, users: Collection[str]) -> pl.DataFrame:

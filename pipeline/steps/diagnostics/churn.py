@@ -77,7 +77,7 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     live = unpatched(shown, champion.publication_id)  # a patched user has new events
     events = night.events(c.USER_ID, c.TIMESTAMP)
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
-    users = idle(live, events, champion.as_of, history.user_ids.tolist())
+    users = idle(live, events, champion.as_of)
     length = night.config.recommend.length
     gone = unavailable(night.table("items"))
     repeat = read_split(night.run).task == "repeat"
