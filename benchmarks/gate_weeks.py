@@ -50,6 +50,8 @@ from pipeline.models.blend import Blend
 from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.personal_frequency import PersonalFrequency
 from pipeline.models.popularity import DecayedPopularity, Popularity
+from pipeline.serving.churn import EARLIER, least_overlap
+from pipeline.steps.diagnostics.churn import MIN_IDLE_USERS
 
 CONFIG = GateConfig()
 TASKS: tuple[Task, ...] = ("discovery", "repeat")
@@ -147,7 +149,8 @@ def weeks(
                 fits[part.cutoff] = Fit.of(shop, part.cutoff)
             night = decided(shop, task, as_of, part, fits[part.cutoff], nights[task])
             nights[task].append(night)
-            progress(f"{shop.name}, {task}, {as_of:%Y-%m-%d}: {night.decision.sentence}")
+            kept = "" if night.overlap is None else f"; overlap {night.overlap:.3f} of {night.idle}"
+            progress(f"{shop.name}, {task}, {as_of:%Y-%m-%d}: {night.decision.sentence}{kept}")
         for task in tasks:  # older fits are not read again
             nights[task] = [
                 _without_fit(n) if as_of - n.as_of > 46 * DAY else n for n in nights[task]
@@ -313,8 +316,25 @@ def summary(nights: Mapping[str, Sequence[Night]]) -> list[Figure]:
         if overlaps:
             text = f"{min(overlaps):.2f}, {np.median(overlaps):.2f}, {max(overlaps):.2f}"
             figures.append(shown(f"{name}: overlap of weekly lists, lowest, median, highest", text))
+            figures.append(
+                shown(f"{name}: overlaps that the cold check would stop", str(_stopped(later)))
+            )
     what = f"all series: blocked of {total} healthy nights ({_limits(blocked_in_all, total)})"
     return [*figures, at_most(what, blocked_in_all, GOAL)]
+
+
+def _stopped(series: Sequence[Night]) -> int:
+    """Count the overlaps below the least one by those of earlier weeks with the same champion."""
+    earlier: list[float] = []
+    stopped, champion = 0, None
+    for night in series:
+        if night.decision.recipe != champion:
+            champion, earlier = night.decision.recipe, []
+        if night.overlap is None or night.idle < MIN_IDLE_USERS or not night.decision.promotes:
+            continue
+        stopped += night.overlap < least_overlap(earlier[-EARLIER:], night.idle)
+        earlier.append(night.overlap)
+    return stopped
 
 
 def _champions(series: Sequence[Night]) -> list[str]:

@@ -29,7 +29,8 @@ LEAST_OVERLAP: Final = 0.5
 """Least overlap with the live lists while too few earlier refreshes are known."""
 EARLIER: Final = 8
 """Number of earlier refreshes that an overlap is compared with, at most."""
-_LEAST_EARLIER: Final = 4
+LEAST_EARLIER: Final = 4
+"""Number of earlier refreshes from which they are compared with."""
 _MARGIN: Final = 0.15
 _ERRORS: Final = 4.0
 _USER_SD: Final = 0.25
@@ -172,7 +173,7 @@ def least_overlap(earlier: Sequence[float], users: int) -> float:
         The median of `earlier`, less the largest of 0.15, four robust SDs of `earlier`, and four
         standard errors of a mean over `users`; `LEAST_OVERLAP` with fewer than four values.
     """
-    if len(earlier) < _LEAST_EARLIER:
+    if len(earlier) < LEAST_EARLIER:
         return LEAST_OVERLAP
     usual = float(np.median(earlier))
     spread = _MAD_TO_SD * float(np.median(np.abs(np.asarray(earlier) - usual)))

@@ -9,15 +9,16 @@ which closes the MLflow run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.base import Progress
+from pipeline.base import AsOf, Progress
 from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.fits import QUICK_SECONDS, same
@@ -46,7 +47,7 @@ from pipeline.workspace.artifacts import (
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
 from pipeline.workspace.publications import read_lists
-from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split
+from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split, trained
 
 MIN_IDLE_USERS: Final = 20
 """Number of users without new events below which their overlap is recorded but not compared."""
@@ -127,15 +128,57 @@ def recipe_overlap(night: Night, first: str, second: str) -> float | None:
     Share of the first entries that both list; None without entries.
     """
     history = read_history(night.run, "train")
-    rows = history.take(np.arange(0, history.n_users, max(1, history.n_users // _SAMPLE)))
-    gone, repeat = unavailable(night.table("items")), read_split(night.run).task == "repeat"
-    lists = [
-        model_lists(
-            read_scorer(night.run, train_step(name)).score, rows, gone, repeat=repeat, length=FIRST
-        )
-        for name in (first, second)
+    sides = [(read_scorer(night.run, train_step(name)), history) for name in (first, second)]
+    return _evaluation_overlap(night, sides, history.user_ids)
+
+
+def fit_overlap(night: Night) -> float | None:
+    """Compare the evaluation lists of the live recipe in this run and in the run that is live.
+
+    Users with the same number of events in both windows are compared: they have no new ones.
+
+    Returns
+    -------
+    Share of the first entries that both list; None without entries, or without the files.
+    """
+    champion = night.champion
+    if champion is None or night.champion_name not in trained(night):
+        return None
+    live, step = night.ws.runs.open(champion.run_id), train_step(champion.name)
+    if live.committed(step) is None or live.committed("features") is None:
+        return None
+    sides = [
+        (read_scorer(live, step), read_history(live, "train")),
+        (
+            read_scorer(night.run, train_step(str(night.champion_name))),
+            read_history(night.run, "train"),
+        ),
     ]
-    return churn(*lists, rows.user_ids.tolist(), k=FIRST).overlap
+    before, now = (
+        pl.DataFrame({c.USER_ID: history.user_ids.tolist(), "events": np.diff(history.indptr)})
+        for _, history in sides
+    )
+    users = before.join(now, on=(c.USER_ID, "events"), how="semi")[c.USER_ID].sort()
+    return _evaluation_overlap(night, sides, np.asarray(users.to_list(), dtype=np.str_))
+
+
+def _evaluation_overlap(
+    night: Night, sides: Sequence[tuple[Scorer, History]], users: NDArray[np.str_]
+) -> float | None:
+    """Compare the lists of two scorers for a sample of users, each with its own history."""
+    users = users[:: max(1, len(users) // _SAMPLE)]
+    gone, repeat = unavailable(night.table("items")), read_split(night.run).task == "repeat"
+    before, after = (
+        model_lists(
+            scorer.score,
+            history.take(np.flatnonzero(np.isin(history.user_ids, users))),
+            gone,
+            repeat=repeat,
+            length=FIRST,
+        )
+        for scorer, history in sides
+    )
+    return churn(before, after, users.tolist(), k=FIRST).overlap
 
 
 def earlier_overlaps(night: Night) -> tuple[float, ...]:
@@ -145,7 +188,7 @@ def earlier_overlaps(night: Night) -> tuple[float, ...]:
     Runs whose files were deleted are left out.
     """
     accepted = night.history.accepted(night.as_of)
-    age = night.as_of - accepted[-1].as_of
+    age = night.as_of - AsOf(accepted[-1].as_of)
     runs = [
         night.ws.runs.open(later.run_id).find(ColdCheckFile)
         for before, later in pairwise(accepted)

@@ -20,10 +20,11 @@ from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
 from pipeline.evaluation.gate import Decision, RuleResult
-from pipeline.serving.churn import FIRST, least_overlap
+from pipeline.serving.churn import FIRST, LEAST_EARLIER, least_overlap
 from pipeline.steps.diagnostics.churn import (
     MIN_IDLE_USERS,
     earlier_overlaps,
+    fit_overlap,
     measure,
     recipe_overlap,
 )
@@ -40,7 +41,7 @@ from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
 _RESEMBLING = 0.1
-"""Overlap of two recipes below which a switch between them is not checked."""
+"""Overlap in the evaluation below which the overlap with the live lists is not compared."""
 
 
 def _refuse_or_record(night: Night) -> None:
@@ -103,11 +104,13 @@ def _with_overlap(
 ) -> ColdCheckFile:
     """Add the overlap with the live lists; one that is too small is a fault."""
     overlap, idle, expected = churn.first.overlap, churn.users, 1.0
+    earlier = earlier_overlaps(night)
     if decision.kind == "switch":
         # Two recipes differ, and their evaluation shows by how much.
-        names = str(night.champion_name), str(decision.recipe)
-        expected = recipe_overlap(night, *names) or 0.0
-    earlier = earlier_overlaps(night)
+        expected = recipe_overlap(night, str(night.champion_name), str(decision.recipe)) or 0.0
+    elif len(earlier) < LEAST_EARLIER:
+        # Lists of some recipes change a lot, such as those of the items in fashion.
+        expected = fit_overlap(night) or 1.0
     least, fault = judge_overlap(overlap, idle, earlier, expected)
     return result.model_copy(
         update={"idle": idle, "overlap": overlap, "least": least, "fault": fault}
@@ -126,13 +129,14 @@ def judge_overlap(
     earlier
         Overlaps of earlier refreshes.
     expected
-        Overlap of the two recipes of a switch in the evaluation; 1 for a refresh.
+        Overlap in the evaluation, which lacks the last days: of the two recipes of a switch, or of
+        the recipe in the live run and tonight while there are few earlier refreshes; else 1.
 
     Returns
     -------
     tuple
-        The least overlap, and the fault. Both are None with too few users, or if the two recipes
-        hardly resemble each other.
+        The least overlap, and the fault. Both are None with too few users, or if the lists hardly
+        resemble each other in the evaluation.
     """
     if overlap is None or idle < MIN_IDLE_USERS or expected < _RESEMBLING:
         return None, None
@@ -147,7 +151,7 @@ def judge_overlap(
         f"entries with the live ones; at least {least:.2f} is required by {usual}"
     )
     if expected < 1:
-        fault += f", of the {expected:.2f} that the two recipes share in the evaluation"
+        fault += f", of the {expected:.2f} that the lists share in the evaluation"
     return least, fault
 
 

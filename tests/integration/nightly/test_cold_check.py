@@ -13,6 +13,7 @@ from pipeline.steps.diagnostics import churn as churned
 from pipeline.steps.diagnostics.churn import (
     churn_metrics,
     earlier_overlaps,
+    fit_overlap,
     measure,
     recipe_overlap,
 )
@@ -150,10 +151,16 @@ def test_an_overlap_is_compared_with_those_of_earlier_refreshes(refitted, shop, 
     assert second.least is None or second.least == LEAST_OVERLAP
 
 
-def test_two_recipes_of_a_run_are_compared_without_its_last_days(shop):
-    night = open_night(Workspace.open(shop[0]), shop[2].run_id)
+def test_lists_are_compared_without_the_last_days(shop, monkeypatch):
+    ws = Workspace.open(shop[0])
+    night = open_night(ws, shop[2].run_id)
     assert recipe_overlap(night, "als", "als") == 1.0
     assert 0.0 < recipe_overlap(night, "als", "popularity") < 1.0
+    assert fit_overlap(night) is None  # all users have new events
+    assert fit_overlap(open_night(ws, shop[1].run_id)) is None  # nothing was live
+    history = churned.read_history(night.run, "train")
+    monkeypatch.setattr(churned, "read_history", lambda *_: history)
+    assert 0.0 < fit_overlap(night) < 1.0
 
 
 USUAL = (0.92, 0.9, 0.88, 0.9)
