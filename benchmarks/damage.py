@@ -1,6 +1,6 @@
 """Damages of the data, planted into copies of a workspace: what the gate does, and the true loss.
 
-    damage.py [online-retail | completejourney] [--only NAME ...] [--home DIR] [--nights N]
+    damage.py [online-retail | completejourney] [--only NAME ...] [--users N] [--home DIR]
 
 Creates a workspace with the shop's whole history (in DIR, which the next call uses again), and runs
 weekly nights up to the last as-of, which lies 28 days before the newest event. Each damage is
@@ -371,9 +371,11 @@ class Row:
     drift: str
 
 
-def prepared(name: str, home: Path, data: Path, nights: int) -> tuple[Workspace, AsOf]:
+def prepared(
+    name: str, home: Path, data: Path, nights: int, users: int | None
+) -> tuple[Workspace, AsOf]:
     """Create the workspace with its healthy nights, or open the one that exists."""
-    ws = made(name, home, data, CONFIG)
+    ws = made(name, home, data, CONFIG, users)
     newest: Any = ws.lake.read("events", columns=[c.TIMESTAMP])[c.TIMESTAMP].max()
     end = as_of(f"{newest - UNUSED:%Y-%m-%dT00:00:00Z}")
     for back in range(nights, 0, -1):
@@ -513,6 +515,7 @@ def main() -> None:
     arguments.add_argument("dataset", nargs="?", choices=SHOPS, default="online-retail")
     arguments.add_argument("--only", action="append", choices=DAMAGES, help="one damage")
     arguments.add_argument("--home", type=Path, help="keep the workspace here")
+    arguments.add_argument("--users", type=int, help="number of users; without it all")
     arguments.add_argument("--nights", type=int, default=NIGHTS, help="healthy nights before")
     options = arguments.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -520,7 +523,7 @@ def main() -> None:
         raise SystemExit(problem)
     with tempfile.TemporaryDirectory() as folder:
         home = options.home or Path(folder) / "workspace"
-        ws, end = prepared(options.dataset, home, options.data, options.nights)
+        ws, end = prepared(options.dataset, home, options.data, options.nights, options.users)
         names = [HEALTHY, *(n for n in options.only or DAMAGES if n != HEALTHY)]
         rows = measured(ws, end, names)
     if options.json:

@@ -31,7 +31,7 @@ EARLIER: Final = 8
 """Number of earlier refreshes that an overlap is compared with, at most."""
 LEAST_EARLIER: Final = 4
 """Number of earlier refreshes from which they are compared with."""
-_MARGIN: Final = 0.15
+_MARGIN: Final = 0.08
 _ERRORS: Final = 4.0
 _USER_SD: Final = 0.25
 """SD of the overlap from user to user."""
@@ -170,7 +170,7 @@ def least_overlap(earlier: Sequence[float], users: int) -> float:
     Returns
     -------
     float
-        The median of `earlier`, less the largest of 0.15, four robust SDs of `earlier`, and four
+        The median of `earlier`, less the largest of 0.08, four robust SDs of `earlier`, and four
         standard errors of a mean over `users`; `LEAST_OVERLAP` with fewer than four values.
     """
     if len(earlier) < LEAST_EARLIER:

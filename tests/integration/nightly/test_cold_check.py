@@ -169,17 +169,22 @@ USUAL = (0.92, 0.9, 0.88, 0.9)
 @pytest.mark.parametrize(
     ("overlap", "earlier", "expected", "least"),
     [
-        (0.8, USUAL, 1.0, 0.75),
-        (0.7, USUAL, 1.0, 0.75),
+        (0.83, USUAL, 1.0, 0.82),
+        (0.81, USUAL, 1.0, 0.82),
+        (0.6, (0.9, 0.8, 1.0, 0.9), 1.0, 0.9 - 4 * 1.4826 * 0.05),  # more different weeks
         (0.7, USUAL[:3], 1.0, 0.5),  # too few to compare
-        (0.28, USUAL, 0.4, 0.3),  # a switch between recipes that share 0.4
-        (0.32, USUAL, 0.4, 0.3),
+        (0.31, USUAL, 0.4, 0.328),  # a switch between recipes that share 0.4
+        (0.34, USUAL, 0.4, 0.328),
     ],
 )
 def test_an_overlap_below_the_usual_one_stops_a_promotion(overlap, earlier, expected, least):
-    found, fault = judge_overlap(overlap, 400, earlier, expected)
+    found, fault = judge_overlap(overlap, 900, earlier, expected)
     assert found == pytest.approx(least)
     assert (fault is not None) == (overlap < least)
+
+
+def test_with_few_users_a_lower_overlap_is_allowed():
+    assert judge_overlap(0.5, 25, USUAL, 1.0)[0] == pytest.approx(0.9 - 1 / 5)
 
 
 def test_few_users_or_unlike_recipes_are_not_compared():
