@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from pipeline.data.split import before
 
 DAY = timedelta(days=1)
 _START = datetime(2024, 1, 1, tzinfo=UTC)
-_DAYS = 420
+_DAYS = 28 * 7 + 53 * 7
 _STAY = 180
 _TASTES = 8
 _FAVOURITES = 8
@@ -34,6 +34,8 @@ class Shop:
     name: str
     events: pl.DataFrame
     end: datetime
+    warm: int = 8
+    """Number of weeks before the first night."""
 
     @property
     def begin(self) -> datetime:
@@ -88,14 +90,15 @@ class Habits:
     items: int
     rate: float
     again: float
-    spread: float = 0.4
-    slope: float = 0.7
+    spread: float = 0.12
+    slope: float = 1.0
 
 
 def stationary(name: str, habits: Habits, seed: int) -> Shop:
     """Return a shop in which users come and go, and neither tastes nor popularity change.
 
-    Each user stays 180 days. A purchase is one of eight favourites with the probability
+    Nights begin after 28 weeks: in a younger shop the histories of users still grow longer. Each
+    user stays 180 days. A purchase is one of eight favourites with the probability
     ``habits.again``, else a draw by the tastes of the user.
     """
     random = np.random.default_rng(seed)
@@ -122,7 +125,7 @@ def stationary(name: str, habits: Habits, seed: int) -> Shop:
         pl.col("day").is_between(0, _DAYS, closed="left")
     )
     us = (pl.col("day") * 86_400_000_000).cast(pl.Duration("us"))
-    return _shop(
+    shop = _shop(
         name,
         frame.select(
             ("u" + pl.col(c.USER_ID).cast(pl.String)).alias(c.USER_ID),
@@ -130,21 +133,13 @@ def stationary(name: str, habits: Habits, seed: int) -> Shop:
             (pl.lit(_START) + us).alias("at"),
         ),
     )
+    return replace(shop, warm=28)
 
 
 SHOPS: dict[str, Callable[[Path], Shop]] = {
     "online-retail": lambda data: _shop("online-retail", online_retail(data)),
     "completejourney": lambda data: _shop("completejourney", completejourney(data), 20),
-    "stationary-1": lambda _: stationary("stationary-1", Habits(900, 480, 0.20, 0.3), 101),
-    "stationary-2": lambda _: stationary("stationary-2", Habits(2_000, 960, 0.15, 0.5), 102),
-    "stationary-3": lambda _: stationary("stationary-3", Habits(4_000, 1_600, 0.10, 0.7), 103),
-    "stationary-4": lambda _: stationary(
-        "stationary-4", Habits(1_200, 480, 0.15, 0.3, 0.12, 1.0), 104
-    ),
-    "stationary-5": lambda _: stationary(
-        "stationary-5", Habits(2_500, 960, 0.12, 0.5, 0.12, 1.0), 105
-    ),
-    "stationary-6": lambda _: stationary(
-        "stationary-6", Habits(4_000, 1_600, 0.12, 0.5, 0.12, 1.0), 106
-    ),
+    "stationary-1": lambda _: stationary("stationary-1", Habits(1_200, 480, 0.15, 0.3), 201),
+    "stationary-2": lambda _: stationary("stationary-2", Habits(2_500, 960, 0.12, 0.5), 202),
+    "stationary-3": lambda _: stationary("stationary-3", Habits(4_000, 1_600, 0.12, 0.5), 203),
 }

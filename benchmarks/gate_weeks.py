@@ -57,8 +57,6 @@ CONFIG = GateConfig()
 TASKS: tuple[Task, ...] = ("discovery", "repeat")
 K = 10
 WEEK = timedelta(days=7)
-_WARM = 8
-"""Number of weeks before the first night."""
 GOAL = 3
 """Blocked nights of at least 400, at most."""
 
@@ -100,8 +98,12 @@ class Fit:
         blend = scorers["blend"]
         return cls(history.end, history, {**scorers, "als": blend.parts["als"]})  # type: ignore[attr-defined]
 
+    def emptied(self) -> Fit:
+        """Return the window without users and scorers."""
+        return Fit(self.cutoff, self.history.take(np.zeros(0, np.int64)), {})
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Night:
     """A decided night.
 
@@ -138,7 +140,7 @@ def weeks(
     limit
         Number of weeks, the newest ones; None: all.
     """
-    count = (shop.end - shop.begin - _WARM * WEEK) // WEEK
+    count = (shop.end - shop.begin - shop.warm * WEEK) // WEEK
     nights: dict[Task, list[Night]] = {task: [] for task in tasks}
     for back in range(min(count, limit or count), -1, -1):
         as_of = shop.end - back * WEEK
@@ -151,16 +153,19 @@ def weeks(
             nights[task].append(night)
             kept = "" if night.overlap is None else f"; overlap {night.overlap:.3f} of {night.idle}"
             progress(f"{shop.name}, {task}, {as_of:%Y-%m-%d}: {night.decision.sentence}{kept}")
-        for task in tasks:  # older fits are not read again
-            nights[task] = [
-                _without_fit(n) if as_of - n.as_of > 46 * DAY else n for n in nights[task]
-            ]
+        for task in tasks:
+            nights[task] = _without_old_fits(nights[task], as_of)
     return nights
 
 
-def _without_fit(night: Night) -> Night:
-    empty = Fit(night.fit.cutoff, night.fit.history.take(np.zeros(0, np.int64)), {})
-    return Night(night.as_of, night.decision, night.checks, empty, night.overlap, night.idle)
+def _without_old_fits(nights: Sequence[Night], as_of: datetime) -> list[Night]:
+    """Drop the fits that no later night is compared with."""
+    accepted = [night for night in nights if night.decision.promotes]
+
+    def needed(night: Night) -> bool:
+        return as_of - night.as_of <= 46 * DAY or night in accepted[-5:]
+
+    return [night if needed(night) else replace(night, fit=night.fit.emptied()) for night in nights]
 
 
 def _part(shop: Shop, task: Task, as_of: datetime, past: Sequence[Night]) -> Split:

@@ -6,7 +6,6 @@ One kind of event, lists without items that the user had, recipes that count use
 
 import math
 from collections import defaultdict
-from statistics import median
 
 K = 20
 EFFECTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
@@ -145,31 +144,20 @@ def e_value(records, period_sd):
     return found
 
 
-def level(own, usual):
-    """Return x and the bound of R5, for values of tonight's block and of earlier ones."""
-
-    def moments(values):
-        n, mean = len(values), sum(values) / len(values)
-        sd = math.sqrt(sum((one - mean) ** 2 for one in values) / (n - 1))
-        return mean, sd / (math.sqrt(n) * mean)
-
-    mean, error = moments(own)
-    earlier = [moments(values) for values in usual]
-    se2 = error**2 + 1.57 * sum(e**2 for _, e in earlier) / len(earlier) / len(earlier)
-    x = mean / median([m for m, _ in earlier]) - 1
-    return x, -max(0.5, 3 * math.sqrt(se2))
+def total(values, champion):
+    """Return the sum of a recipe's values in units of the champion's mean."""
+    return sum(values.values()) / (sum(champion.values()) / len(champion))
 
 
-def floor(blocks):
-    """Return x and the bound of R6, for (champion, best baseline) values of one or two blocks."""
+def ratio(blocks):
+    """Return L and its standard error, for (champion, best baseline) values of some blocks."""
     ratios, errors = [], []
     for own, base in blocks:
-        n, level_ = len(own), sum(base.values()) / len(base)
-        ratio = sum(own.values()) / n / level_
-        rest = [own[user] - ratio * base[user] for user in own]
+        n, level = len(own), sum(base.values()) / len(base)
+        one = sum(own.values()) / n / level
+        rest = [own[user] - one * base[user] for user in own]
         mean = sum(rest) / n
-        sd = math.sqrt(sum((one - mean) ** 2 for one in rest) / (n - 1))
-        ratios.append(ratio)
-        errors.append(0.0 if own is base else sd / (math.sqrt(n) * level_))
-    se = math.sqrt(sum(one**2 for one in errors)) / len(errors)
-    return sum(ratios) / len(ratios) - 1, -max(0.02, 3 * se)
+        sd = math.sqrt(sum((value - mean) ** 2 for value in rest) / (n - 1))
+        ratios.append(one)
+        errors.append(0.0 if own is base else sd / (math.sqrt(n) * level))
+    return sum(ratios) / len(ratios), math.sqrt(sum(one**2 for one in errors)) / len(errors)

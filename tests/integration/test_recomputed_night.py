@@ -1,6 +1,7 @@
 """A night of real purchases, recomputed in plain Python from the specification and raw events."""
 
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ FILE = next(
     (path for folder in DATA if (path := folder / "online-retail/online_retail.parquet").exists()),
     Path("/work/shared/data/online-retail/online_retail.parquet"),
 )
-NIGHTS = [datetime(2011, 9, 30, tzinfo=UTC) + timedelta(weeks=week) for week in range(6)]
+NIGHTS = [datetime(2011, 9, 30, tzinfo=UTC) + timedelta(weeks=week) for week in range(4)]
 START = datetime(2010, 1, 1, tzinfo=UTC)
 HALF_LIVES = {"popularity": None, "decayed_popularity": 20.0, "quick": 4.0, "slow": 60.0}
 CONFIG = f"""{SOURCE}
@@ -67,8 +68,7 @@ def decided(tmp_path_factory):
         run = nightly(ws, as_of(night)).run_id
         decision = json.loads((home / "runs" / run / "gate" / "decision.json").read_bytes())
         block = tuple(
-            (datetime.fromisoformat(decision["block"][end]) - START) / timedelta(days=1)
-            for end in ("start", "end")
+            (datetime.fromisoformat(end) - START) / timedelta(days=1) for end in decision["block"]
         )
         found.append((decision, block))
     return found
@@ -78,51 +78,72 @@ def rule(decision, name):
     return next(one for one in decision["rules"] if one["name"] == name)
 
 
-def test_the_last_night_has_the_figures_of_the_specification(decided):
+@pytest.fixture(scope="module")
+def values(decided):
+    """Values by user of each recipe on each night's block, from raw events."""
     events = raw_events()
-    values = [plain.evaluated(events, block, HALF_LIVES) for _, block in decided]
-    decision, block = decided[-1]
-    champion = decided[0][0]["recipe"]
-    assert [one["kind"] for one, _ in decided] == ["first"] + ["refresh"] * (len(NIGHTS) - 1)
-    assert {one["recipe"] for one, _ in decided} == {champion}
-    assert {end - begin for _, (begin, end) in decided[1:]} == {7.0}
-    # R2: tonight against the scorer of the night before.
-    pair = plain.against_stored(events, block, decided[-2][1][0], HALF_LIVES[champion])
+    return events, [plain.evaluated(events, block, HALF_LIVES) for _, block in decided]
+
+
+def test_a_blocked_night_has_the_figures_of_the_specification(decided, values):
+    events, of_night = values
+    (first, first_block), _, (decision, block), _ = decided
+    champion = first["recipe"]
+    assert (first["kind"], decision["kind"]) == ("first", "block")
+    # R2: tonight against the scorer of the first night, the last accepted one.
+    pair = plain.against_stored(events, block, first_block[0], HALF_LIVES[champion])
     last = plain.compared(*pair)
     stored = rule(decision, "refresh.last")
     assert last["n"] >= 200 and last["differ"] >= 30
     assert stored["figure"] == pytest.approx(last["x"], rel=1e-9)
     assert stored["bound"] == pytest.approx(-max(0.02, 3 * last["se"]), rel=1e-9)
-    assert (stored["outcome"] == "pass") == (last["x"] >= stored["bound"])
-    # R5: the level against the accepted blocks before.
-    usual = [list(one[champion].values()) for one in values[1:-1][::-1][:4]]
-    x, bound = plain.level(list(values[-1][champion].values()), usual)
-    stored = rule(decision, "refresh.level")
-    assert stored["figure"] == pytest.approx(x, rel=1e-9)
-    assert stored["bound"] == pytest.approx(bound, rel=1e-9)
-    # R6: the champion over the best baseline of each of two blocks.
-    blocks = []
-    for one in values[:-3:-1]:
-        base = max(one, key=lambda name: sum(one[name].values()))
-        blocks.append((one[champion], one[base]))
+    assert stored["outcome"] == "pass" and last["x"] >= stored["bound"]
+    # R6: the champion over the best baseline of each of two disjoint blocks, tonight's first.
+    pairs = []
+    for one in (of_night[2], of_night[1]):
+        best = max(one, key=lambda name: sum(one[name].values()))
+        pairs.append((one[champion], one[best]))
+    ratio, se = plain.ratio(pairs)
     stored = rule(decision, "refresh.floor")
-    x, bound = plain.floor(blocks)
-    if blocks[0][0] is blocks[0][1]:
-        x, bound = 0.0, None  # tonight it is the best baseline itself
-    assert stored["figure"] == pytest.approx(x, rel=1e-9, abs=1e-12)
-    assert stored["bound"] == (None if bound is None else pytest.approx(bound, rel=1e-9))
-    # The decision: no rule failed, no candidate reached its threshold.
-    assert {one["outcome"] for one in decision["rules"] if one["name"].startswith("refresh.")} <= {
-        "pass",
-        "reported",
-        "underpowered",
-    }
+    assert stored["figure"] == pytest.approx(ratio - 1, rel=1e-9)
+    assert stored["bound"] == pytest.approx(-max(0.02, 3 * se), rel=1e-9)
+    assert stored["outcome"] == "fail" and ratio - 1 < stored["bound"]
+    # R7: the same over the anchor, the ratio of the first night's block.
+    one = of_night[0]
+    best = max(one, key=lambda name: sum(one[name].values()))
+    anchor, anchor_se = plain.ratio([(one[champion], one[best])])
+    x = ratio / anchor - 1
+    error = math.hypot(se, (x + 1) * anchor_se) / anchor
+    stored = rule(decision, "refresh.anchor")
+    assert stored["figure"] == pytest.approx(x, rel=1e-9)
+    assert stored["bound"] == pytest.approx(-max(0.1, 3 * error), rel=1e-9)
+    assert stored["outcome"] == "fail" and x < stored["bound"]
+
+
+def test_a_switch_has_the_e_value_of_the_specification(decided, values):
+    _, of_night = values
+    champion, decision = decided[0][0]["recipe"], decided[-1][0]
+    assert [one["kind"] for one, _ in decided] == ["first", "block", "block", "switch"]
+    assert {end - begin for _, (begin, end) in decided[1:]} == {7.0}
+    winners = []
     for status in decision["e_processes"]:
-        records = [plain.compared(one[status["recipe"]], one[champion]) for one in values[1:]]
-        records = [one for one in records if one["differ"] >= 30]
+        name = status["recipe"]
+        records = [plain.compared(one[name], one[champion]) for one in of_night[1:]]
         found = plain.e_value(records, 0.01)
-        assert status["blocks"] == len(records)
+        assert status["blocks"] == len(records) == 3
         assert status["threshold"] == pytest.approx(4 * 3 / 0.03)
-        for name, figure in found.items():
-            assert status[name] == pytest.approx(figure, rel=1e-8), (status["recipe"], name)
-        assert status["log_e"] < 6  # below its threshold
+        for figure, value in found.items():
+            assert status[figure] == pytest.approx(value, rel=1e-8), (name, figure)
+        held = found["log_e"] >= math.log(400) and found["lift"] >= 0.01
+        if held and found["log_rest"] >= math.log(10):
+            winners.append((found["log_e"], name))
+        # S6: its summed values over those of each baseline, in units of the champion's mean.
+        for rule_ in decision["rules"]:
+            prefix = "switch.baselines."
+            if rule_["subject"] == name and rule_["name"].startswith(prefix):
+                base = rule_["name"].removeprefix(prefix)
+                total = sum(plain.total(one[name], one[champion]) for one in of_night[1:])
+                other = sum(plain.total(one[base], one[champion]) for one in of_night[1:])
+                assert rule_["figure"] == pytest.approx(total, rel=1e-9)
+                assert rule_["bound"] == pytest.approx(other, rel=1e-9)
+    assert max(winners)[1] == decision["recipe"]
