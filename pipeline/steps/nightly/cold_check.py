@@ -40,7 +40,7 @@ from pipeline.workspace.step_outputs import record_step
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
-_RESEMBLING = 0.1
+_RESEMBLING = 0.2
 """Overlap in the evaluation below which the overlap with the live lists is not compared."""
 
 

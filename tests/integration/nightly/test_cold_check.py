@@ -190,4 +190,4 @@ def test_with_few_users_a_lower_overlap_is_allowed():
 def test_few_users_or_unlike_recipes_are_not_compared():
     assert judge_overlap(0.1, 19, USUAL, 1.0) == (None, None)
     assert judge_overlap(None, 400, USUAL, 1.0) == (None, None)
-    assert judge_overlap(0.0, 400, USUAL, 0.05) == (None, None)
+    assert judge_overlap(0.0, 400, USUAL, 0.15) == (None, None)
