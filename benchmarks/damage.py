@@ -8,7 +8,7 @@ planted into the events of a copy, and a night is run at the last as-of. Printed
 the decision, the rules or checks that failed, and the drift of that night.
 
 The true loss compares NDCG@10 of the lists with that of the healthy copy's lists, on the purchases
-of the 28 days after the last as-of, which nobody has used. For a night that went live it is that of
+of the 28 days after the last as-of, which no run has used. For a night that went live it is that of
 its lists; for one that did not, that of the lists of the champion's recipe, trained on the damaged
 events.
 
@@ -286,10 +286,10 @@ class Unused:
 
     def ndcg(self, lists: pl.DataFrame) -> float:
         """Return the mean NDCG of lists (`user_id`, `position`, `item_id`) over all users."""
-        found = lists.filter(pl.col(c.POSITION) <= K).join(
+        hits = lists.filter(pl.col(c.POSITION) <= K).join(
             self.targets, on=(c.USER_ID, c.ITEM_ID), how="semi"
         )
-        gain = found.group_by(c.USER_ID).agg((1 / (pl.col(c.POSITION) + 1).log(2)).sum().alias("g"))
+        gain = hits.group_by(c.USER_ID).agg((1 / (pl.col(c.POSITION) + 1).log(2)).sum().alias("g"))
         best = np.cumsum(1 / np.log2(np.arange(K) + 2))
         wanted = self.targets.group_by(c.USER_ID).len()
         rows = wanted.join(gain, on=c.USER_ID, how="left").with_columns(pl.col("g").fill_null(0.0))
@@ -501,12 +501,12 @@ def goals(rows: list[Row]) -> list[str]:
     """Return a sentence for each goal."""
     costly = [row for row in rows if row.loss <= -COSTLY and not row.damage.startswith(HEALTHY)]
     live = [row.damage for row in costly if row.live]
-    calm = [row.damage for row in rows if row.damage.startswith(HEALTHY) and not row.live]
+    stopped = [row.damage for row in rows if row.damage.startswith(HEALTHY) and not row.live]
     named = f": {'; '.join(live)}" if live else ""
     return [
         f"{'reached' if len(live) <= MOST_LIVE else 'MISSED '}  of {len(costly)} damages that cost "
         f"at least {COSTLY:.0%}, {len(live)} went live{named}; goal: at most {MOST_LIVE}",
-        f"{'MISSED ' if calm else 'reached'}  {len(calm)} healthy copies were blocked; goal: 0",
+        f"{'MISSED ' if stopped else 'reached'}  {len(stopped)} healthy copies were blocked; goal: 0",
     ]
 
 

@@ -130,18 +130,18 @@ def e_value(records, period_sd):
     u = [one + max(period_sd**2, extra) for one in v]
     strongest = max(range(count), key=lambda at: xs[at] / u[at])
     rest = [at for at in range(count) if at != strongest]
-    found = {
+    figures = {
         "log_v": log_e(xs, v),
         "log_u": log_e(xs, u),
         "lift": sum(x / y for x, y in zip(xs, u, strict=True)) / sum(1 / y for y in u),
         "q": q,
     }
-    found["log_e"] = min(found["log_v"], found["log_u"])
+    figures["log_e"] = min(figures["log_v"], figures["log_u"])
     if rest:
-        found["log_rest"] = min(
+        figures["log_rest"] = min(
             log_e([xs[at] for at in rest], [y[at] for at in rest]) for y in (v, u)
         )
-    return found
+    return figures
 
 
 def total(values, champion):

@@ -63,15 +63,15 @@ def decided(tmp_path_factory):
     """Decisions of some weekly nights as JSON, and their blocks in days."""
     home = tmp_path_factory.mktemp("recomputed") / "home"
     ws = made("online-retail", home, FILE.parents[1], CONFIG)
-    found = []
+    nights = []
     for night in NIGHTS:
         run = nightly(ws, as_of(night)).run_id
         decision = json.loads((home / "runs" / run / "gate" / "decision.json").read_bytes())
         block = tuple(
             (datetime.fromisoformat(end) - START) / timedelta(days=1) for end in decision["block"]
         )
-        found.append((decision, block))
-    return found
+        nights.append((decision, block))
+    return nights
 
 
 def rule(decision, name):
@@ -129,14 +129,14 @@ def test_a_switch_has_the_e_value_of_the_specification(decided, values):
     for status in decision["e_processes"]:
         name = status["recipe"]
         records = [plain.compared(one[name], one[champion]) for one in of_night[1:]]
-        found = plain.e_value(records, 0.01)
+        figures = plain.e_value(records, 0.01)
         assert status["blocks"] == len(records) == 3
         assert status["threshold"] == pytest.approx(4 * 3 / 0.03)
-        for figure, value in found.items():
-            assert status[figure] == pytest.approx(value, rel=1e-8), (name, figure)
-        held = found["log_e"] >= math.log(400) and found["lift"] >= 0.01
-        if held and found["log_rest"] >= math.log(10):
-            winners.append((found["log_e"], name))
+        for key, value in figures.items():
+            assert status[key] == pytest.approx(value, rel=1e-8), (name, key)
+        held = figures["log_e"] >= math.log(400) and figures["lift"] >= 0.01
+        if held and figures["log_rest"] >= math.log(10):
+            winners.append((figures["log_e"], name))
         # S6: its summed values over those of each baseline, in units of the champion's mean.
         for rule_ in decision["rules"]:
             prefix = "switch.baselines."

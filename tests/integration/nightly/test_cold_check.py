@@ -178,8 +178,8 @@ USUAL = (0.92, 0.9, 0.88, 0.9)
     ],
 )
 def test_an_overlap_below_the_usual_one_stops_a_promotion(overlap, earlier, expected, least):
-    found, fault = judge_overlap(overlap, 900, earlier, expected)
-    assert found == pytest.approx(least)
+    bound, fault = judge_overlap(overlap, 900, earlier, expected)
+    assert bound == pytest.approx(least)
     assert (fault is not None) == (overlap < least)
 
 
