@@ -506,7 +506,8 @@ def goals(rows: list[Row]) -> list[str]:
     return [
         f"{'reached' if len(live) <= MOST_LIVE else 'MISSED '}  of {len(costly)} damages that cost "
         f"at least {COSTLY:.0%}, {len(live)} went live{named}; goal: at most {MOST_LIVE}",
-        f"{'MISSED ' if stopped else 'reached'}  {len(stopped)} healthy copies were blocked; goal: 0",
+        f"{'MISSED ' if stopped else 'reached'}  {len(stopped)} healthy copies were blocked; "
+        "goal: 0",
     ]
 
 

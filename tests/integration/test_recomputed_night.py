@@ -3,7 +3,6 @@
 import json
 import math
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
@@ -14,9 +13,8 @@ from pipeline.base import as_of
 from pipeline.steps.nightly.nightly import nightly
 from tests import plain_gate as plain
 
-FILE = next(
-    (path for folder in DATA if (path := folder / "online-retail/online_retail.parquet").exists()),
-    Path("/work/shared/data/online-retail/online_retail.parquet"),
+FILE = (
+    next((path for path in DATA if path.is_dir()), DATA[0]) / "online-retail/online_retail.parquet"
 )
 NIGHTS = [datetime(2011, 9, 30, tzinfo=UTC) + timedelta(weeks=week) for week in range(4)]
 START = datetime(2010, 1, 1, tzinfo=UTC)

@@ -171,7 +171,10 @@ def _evaluation_overlap(
     before, after = (
         model_lists(
             scorer.score,
-            history.take(np.flatnonzero(np.isin(history.user_ids, users))),
+            # A scorer may also list items without an event.
+            history.reindex_items(scorer.item_ids).take(
+                np.flatnonzero(np.isin(history.user_ids, users))
+            ),
             gone,
             repeat=repeat,
             length=FIRST,
