@@ -37,7 +37,7 @@ def within_third(
     """Compare within a third, and some noise of both figures; None: no figure is specified."""
     if asked is None:
         return shown(what, form.format(measured))
-    ok = abs(measured - asked) <= THIRD * abs(asked) + noise
+    ok = bool(abs(measured - asked) <= THIRD * abs(asked) + noise)
     return Figure(what, form.format(measured), form.format(asked), ok)
 
 
