@@ -62,12 +62,18 @@ def history(name: str, data: Path) -> pl.DataFrame:
     return lines.group_by(c.USER_ID, c.ITEM_ID, c.TIMESTAMP).len(c.VALUE).sort(pl.all())
 
 
-def made(name: str, home: Path, data: Path, config: str = CONFIG) -> Workspace:
-    """Create the workspace, or open the one that exists."""
+def made(
+    name: str, home: Path, data: Path, config: str = CONFIG, users: int | None = None
+) -> Workspace:
+    """Create the workspace, or open the one that exists; with `users` of some users alone."""
     ws = Workspace.init(home, config)
     if ws.lake.version("events") is None:
         file = home / "lines.parquet"
-        history(name, data).write_parquet(file)
+        events = history(name, data)
+        if users is not None:
+            some = events[c.USER_ID].unique().sort().sample(users, seed=0)
+            events = events.filter(pl.col(c.USER_ID).is_in(some.to_list()))
+        events.write_parquet(file)
         print(ingest(ws, [file], at=as_of("2026-01-01T00:00:00Z"), progress=print_progress).text())
         file.unlink()
     return ws

@@ -1,12 +1,11 @@
 """Figures of the gate's specification, measured again.
 
-    gate.py simulate | online-retail | completejourney | nights | calibrate | all
+    gate.py simulate [--runs N]
+    gate.py weeks [--shop NAME ...] [--task NAME ...] [--weeks N]
 
-`simulate` simulates years of nights; the data sets are equal recipes (fits with different seeds),
-healthy refreshes and lost data on real purchases; `nights` evaluates an unchanged recipe on 60
-nights of Online Retail; `calibrate` is `nightjar gate calibrate` in a workspace of either shop
-whose config has no recipe. The decisions are made by the code of the nightly run. With ``--json``
-one object: by part, every figure with its expected value.
+`simulate` prints simulated years beside the figures of docs/GATE.md: false switches, days to a true
+gain, and blocked healthy nights. `weeks` decides all weeks of real and of stationary shops, and
+counts the blocked ones by rule. With ``--json`` one object: every figure with its expected value.
 """
 
 from __future__ import annotations
@@ -14,61 +13,48 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import ONLINE_RETAIL, parser, print_progress
-from benchmarks.gate_calibrate import calibrated
-from benchmarks.gate_figures import Figure, table
-from benchmarks.gate_fits import WORLDS, bank, equal_fits
-from benchmarks.gate_nights import nights, refreshes
+from benchmarks.gate_figures import table
+from benchmarks.gate_shops import SHOPS
 from benchmarks.gate_simulation import RUNS, simulate
+from benchmarks.gate_weeks import TASKS, summary, weeks
 from benchmarks.quality import missing
-
-_NEEDS = {"simulate": (), "nights": ("online-retail",), "calibrate": tuple(WORLDS)}
-
-
-def real(name: str) -> Callable[[Path], list[Figure]]:
-    """Evaluate equal recipes, healthy refreshes and damaged ones of a data set."""
-
-    def run(data: Path) -> list[Figure]:
-        shop = WORLDS[name](data)
-        known = bank(shop, print_progress)
-        return equal_fits(shop, known, print_progress) + refreshes(
-            shop, known.seed_sds, print_progress
-        )
-
-    return run
 
 
 def main() -> None:
     arguments = parser(__doc__, data=ONLINE_RETAIL)
-    arguments.add_argument("part", choices=["simulate", *WORLDS, "nights", "calibrate", "all"])
+    arguments.add_argument("part", choices=["simulate", "weeks"])
     arguments.add_argument("--runs", type=int, default=RUNS, help="simulated years")
+    arguments.add_argument(
+        "--shop", action="append", choices=SHOPS, help="one shop; all without this option"
+    )
+    arguments.add_argument(
+        "--task", action="append", choices=TASKS, help="one task; both without this option"
+    )
+    arguments.add_argument("--weeks", type=int, help="number of weeks, the newest; without it all")
     options = arguments.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    parts: dict[str, Callable[[Path], list[Figure]]] = {
-        "simulate": lambda _: simulate(options.runs),
-        **{name: real(name) for name in WORLDS},
-        "nights": lambda data: nights(WORLDS["online-retail"](data), print_progress),
-        "calibrate": calibrated,
-    }
-    names = list(parts) if options.part == "all" else [options.part]
-    for name in names:
-        for needed in _NEEDS.get(name, (name,)):
-            if problem := missing(needed, options.data):
+    if options.part == "simulate":
+        figures = simulate(options.runs)
+    else:
+        nights = {}
+        for name in options.shop or SHOPS:
+            if name == "online-retail" and (problem := missing(name, options.data)):
                 raise SystemExit(problem)
-    results = {}
-    for name in names:
-        figures = parts[name](options.data)
-        results[name] = [asdict(figure) for figure in figures]
-        if not options.json:
-            print(table(name, figures), end="\n\n", flush=True)
+            decided = weeks(
+                SHOPS[name](options.data), options.task or TASKS, print_progress, options.weeks
+            )
+            nights |= {f"{name}, {task}": series for task, series in decided.items()}
+        figures = summary(nights)
     if options.json:
-        print(json.dumps(results))
+        print(json.dumps([asdict(figure) for figure in figures]))
+    else:
+        print(table(options.part, figures))
 
 
 if __name__ == "__main__":

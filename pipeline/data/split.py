@@ -107,12 +107,15 @@ class PinnedTask:
         Length of the newest holdout.
     shorter
         Shorter lengths that had enough users in every run of the last weeks.
+    waited
+        The last run had too few users to compare with the stored scorer.
     """
 
     task: Task | None = None
     target_kinds: tuple[str, ...] | None = None
     holdout_days: int | None = None
     shorter: tuple[int, ...] = ()
+    waited: bool = False
 
 
 _NOTHING_PINNED: Final = PinnedTask()
@@ -465,6 +468,10 @@ def _choose(
     if first and able:
         return max(able)
     start = _start(config, pinned)
+    if pinned.waited:
+        # Users who joined after the stored scorer count here, but not in its comparison. Its window
+        # gets older with every such run, so that the same length would never have enough again.
+        able = [days for days in able if days > start]
     shorter = [days for days in able if days < start and days in pinned.shorter]
     longer = [days for days in able if days >= start]
     if not first and (shorter or longer):

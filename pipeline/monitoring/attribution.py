@@ -391,7 +391,7 @@ def _large_segments(shown: pl.DataFrame) -> list[str]:
     """Return the segments with enough users; the name of a smaller one could reveal a user."""
     users = shown.group_by(c.SEGMENT).agg(pl.col(c.USER_ID).n_unique()).sort(c.USER_ID, c.SEGMENT)
     large = users.filter(pl.col(c.USER_ID) >= MIN_GROUP_SIZE)
-    others = users[c.USER_ID].sum() - large[c.USER_ID].sum()
+    others = sum(users[c.USER_ID].to_list()) - sum(large[c.USER_ID].to_list())
     # Otherwise the figures of the others follow from those of all users and of the segments.
     if 0 < others < MIN_GROUP_SIZE:
         large = large[1:]

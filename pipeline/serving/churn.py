@@ -9,11 +9,13 @@ that cause had acted).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+import numpy as np
 import polars as pl
 
 from pipeline import columns as c
@@ -23,6 +25,17 @@ FIRST: Final = 10
 STOCK: Final = "stock"
 RECIPE: Final = "recipe"
 DATA: Final = "data"
+LEAST_OVERLAP: Final = 0.5
+"""Least overlap with the live lists while too few earlier refreshes are known."""
+EARLIER: Final = 8
+"""Number of earlier refreshes that an overlap is compared with, at most."""
+LEAST_EARLIER: Final = 4
+"""Number of earlier refreshes from which they are compared with."""
+_MARGIN: Final = 0.08
+_ERRORS: Final = 4.0
+_USER_SD: Final = 0.25
+"""SD of the overlap from user to user."""
+_MAD_TO_SD: Final = 1.4826
 
 
 @dataclass(frozen=True)
@@ -49,10 +62,10 @@ class ChurnShares:
     lost: Mapping[str, float]
 
 
-def idle(
-    live: pl.DataFrame, events: pl.DataFrame, since: datetime, known: Collection[str]
-) -> list[str]:
+def idle(live: pl.DataFrame, events: pl.DataFrame, since: datetime) -> list[str]:
     """Return the users without events since an instant who have a list of the model.
+
+    Also users whom the new model does not know any more: they lose their whole list.
 
     Parameters
     ----------
@@ -63,8 +76,6 @@ def idle(
         `user_id`, `timestamp`.
     since
         As-of of the live publication.
-    known
-        Users that a new model has lists for.
 
     Returns
     -------
@@ -72,7 +83,7 @@ def idle(
     """
     busy = set(events.filter(pl.col(c.TIMESTAMP) >= since)[c.USER_ID])
     modelled = set(live.filter(pl.col(c.SLOT) == c.Slot.MODEL.value)[c.USER_ID])
-    return sorted((modelled - busy) & set(known))
+    return sorted(modelled - busy)
 
 
 def lists_of_users(lists: pl.DataFrame, users: Collection[str]) -> pl.DataFrame:
@@ -142,3 +153,28 @@ def churn(
         overlap=kept / entries if entries else None,
         lost={cause: n / entries for cause, n in lost.items() if entries},
     )
+
+
+def least_overlap(earlier: Sequence[float], users: int) -> float:
+    """Return the overlap that new lists must have with the live ones.
+
+    Damage of the last days is in no evaluation, but changes the lists of users without new events.
+
+    Parameters
+    ----------
+    earlier
+        Overlaps of earlier refreshes of the same recipe.
+    users
+        Number of users whose lists are compared now, at least 1.
+
+    Returns
+    -------
+    float
+        The median of `earlier`, less the largest of 0.08, four robust SDs of `earlier`, and four
+        standard errors of a mean over `users`; `LEAST_OVERLAP` with fewer than four values.
+    """
+    if len(earlier) < LEAST_EARLIER:
+        return LEAST_OVERLAP
+    usual = float(np.median(earlier))
+    spread = _MAD_TO_SD * float(np.median(np.abs(np.asarray(earlier) - usual)))
+    return usual - max(_MARGIN, _ERRORS * spread, _ERRORS * _USER_SD / math.sqrt(users))

@@ -470,6 +470,8 @@ class ColdCheckFile(Artifact, step="cold_check", file="cold"):
         Number of users whose lists a new process must reproduce.
     idle, overlap
         Number of users without new events, and the share of their first entries that stayed.
+    least
+        Least share by earlier refreshes; None if it was not compared.
     fault
         Reason why the run publishes nothing, or None.
     """
@@ -477,6 +479,7 @@ class ColdCheckFile(Artifact, step="cold_check", file="cold"):
     canaries: int
     idle: int
     overlap: float | None
+    least: float | None
     fault: str | None
 
 

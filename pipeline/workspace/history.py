@@ -164,6 +164,7 @@ class LedgerHistory:
             shorter=_always_enough(
                 [entry for entry in past if entry.as_of >= before - _SHRINKS_AFTER], enough
             ),
+            waited=bool(past) and past[-1].decision.waiting,
         )
 
     def last_weights(self, before: datetime, configured: FeaturesConfig) -> FeaturesConfig | None:
@@ -284,7 +285,14 @@ def _always_enough(entries: Sequence[DecisionEntry], enough: int) -> tuple[int, 
     """Return the holdout lengths that had enough users in all of these runs, at least four."""
     if len(entries) < _LEAST_RUNS:
         return ()
-    able = [{days for days, users in entry.judged if users >= enough} for entry in entries]
+    able = [
+        {
+            days
+            for days, users in entry.judged
+            if users >= enough and not (entry.decision.waiting and days <= entry.holdout_days)
+        }
+        for entry in entries
+    ]
     return tuple(sorted(set.intersection(*able)))
 
 

@@ -3,69 +3,60 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import gate_simulation as simulation
-from benchmarks.gate_figures import at_least, at_most, between, days, near, rate, table
-from pipeline.base import Interval
-from pipeline.evaluation.gate.e_process import figures_of
-from pipeline.evaluation.gate.records import BlockRecord
-from tests.unit.evaluation.gate.test_gate import AS_OF
+from benchmarks.gate_figures import at_least, at_most, between, near, table, within_third
+from benchmarks.gate_shops import Habits, stationary
+from benchmarks.gate_weeks import summary, weeks
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_many_accounts_at_once_are_accounts():
+def test_many_e_processes_at_once_are_those_of_the_gate():
     random = np.random.default_rng(0)
-    runs, v = 50, 4e-4
-    many = simulation.Accounts(runs)
-    single = [list[BlockRecord]() for _ in range(runs)]
-    for week in range(30):
-        block = Interval(AS_OF + timedelta(weeks=week), AS_OF + timedelta(weeks=week + 1))
-        x = random.normal(0.005, 0.02, runs)
-        many.add(x, v)
-        for records, lift in zip(single, x, strict=True):
-            records.append(BlockRecord(block, 1000, 0.0, float(lift), v * 1000 * 999, 0.0, 0.0))
-        if week == 15:
-            gone = x > 0.01
-            many.close(gone)
-            single = [[] if closed else kept for kept, closed in zip(single, gone, strict=True)]
-    figures = [figures_of(records, 0.0) for records in single]
-    np.testing.assert_allclose(many.log_points, [one.log_v for one in figures], atol=1e-9)
-    lifts = [np.mean([record.x for record in records]) for records in single]
-    np.testing.assert_allclose(many.lift, lifts)
+    x = simulation.weeks(0.015, 0.02, 0.02, 0.3, 12, random)
+    simulation.compare_with_own(x, simulation.variance(0.015), 2_000)
 
 
-def test_a_year_counts_switches_there_and_back():
-    x = np.zeros((3, simulation.YEAR))
-    x[1, 9] = 0.5  # seen once, then nothing: the other side stays
-    x[2, [9, 19]] = 0.5, -0.5
-    count, first = simulation.year(x, simulation.every_night(simulation.SHOPS["OR"], 0.0))
-    assert count.tolist() == [0, 1, 2]
-    assert first.tolist() == [np.inf, 10, 10]
+def test_bounds_of_a_refresh_are_those_of_the_gate():
+    simulation.compare_verdicts(np.linspace(-2, 1, 12))
 
 
-def test_what_a_night_sees_has_the_spread_that_it_is_made_of():
-    shop = simulation.SHOPS["OR"]
-    seen = simulation.seen(shop, 0.02, 4000, np.random.default_rng(1))
-    assert seen.mean() == pytest.approx(0.02, abs=1e-3)
-    assert seen[:, 200].var() == pytest.approx(shop.v + shop.drift**2, rel=0.1)
-    apart = np.corrcoef(seen[:, 100], seen[:, 114])[0, 1]  # no block in common: drift and luck
-    assert 0.0 < apart < 0.1
-    assert np.corrcoef(seen[:, 100], seen[:, 101])[0, 1] > 0.8
+def test_a_refused_refresh_needs_more_the_next_night():
+    x = np.array([[-0.07, -0.05, -0.01, -0.05], [-0.05, -0.07, 0.0, 0.0]])
+    bad = simulation.refused_nights(x, 0.02)
+    assert bad.tolist() == [[True, True, False, False], [False, True, False, False]]
+    wide = simulation.refused_nights(x, 0.02, narrower=False)
+    assert wide.tolist() == [[True, False, False, False], [False, True, False, False]]
+
+
+def test_the_first_switch_is_dated():
+    x = np.zeros((2, simulation.WEEKS))
+    x[1, :3] = 0.5
+    days = simulation.first_switch(x, 1e-4, simulation.specified)
+    assert days.tolist() == [np.inf, 14]  # one block never suffices
+    assert simulation.first_switch(x, 1e-4, simulation.former).tolist() == [np.inf, 7]
+
+
+def test_levels_are_compared_with_the_accepted_blocks_before_them():
+    x = np.ones((1, simulation.NIGHTS + 40))
+    x[0, -8:] = 0.3
+    bad, used = simulation.low_levels(x, 0.6)
+    assert bad[0].tolist() == [False] * (simulation.NIGHTS - 8) + [True] * 8
+    assert used.tolist() == [[1.0] * 4]
 
 
 def test_figures_are_compared_with_the_requested_ones():
     assert near("", 1.19, 1.0).ok
     assert not near("", 1.25, 1.0).ok
-    assert rate("", 0.014, 0.011).ok  # 22 switches in 2,000 years are 22 ± 5
-    assert not rate("", 0.03, 0.011).ok
-    assert days("", 22, 15, 7).ok
-    assert not days("", 3, 1, 1).ok
+    assert within_third("", 1.3, 1.0).ok
+    assert not within_third("", 1.4, 1.0).ok
+    assert within_third("", 1.4, 1.0, noise=0.1).ok
+    assert within_third("", 5, None).asked == "not specified"
     assert at_most("", 4, 4).ok
     assert not at_least("", -2, -1).ok
     assert between("", 8, 3, 7).ok
@@ -73,10 +64,24 @@ def test_figures_are_compared_with_the_requested_ones():
     assert "OFF  figure" in table("title", [at_most("figure", 5, 4)])
 
 
+def test_weeks_of_a_stationary_shop_are_decided_and_counted():
+    shop = stationary("small", Habits(500, 160, 0.2, 0.5), 1)
+    nights = weeks(shop, ("repeat",), lambda _: None, limit=2)["repeat"]
+    assert [night.decision.kind for night in nights] == ["first", "refresh", "refresh"]
+    assert nights[2].decision.recipe is not None
+    assert nights[2].overlap is not None
+    assert 0.5 < nights[2].overlap < 1
+    assert nights[2].idle > 100
+    figures = summary({"small": nights})
+    assert figures[-1].measured == "0"
+    assert figures[-1].ok
+
+
 @pytest.mark.slow
 def test_the_command_prints_the_simulated_figures():
-    command = [sys.executable, "benchmarks/gate.py", "simulate", "--json", "--runs", "500"]
+    command = [sys.executable, "benchmarks/gate.py", "simulate", "--json", "--runs", "3000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    figures = json.loads(done.stdout)["simulate"]
-    assert len(figures) == 29
+    figures = json.loads(done.stdout)
+    assert len(figures) == 98
     assert {"what", "measured", "asked", "ok"} == set(figures[0])
+    assert [figure["what"] for figure in figures if not figure["ok"]] == []

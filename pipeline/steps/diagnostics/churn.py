@@ -9,29 +9,51 @@ which closes the MLflow run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline import columns as c
-from pipeline.base import Progress
+from pipeline.base import AsOf, Progress
 from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
 from pipeline.evaluation.fits import QUICK_SECONDS, same
 from pipeline.models.contract import Scorer
-from pipeline.serving.churn import DATA, FIRST, RECIPE, STOCK, churn, idle, lists_of_users
+from pipeline.serving.churn import (
+    DATA,
+    EARLIER,
+    FIRST,
+    RECIPE,
+    STOCK,
+    churn,
+    idle,
+    lists_of_users,
+)
 from pipeline.serving.publish import chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import REFIT, ChurnFile, CostFile, SeedNoise
+from pipeline.workspace.artifacts import (
+    REFIT,
+    ChurnFile,
+    ColdCheckFile,
+    CostFile,
+    SeedNoise,
+    train_step,
+)
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
 from pipeline.workspace.publications import read_lists
-from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split
+from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split, trained
 
+MIN_IDLE_USERS: Final = 20
+"""Number of users without new events below which their overlap is recorded but not compared."""
 _SEED: Final = 1
+_SAMPLE: Final = 5_000
+"""Number of users whose lists are compared between two recipes, at most."""
 
 
 def measure(night: Night, progress: Progress) -> ChurnFile | None:
@@ -56,7 +78,7 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     live = unpatched(shown, champion.publication_id)  # a patched user has new events
     events = night.events(c.USER_ID, c.TIMESTAMP)
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
-    users = idle(live, events, champion.as_of, history.user_ids.tolist())
+    users = idle(live, events, champion.as_of)
     length = night.config.recommend.length
     gone = unavailable(night.table("items"))
     repeat = read_split(night.run).task == "repeat"
@@ -89,6 +111,95 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
         },
         seed_noise=noise,
     )
+
+
+def recipe_overlap(night: Night, first: str, second: str) -> float | None:
+    """Compare the evaluation lists of two recipes of a run: they lack the days of its holdout.
+
+    Parameters
+    ----------
+    night
+        Run with both recipes trained.
+    first, second
+        Names of the recipes.
+
+    Returns
+    -------
+    Share of the first entries that both list; None without entries.
+    """
+    history = read_history(night.run, "train")
+    sides = [(read_scorer(night.run, train_step(name)), history) for name in (first, second)]
+    return _evaluation_overlap(night, sides, history.user_ids)
+
+
+def fit_overlap(night: Night) -> float | None:
+    """Compare the evaluation lists of the live recipe in this run and in the run that is live.
+
+    Users with the same number of events in both windows are compared: they have no new ones.
+
+    Returns
+    -------
+    Share of the first entries that both list; None without entries, or without the files.
+    """
+    champion = night.champion
+    if champion is None or night.champion_name not in trained(night):
+        return None
+    live, step = night.ws.runs.open(champion.run_id), train_step(champion.name)
+    if live.committed(step) is None or live.committed("features") is None:
+        return None
+    sides = [
+        (read_scorer(live, step), read_history(live, "train")),
+        (
+            read_scorer(night.run, train_step(str(night.champion_name))),
+            read_history(night.run, "train"),
+        ),
+    ]
+    before, now = (
+        pl.DataFrame({c.USER_ID: history.user_ids.tolist(), "events": np.diff(history.indptr)})
+        for _, history in sides
+    )
+    users = before.join(now, on=(c.USER_ID, "events"), how="semi")[c.USER_ID].sort()
+    return _evaluation_overlap(night, sides, np.asarray(users.to_list(), dtype=np.str_))
+
+
+def _evaluation_overlap(
+    night: Night, sides: Sequence[tuple[Scorer, History]], users: NDArray[np.str_]
+) -> float | None:
+    """Compare the lists of two scorers for a sample of users, each with its own history."""
+    users = users[:: max(1, len(users) // _SAMPLE)]
+    gone, repeat = unavailable(night.table("items")), read_split(night.run).task == "repeat"
+    before, after = (
+        model_lists(
+            scorer.score,
+            # A scorer may also list items without an event.
+            history.reindex_items(scorer.item_ids).take(
+                np.flatnonzero(np.isin(history.user_ids, users))
+            ),
+            gone,
+            repeat=repeat,
+            length=FIRST,
+        )
+        for scorer, history in sides
+    )
+    return churn(before, after, users.tolist(), k=FIRST).overlap
+
+
+def earlier_overlaps(night: Night) -> tuple[float, ...]:
+    """Return the overlaps of earlier refreshes of the live recipe, oldest first.
+
+    Only refreshes of lists that were at least as old as the live ones now: older lists differ more.
+    Runs whose files were deleted are left out.
+    """
+    accepted = night.history.accepted(night.as_of)
+    age = night.as_of - AsOf(accepted[-1].as_of)
+    runs = [
+        night.ws.runs.open(later.run_id).find(ColdCheckFile)
+        for before, later in pairwise(accepted)
+        if before.recipe.hash == later.recipe.hash == accepted[-1].recipe.hash
+        and later.as_of - before.as_of >= age
+    ]
+    overlaps = [run.overlap for run in runs if run is not None and run.idle >= MIN_IDLE_USERS]
+    return tuple(overlap for overlap in overlaps if overlap is not None)[-EARLIER:]
 
 
 def churn_metrics(run: Run) -> dict[str, float]:

@@ -1,13 +1,17 @@
 """Check that a new process computes the same lists as the training process.
 
+The lists of users without new events must resemble the live ones as much as those of earlier
+refreshes did, because damage of the last days is in no evaluation.
+
 Guarantees: the child process loads the refit as a server would, verifies every checksum, and
-compares the lists of the canaries item by item. On a refresh, the lists of users without new events
-must resemble the live ones.
+compares the lists of the canaries item by item; a switch is compared as well, with the part of the
+lists that the two recipes have in common without the last days.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +19,15 @@ import numpy as np
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.errors import GateError
-from pipeline.evaluation.gate import RuleResult
-from pipeline.serving.churn import FIRST
-from pipeline.steps.diagnostics.churn import measure
+from pipeline.evaluation.gate import Decision, RuleResult
+from pipeline.serving.churn import FIRST, LEAST_EARLIER, least_overlap
+from pipeline.steps.diagnostics.churn import (
+    MIN_IDLE_USERS,
+    earlier_overlaps,
+    fit_overlap,
+    measure,
+    recipe_overlap,
+)
 from pipeline.steps.diagnostics.foldin_parity import measure_parity
 from pipeline.steps.nightly.refit import canary_lists
 from pipeline.steps.reporting.night_page import build_page
@@ -30,10 +40,8 @@ from pipeline.workspace.step_outputs import record_step
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.workspace import Workspace
 
-MIN_OVERLAP = 0.5
-"""Least mean overlap at 10 with the live lists, for users without new events."""
-_MIN_IDLE_USERS = 20
-"""Number of such users below which the overlap is recorded but not checked."""
+_RESEMBLING = 0.2
+"""Overlap in the evaluation below which the overlap with the live lists is not compared."""
 
 
 def _refuse_or_record(night: Night) -> None:
@@ -73,7 +81,7 @@ def cold_check(night: Night, progress: Progress) -> str:
     # Churn is only measured for lists that could go live.
     churn = None if result.fault is not None else measure(night, progress)
     if churn is not None:
-        result = _with_overlap(result, churn, judged=decision.kind == "refresh")
+        result = _with_overlap(night, decision, result, churn)
     with night.run.draft("cold_check") as draft:
         draft.write(result)
         if churn is not None:
@@ -83,26 +91,68 @@ def cold_check(night: Night, progress: Progress) -> str:
         if churn is not None or result.fault is not None:
             page = build_page(night, decision, churn=churn, parity=parity)
             if result.fault is not None:
-                bound = None if result.overlap is None else MIN_OVERLAP
-                page = page.blocked(
-                    RuleResult("cold_check", "", result.overlap, bound, "fail", result.fault)
-                )
+                figures = result.overlap, result.least
+                page = page.blocked(RuleResult("cold_check", "", *figures, "fail", result.fault))
             # Volatile, because the page has seed noise only if the refit was fast enough.
             draft_page(draft, page, volatile=True)
         draft.rows = result.canaries
     return result.fault or f"the lists of {result.canaries} users are the same in a new process"
 
 
-def _with_overlap(result: ColdCheckFile, churn: ChurnFile, *, judged: bool) -> ColdCheckFile:
-    """Add the overlap with the live lists; if `judged`, an overlap that is too small is a fault."""
-    overlap, idle, fault = churn.first.overlap, churn.users, None
-    # Only a refresh: another recipe is expected to give other lists.
-    if judged and overlap is not None and idle >= _MIN_IDLE_USERS and overlap < MIN_OVERLAP:
-        fault = (
-            f"the lists of {idle:,} users without new events share {overlap:.2f} of the first "
-            f"{FIRST} entries with the live ones; at least {MIN_OVERLAP} is required"
-        )
-    return result.model_copy(update={"idle": idle, "overlap": overlap, "fault": fault})
+def _with_overlap(
+    night: Night, decision: Decision, result: ColdCheckFile, churn: ChurnFile
+) -> ColdCheckFile:
+    """Add the overlap with the live lists; one that is too small is a fault."""
+    overlap, idle, expected = churn.first.overlap, churn.users, 1.0
+    earlier = earlier_overlaps(night)
+    if decision.kind == "switch":
+        # Two recipes differ, and their evaluation shows by how much.
+        expected = recipe_overlap(night, str(night.champion_name), str(decision.recipe)) or 0.0
+    elif len(earlier) < LEAST_EARLIER:
+        # Lists of some recipes change a lot, such as those of the items in fashion.
+        expected = fit_overlap(night) or 1.0
+    least, fault = judge_overlap(overlap, idle, earlier, expected)
+    return result.model_copy(
+        update={"idle": idle, "overlap": overlap, "least": least, "fault": fault}
+    )
+
+
+def judge_overlap(
+    overlap: float | None, idle: int, earlier: Sequence[float], expected: float
+) -> tuple[float | None, str | None]:
+    """Compare the overlap with the live lists with those of earlier refreshes.
+
+    Parameters
+    ----------
+    overlap, idle
+        Overlap of users without new events, and their number.
+    earlier
+        Overlaps of earlier refreshes.
+    expected
+        Overlap in the evaluation, which lacks the last days: of the two recipes of a switch, or of
+        the recipe in the live run and tonight while there are few earlier refreshes; else 1.
+
+    Returns
+    -------
+    tuple
+        The least overlap, and the fault. Both are None with too few users, or if the lists hardly
+        resemble each other in the evaluation.
+    """
+    if overlap is None or idle < MIN_IDLE_USERS or expected < _RESEMBLING:
+        return None, None
+    least = expected * least_overlap(earlier, idle)
+    if overlap >= least:
+        return least, None
+    usual = f"{len(earlier)} earlier refreshes"
+    if earlier:
+        usual += f" (median {np.median(earlier):.2f})"
+    fault = (
+        f"the lists of {idle:,} users without new events share {overlap:.2f} of the first {FIRST} "
+        f"entries with the live ones; at least {least:.2f} is required by {usual}"
+    )
+    if expected < 1:
+        fault += f", of the {expected:.2f} that the lists share in the evaluation"
+    return least, fault
 
 
 def compare(night: Night) -> ColdCheckFile:
@@ -117,7 +167,7 @@ def compare(night: Night) -> ColdCheckFile:
     same = all(np.array_equal(lists[name], expected[name]) for name in ("indptr", "item"))
     if not same or not np.allclose(lists["score"], expected["score"], rtol=1e-5, atol=1e-7):
         fault = f"a new process computes other lists than the training ({canaries} users compared)"
-    return ColdCheckFile(canaries=canaries, idle=0, overlap=None, fault=fault)
+    return ColdCheckFile(canaries=canaries, idle=0, overlap=None, least=None, fault=fault)
 
 
 if __name__ == "__main__":

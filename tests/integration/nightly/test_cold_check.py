@@ -7,13 +7,21 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import format_instant, silent
+from pipeline.serving import churn as churn_module
+from pipeline.serving.churn import LEAST_OVERLAP
 from pipeline.steps.diagnostics import churn as churned
-from pipeline.steps.diagnostics.churn import churn_metrics, measure
+from pipeline.steps.diagnostics.churn import (
+    churn_metrics,
+    earlier_overlaps,
+    fit_overlap,
+    measure,
+    recipe_overlap,
+)
 from pipeline.steps.nightly import cold_check as cold_check_module
-from pipeline.steps.nightly.cold_check import cold_check
+from pipeline.steps.nightly.cold_check import cold_check, judge_overlap
 from pipeline.steps.nightly.refit import refit
 from pipeline.steps.reporting.page_files import page_files
-from pipeline.workspace.artifacts import ChurnFile, MlflowFile, ParityFile, SeedNoise
+from pipeline.workspace.artifacts import ChurnFile, ColdCheckFile, MlflowFile, ParityFile, SeedNoise
 from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import labels, mlflow_metrics, page_of
@@ -123,11 +131,63 @@ def test_before_lists_are_made_the_page_names_the_night_of_the_churn_it_shows(
 
 def test_a_promotion_that_the_cold_check_stops_is_shown_as_blocked(refitted, monkeypatch):
     ws, run_id = refitted
-    monkeypatch.setattr(cold_check_module, "MIN_OVERLAP", 1.1)  # more than any list can share
-    monkeypatch.setattr(cold_check_module, "_MIN_IDLE_USERS", 1)
+    monkeypatch.setattr(churn_module, "LEAST_OVERLAP", 1.1)  # more than any list can share
+    monkeypatch.setattr(cold_check_module, "MIN_IDLE_USERS", 1)
     for _ in range(2):  # a second attempt ends like the first
         with raises("cold_check.failed"):
             cold_check(ws, run_id)
         page = (ws.run(run_id).folder / "page.html").read_text()
         assert "the cold check stopped it" in page and "Blocked" in page
         assert "goes live" not in page
+
+
+def test_an_overlap_is_compared_with_those_of_earlier_refreshes(refitted, shop, monkeypatch):
+    monkeypatch.setattr(churned, "MIN_IDLE_USERS", 1)
+    ws, run_id = refitted
+    second = ws.run(shop[2].run_id).read(ColdCheckFile)
+    assert earlier_overlaps(open_night(ws, run_id)) == (second.overlap,)
+    # The live lists are 14 days old; those that the second night replaced were as old.
+    assert earlier_overlaps(open_night(ws, shop[2].run_id)) == ()
+    assert second.least is None or second.least == LEAST_OVERLAP
+
+
+def test_lists_are_compared_without_the_last_days(shop, monkeypatch):
+    ws = Workspace.open(shop[0])
+    night = open_night(ws, shop[2].run_id)
+    assert recipe_overlap(night, "als", "als") == 1.0
+    assert 0.0 < recipe_overlap(night, "als", "popularity") < 1.0
+    assert fit_overlap(night) is None  # all users have new events
+    assert fit_overlap(open_night(ws, shop[1].run_id)) is None  # nothing was live
+    history = churned.read_history(night.run, "train")
+    monkeypatch.setattr(churned, "read_history", lambda *_: history)
+    assert 0.0 < fit_overlap(night) < 1.0
+
+
+USUAL = (0.92, 0.9, 0.88, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("overlap", "earlier", "expected", "least"),
+    [
+        (0.83, USUAL, 1.0, 0.82),
+        (0.81, USUAL, 1.0, 0.82),
+        (0.6, (0.9, 0.8, 1.0, 0.9), 1.0, 0.9 - 4 * 1.4826 * 0.05),  # more different weeks
+        (0.7, USUAL[:3], 1.0, 0.5),  # too few to compare
+        (0.31, USUAL, 0.4, 0.328),  # a switch between recipes that share 0.4
+        (0.34, USUAL, 0.4, 0.328),
+    ],
+)
+def test_an_overlap_below_the_usual_one_stops_a_promotion(overlap, earlier, expected, least):
+    bound, fault = judge_overlap(overlap, 900, earlier, expected)
+    assert bound == pytest.approx(least)
+    assert (fault is not None) == (overlap < least)
+
+
+def test_with_few_users_a_lower_overlap_is_allowed():
+    assert judge_overlap(0.5, 25, USUAL, 1.0)[0] == pytest.approx(0.9 - 1 / 5)
+
+
+def test_few_users_or_unlike_recipes_are_not_compared():
+    assert judge_overlap(0.1, 19, USUAL, 1.0) == (None, None)
+    assert judge_overlap(None, 400, USUAL, 1.0) == (None, None)
+    assert judge_overlap(0.0, 400, USUAL, 0.15) == (None, None)

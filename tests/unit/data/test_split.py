@@ -229,6 +229,10 @@ def test_the_holdout_does_not_choose_the_task() -> None:
         ({7: 10, 14: 60}, PinnedTask(holdout_days=7), 14),
         ({7: 10, 14: 20}, PinnedTask(holdout_days=7), 7),
         ({7: 10, 14: 20}, PinnedTask(), 14),
+        # The last run had too few users of the stored window, though 60 of tonight's.
+        ({7: 60, 14: 70}, PinnedTask(holdout_days=7, waited=True), 14),
+        ({7: 60, 14: 70}, PinnedTask(holdout_days=14, shorter=(7,), waited=True), 14),
+        ({7: 60, 14: 70}, PinnedTask(waited=True), 14),
     ],
 )
 def test_a_length_grows_at_once_and_shrinks_when_it_may(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from pipeline.data.features import FeaturesConfig
 from pipeline.data.split import PinnedTask
 from pipeline.models.families import recipe_from
@@ -104,6 +106,20 @@ def test_a_holdout_shrinks_only_after_four_weeks_with_enough_users():
     assert pinned(lines(200, 199, 200, 200)).shorter == (28,)
     # Only the last 28 days count.
     assert pinned(lines(200, 200, 200, 200, 1)).shorter == (7, 28)
+
+
+def test_a_length_that_had_too_few_users_of_the_stored_window_had_not_enough():
+    lines = [
+        decision(7 * week, "refresh", holdout_days=14, judged=((7, 210), (14, 300), (28, 500)))
+        for week in (4, 3, 2)
+    ]
+    judged = ((7, 210), (14, 300), (28, 500))
+    kept = decision(7, "keep", holdout_days=7, judged=judged)
+    waiting = kept.model_copy(update={"decision": replace(kept.decision, waiting=True)})
+    assert pinned([*lines, waiting]).waited
+    assert pinned([*lines, waiting]).shorter == (14, 28)
+    later = decision(6, "refresh", holdout_days=14, judged=judged)
+    assert not pinned([*lines, waiting, later]).waited
 
 
 def test_the_task_is_pinned_by_the_first_run_with_enough_users():
