@@ -28,10 +28,10 @@ CLEAN := env $(foreach v,$(filter NIGHTJAR% AIRFLOW% MLFLOW%,$(.VARIABLES)),-u $
 PYTEST := $(CLEAN) $(PY) -m pytest -n logical --dist loadfile
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run ui test test-slow test-root check bench movielens lightfm lock
+.PHONY: help setup run ui test test-slow test-servers test-root check bench movielens lightfm lock
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 setup: $(READY) ## Build .venv from the lock (again only when the lock has changed)
 	@echo "Ready: .venv" >&2
@@ -43,10 +43,13 @@ ui: $(READY) ## Serve Airflow and MLflow on this machine, for the workspace of `
 	@$(PY) -m dags.local.ui $(ARGS)
 
 test: $(READY) ## Run the tests (up to 5 minutes on 2 cores)
-	@$(PYTEST) -m "not slow and not root" $(ARGS)
+	@$(PYTEST) -m "not slow and not servers and not root" $(ARGS)
 
-test-slow: $(READY) ## Run the slow tests: crashes, servers, the scheduler (up to 15 minutes)
+test-slow: $(READY) ## Run the slow tests: crashes, whole nights (up to 15 minutes)
 	@$(PYTEST) -m "slow and not root" $(ARGS)
+
+test-servers: $(READY) ## Run the tests with servers of Airflow and MLflow (up to 6 minutes)
+	@$(PYTEST) -m servers $(ARGS)
 
 test-root: $(READY) ## Run the tests that need root: full disks, devices (up to 6 minutes)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test-root must be run as root" >&2; exit 2; fi

@@ -29,7 +29,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.dags.served import Served, serve
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, moved, purchases
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 GREY = f"""{CONFIG}
 [gate]

@@ -23,7 +23,7 @@ from pipeline.workspace.workspace import Workspace
 from tests.dags.conftest import ROOT
 from tests.dags.served import Served, serve
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 PLANTED = "PLANTED"
 KEY, STRANGE = f"{PLANTED}keykeykeykeykeykeykeykeykeykeykeykec=", f"{PLANTED}-STRANGE"

@@ -797,7 +797,7 @@ def ask(address: str, path: str, query: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trained) -> None:
     place = tmp_path / "a place"
     place.mkdir()
@@ -830,7 +830,7 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
         registry_away.mirror_night(nights[0])
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_the_server_shows_the_output_of_the_steps(home: Path, trained: Trained) -> None:
     registry_at(home).mirror_night(night_of(home, trained, "shown"))
     with server(home) as address:
@@ -850,7 +850,7 @@ def test_the_server_shows_the_output_of_the_steps(home: Path, trained: Trained) 
             urllib.request.urlopen(elsewhere, timeout=30)
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_mlflow_serves_the_champion(
     registry: Registry, home: Path, trained: Trained, shown: tuple[Mirrored, Mirrored]
 ) -> None:

@@ -153,7 +153,7 @@ def status(url: str, login: str = "", data: bytes | None = None) -> int:
         return 0
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_without_the_login_the_server_answers_nothing(tmp_path: Path) -> None:
     ini = (FOLDER / "login.ini").read_text()
     assert "sqlite:////tmp/mlflow-login.db" in ini
