@@ -434,7 +434,7 @@ class Registry:
     ) -> int:
         """Create the version, and return its number."""
         self._ensure_registered()
-        refused = self._numbers(night)  # of an attempt that died before it deleted them
+        refused = self._numbers(night)  # of an attempt that was killed before it deleted them
         while True:
             for number in refused:
                 # MLflow never gives the number of a deleted version again.
