@@ -63,7 +63,7 @@ class ChildKilled(ChildFailed):
 
 
 class Child:
-    """A process that serves calls one by one; a call after its death starts another process.
+    """A process that serves calls one by one; a call after its end starts another process.
 
     Parameters
     ----------

@@ -141,7 +141,7 @@ def _with_patch(
 ) -> pl.DataFrame:
     """Return the rows of the commit: that of the run, and that of the patch."""
     # The live lists may already use events after the as-of. Without the patch the new champion's
-    # lists would not, so they would be older for these users.
+    # lists would lack these events.
     base = row.row(0, named=True)
     before, at = serving.live(publications), base[c.LIVE_FROM]
     if before is not None:

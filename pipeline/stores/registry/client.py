@@ -124,7 +124,8 @@ class Registry:
                 if night.model is not None and child.recipe == night.winner:
                     version = self._version(night, child, night.model, run)
                 runs.finish(run, child.status)
-            # The parent last: `_done` trusts its status, so a crash before this line is continued.
+            # The parent last: `_done` reads its status, so after a crash before this line the next
+            # call completes the mirror.
             runs.finish(parent, "FINISHED")
         return Mirrored(parent.info.run_id, version, len(night.children))
 
