@@ -81,9 +81,10 @@ ERRORS_HEAD = f"""\
 {GENERATED}
 An error has an id, `area.problem`, one sentence, and the exit code of its command. Braces stand for
 values. Errors of data begin with the file or table, and end with the number of rows and the first
-line numbers. A message of `child` without a next step is a part of `ingest.read_limits`, which has
-one. `docs/RECOVERY.md` has the commands that restore a damaged or lost store, by the id of the
-error.
+line numbers. Where a message ends with the reason of the system ({{error}}, {{reason}}), that text
+includes the next step. A message of `child` without a next step is a part of `ingest.read_limits`,
+which has one. `docs/RECOVERY.md` has the commands that restore a damaged or lost store, by the id
+of the error.
 """
 
 

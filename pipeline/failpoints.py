@@ -110,8 +110,8 @@ def _armed() -> re.Match[str] | None:
     if armed is None:
         raise ConfigError(
             "failpoint.invalid",
-            f"{VARIABLE}={setting} is invalid; write NAME:ACTION[:HIT] with a place of "
-            f"docs/INGEST.md or docs/STORES.md, one of {', '.join(ACTIONS)}, and HIT from 1 on",
+            f"{VARIABLE}={setting} is invalid; write NAME:ACTION[:HIT], NAME as in "
+            f"docs/INGEST.md or docs/STORES.md, ACTION one of {', '.join(ACTIONS)}, HIT from 1 on",
         )
     return armed
 

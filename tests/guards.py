@@ -257,7 +257,7 @@ GUARDS: Final = (
     Guard(
         "pinned versions stay",
         "pipeline/stores/lake/compaction.py",
-        "            for version in kept:\n                self._tail.checkpoint(version)\n"
+        "            for version in kept:\n                self._commits.checkpoint(version)\n"
         "                needed |= self._lake.files(self._table, version)\n",
         "",
         f"{_UPKEEP}::test_a_pinned_version_reads_as_it_did",

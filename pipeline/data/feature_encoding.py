@@ -167,8 +167,8 @@ class _Place:
         if len(lines):
             raise DataError(
                 "features.vector_length",
-                f"a vector does not have {length} numbers like most others; correct it, and ingest "
-                "the file again",
+                f"a vector does not have {length} numbers, as most others have; correct it, "
+                "and ingest the file again",
                 where=self.where,
                 count=len(lines),
                 positions=_line_numbers(lines),

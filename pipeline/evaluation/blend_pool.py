@@ -32,7 +32,7 @@ def pooled(
     Parameters
     ----------
     window
-        Its judged users, and the previous day if it has one.
+        Evaluated users, and their previous day if there is one.
     parts, earlier_parts
         Scorers by name, trained on the window and on its previous day.
     k

@@ -118,8 +118,8 @@ def replicate_variance(values: NDArray[np.float64]) -> tuple[float, float]:
 def seed_spread(blocks: Sequence[NDArray[np.float64]]) -> float:
     """Return τ over blocks: the root of the mean of max(0, (MS_replicate − MS_residual)/n)/mean².
 
-    A negative block does not offset another, so τ errs upwards: fits that differ only by the sample
-    of users still show about a third of the SD of a fit's mean.
+    A negative block does not offset another, so τ is biased upwards: for fits that differ only by
+    the sample of users it is about a third of the SD of a fit's mean.
     """
     parts = [replicate_variance(values) for values in blocks]
     return math.sqrt(float(np.mean([max(0.0, total - users) for total, users in parts])))

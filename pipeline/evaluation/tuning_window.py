@@ -33,14 +33,14 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass(frozen=True)
 class TrainingWindow:
-    """A training window and the users whose lists it is judged by.
+    """A training window and the users whose lists are evaluated on it.
 
     Attributes
     ----------
     history
         Events that recipes train on.
     judged
-        The judged users' part of `history`.
+        The evaluated users' part of `history`.
     exclude
         Items that their lists leave out, ``(n_users, n_items)``; ``None`` if lists may repeat.
     """
@@ -50,12 +50,12 @@ class TrainingWindow:
     exclude: sp.csr_matrix | None
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """Return the same window with some of the judged users, by ascending row numbers."""
+        """Return the same window with some of the evaluated users, by ascending row numbers."""
         exclude = None if self.exclude is None else self.exclude[rows]
         return replace(self, judged=self.judged.take(rows), exclude=exclude)
 
     def lists(self, scorer: Scorer, k: int) -> Lists:
-        """Return the best items of each judged user.
+        """Return the best items of each evaluated user.
 
         Parameters
         ----------
@@ -74,12 +74,12 @@ class TrainingWindow:
 
 @dataclass(frozen=True)
 class PreviousDay(TrainingWindow):
-    """A window as it was a day earlier, for the judged users without events since.
+    """A window as it was a day earlier, for the evaluated users without events since.
 
     Attributes
     ----------
     rows
-        ``(n,)`` int64 rows of the same users among the window's judged, rising.
+        ``(n,)`` int64 rows of the same users in the window's `judged`, ascending.
     """
 
     rows: NDArray[np.int64]
@@ -99,7 +99,7 @@ class Window(TrainingWindow):
     Attributes
     ----------
     truth
-        Target items of the judged users, from the end of `history` on.
+        Target items of the evaluated users, from the end of `history` on.
     previous_day
         The same window a day earlier; ``None`` if stability is not measured on this window, or too
         few users have no event since.
@@ -160,7 +160,7 @@ class Window(TrainingWindow):
         return replace(window, previous_day=_previous_day(window, previous_day))
 
     def take(self, rows: NDArray[np.int64]) -> Self:
-        """Return the same window with some of the judged users, by ascending row numbers."""
+        """Return the same window with some of the evaluated users, by ascending row numbers."""
         return replace(
             super().take(rows),
             truth=Truth(self.truth.items[rows], self.truth.size[rows]),

@@ -1,6 +1,6 @@
 """Scorer of families that learn user factors together with the item factors.
 
-Guarantees: a user of the training window is scored as trained, whatever happened since; the other
+Guarantees: a user of the training window is scored as trained, even with newer events; the other
 users are passed to the family in one call.
 """
 

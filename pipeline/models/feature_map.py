@@ -2,9 +2,9 @@
 
 For factors V of the training rows, their features X and the means of both,
 ``B = (X'X + λI)⁻¹ X'V`` over centred X and V is ridge regression (Hoerl and Kennard 1970), and
-``v = v̄ + (x − x̄) B`` its prediction for another row. λ is the one that best predicts each row from
-all others: leaving one out needs no second fit, its error is ``e / (1 − h)`` with the leverage h
-(Allen 1974).
+``v = v̄ + (x − x̄) B`` its prediction for another row. λ minimises the squared leave-one-out errors.
+These need no further fits: the error of a row is its residual ÷ (1 − h) with the leverage h (Allen
+1974).
 
 Guarantees: equal data give equal bytes, whatever the number of threads; a row without features gets
 no factors.
@@ -23,9 +23,9 @@ from threadpoolctl import threadpool_limits
 from pipeline.data.feature_matrix import FeatureMatrix
 from pipeline.models.cholesky import invert
 
+# The memory of a regression grows with the square of this number.
 WIDEST = 4096
-"""Largest number of features in a regression, the most common ones: memory grows with its square.
-"""
+"""Maximum number of features in a regression; the most common ones are used."""
 _ROWS = 1 << 11
 """Rows whose error is computed at a time."""
 _Floats = NDArray[np.float64]
@@ -78,7 +78,7 @@ def memory_of(features: FeatureMatrix, factors: int) -> int:
 def learn_map(
     features: FeatureMatrix, factors: NDArray[np.float32], regularizations: Sequence[float]
 ) -> FeatureMap:
-    """Learn factors from features, with the λ that best predicts each row from all others.
+    """Fit a map from features to factors, with the λ of the smallest leave-one-out error.
 
     Parameters
     ----------

@@ -17,8 +17,8 @@ that a user with all items has no weight::
     tfidf    the same of x(u,i) · idf(u)
     bm25     Σ y(u,i) y(u,j) with y = idf · x (k + 1) / (x + k (1 − b + b · total(i) / mean))
 
-Shrinkage (Bell and Koren 2007) lowers the similarity of items that few users share. Cells are
-scaled to a mean square of 1 first, so it is in numbers of users on any data.
+Shrinkage (Bell and Koren 2007) lowers the similarity of items with few users. Cells are scaled to a
+mean square of 1 first, so that |x(i)|² is about the number of users of i on any data.
 """
 
 from __future__ import annotations
@@ -54,7 +54,11 @@ class ItemKnn(ItemItemRecipe):
         default="tfidf", description="Similarity of two items, computed from their users."
     )
     shrinkage: float = Field(
-        default=30.0, ge=0, le=1e6, description="Users at which a cosine counts half; not for bm25."
+        default=30.0,
+        ge=0,
+        le=1e6,
+        description="The similarity of two items with this number of users each is halved; `bm25` "
+        "ignores it.",
     )
     b: Share = Field(
         default=0.75, description="Share of popularity that `bm25` divides out: 0 none, 1 all."
@@ -67,7 +71,7 @@ class ItemKnn(ItemItemRecipe):
         return {name: span for name, span in self.space.items() if name != ignored}
 
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
-        """Link the items; nothing is random."""
+        """Compute the links between items; the seed has no effect."""
         cells = self.cells(history)
         if self.similarity != "cosine":
             if self.similarity == "bm25":

@@ -65,7 +65,7 @@ class ChurnShares:
 def idle(live: pl.DataFrame, events: pl.DataFrame, since: datetime) -> list[str]:
     """Return the users without events since an instant who have a list of the model.
 
-    Also users whom the new model does not know any more: they lose their whole list.
+    Users who are not in the new model are included: they lose their whole list.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ def retired(
         Rows of `columns.PUBLICATIONS`.
     listed
         Publications that have lists -> the instant at which these were written, UTC. A publication
-        without a row was left behind by a process that died.
+        without a row was left behind by a process that was killed.
     before
         Lists are removed if they were written, and replaced by a newer base, before this instant.
 

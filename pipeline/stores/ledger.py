@@ -4,8 +4,8 @@ Guarantees:
 
 * A line is written completely or not at all.
 * A key is written once, so a retry adds nothing.
-* Each line carries the SHA-256 of the previous one, so a changed or removed line is detected. Lines
-  that are missing at the end are not: `publications` in the lake holds the `head` for that.
+* Each line has the SHA-256 of the previous one, so a changed or removed line is detected. A missing
+  end is detected by comparison with `head`, which `publications` in the lake stores.
 * No line contains a user id.
 * A rewrite replaces all lines at once and keeps the old file beside the new one.
 """
@@ -212,7 +212,7 @@ def _complete(data: bytes) -> list[bytes]:
         json.JSONDecoder().raw_decode(rest.decode(errors="replace"))
     except ValueError:
         return lines
-    # A whole entry, whose newline is missing or is another character now.
+    # A complete entry whose newline is missing or was altered.
     return [*lines, rest]
 
 

@@ -55,7 +55,7 @@ _CHECK_SECONDS: Final = 900
 
 
 class ChildFailed(ResourceError):
-    """A child died, exceeded its time or memory, or has a bug."""
+    """A child ended early, exceeded its time or memory, or has a bug."""
 
 
 class ChildKilled(ChildFailed):
@@ -63,7 +63,7 @@ class ChildKilled(ChildFailed):
 
 
 class Child:
-    """A process that serves calls one by one; a call after its death starts another process.
+    """A process that serves calls one by one; a call after its end starts another process.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ class Child:
                     f"its process was killed ({_death(code)}), as the kernel does when memory is "
                     "short; free memory, then start again",
                 ) from None
-            raise ChildFailed("child.died", f"its process died ({_death(code)})") from None
+            raise ChildFailed("child.died", f"its process ended ({_death(code)})") from None
         except BaseException:
             self._end()
             raise

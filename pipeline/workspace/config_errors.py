@@ -65,6 +65,8 @@ def config_error(
 
     Parameters
     ----------
+    error
+        Has one or more faults.
     given
         The invalid values, nested as in the file.
     root

@@ -6,7 +6,7 @@ Guarantees:
 * Lists go live only after they were read back as they were written.
 * The row of a publication holds the head of the ledger, so a ledger that lost its end is found.
 * `read_lists` returns lists as they went live.
-* If a process dies between the publication and its ledger entry, the next command appends it.
+* If a process is killed between the publication and its ledger entry, the next command appends it.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def reconcile(ws: Workspace) -> None:
     # An entry must not outlast its row.
     ws.lake.acknowledge("publications")
     keys = {entry.key for entry in entries_of(ws.ledger)}
-    # The row makes the lists live; a process may die before it appends the entry.
+    # The row makes the lists live; a process may be killed before it appends the entry.
     for row in publications.iter_rows(named=True):
         if entry_key(row) not in keys:
             append_ledger_entry(ws, row)

@@ -1,8 +1,8 @@
-"""Checks that items and users stay active: the share of those with events that have new ones.
+"""Checks of the share of items and users that stay active from one week to the next.
 
-Of the ids with an event in the 28 days before the last seven, a usual share has one in the last
-seven. A feed that lost half of its items, or users with new ids, lowers this share at once, while
-the number of events may hardly change.
+The share is that of ids with an event in the last seven days, among the ids with one in the 28 days
+before. If a feed loses half of its items, or users get new ids, it falls at once, while the number
+of events may hardly change.
 
 ::
 
@@ -11,8 +11,8 @@ the number of events may hardly change.
                  the same a week earlier, and up to eight weeks earlier
 
 Guarantees: each source is compared with its own earlier weeks, from the same snapshot; items are
-compared within three bands of popularity with a third of the events each, so that a band of rare
-items is not hidden by best sellers; too few ids or weeks fail nothing.
+compared within three bands of popularity with a third of the events each, so that best sellers do
+not hide a loss of rare items; with too few ids or weeks the check does not fail.
 """
 
 from __future__ import annotations

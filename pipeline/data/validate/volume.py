@@ -51,8 +51,8 @@ class VolumeConfig(Frozen):
     spreads: float = Field(
         default=4.0,
         ge=0,
-        description="Both factors widen to this number of standard deviations of the days' log "
-        "volume.",
+        description="Both factors are at least e to the power of this number × the standard "
+        "deviation of the days' log volume.",
     )
     min_history_days: int = Field(
         default=7,
@@ -127,9 +127,8 @@ def _count(timestamps: pl.Series, as_of: datetime) -> NDArray[np.int64]:
 
 def _spread(past: NDArray[np.int64]) -> float:
     """Return the root mean square of log(events / usual events) over days with events."""
-    # The usual number is the median of the same weekdays, or of all days within the first two
-    # weeks.
-    # Within two weeks most weekdays occur once and would equal their own median.
+    # The usual number is the median of the same weekdays. Within two weeks most weekdays occur once
+    # and would equal their own median, so there it is the median of all days.
     step = _WEEK if len(past) >= 2 * _WEEK else 1
     logs = [
         np.log(like[like > 0] / np.median(like))

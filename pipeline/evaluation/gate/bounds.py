@@ -1,7 +1,7 @@
 """Optional bounds on the lists of a winner: coverage, Gini index, novelty, diversity.
 
-Guarantees: without a configured bound there is no rule; a metric that is missing or not finite is
-`missing`, which holds no bound.
+Guarantees: without a configured bound there is no rule; a metric that is absent or not finite gives
+the verdict `missing`, which fails the rule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def bound_rules(recipe: EvaluatedRecipe, config: GateConfig) -> Iterator[RuleRes
     recipe
         The winner, as evaluated in this run.
     config
-        Has the bounds.
+        Bounds; None for no bound.
     """
     lowest = {
         COVERAGE: config.min_coverage,

@@ -103,14 +103,14 @@ def with_record(process: EProcess, block: Interval, record: BlockRecord | None) 
     process
         Before the block.
     block
-        A block that another e-process may have had cut differently.
+        Days of the record; blocks of another e-process may overlap days that this one has.
     record
         None if the two recipes could not be compared, so that the block is not a hole.
 
     Returns
     -------
     EProcess
-        Itself if the block starts before `free_from`.
+        The same one if the block starts before `free_from`.
     """
     if block.start < process.free_from:
         return process

@@ -88,7 +88,7 @@ _ENTRIES: Final[Mapping[str, tuple[str, Callable[[Night], DecisionEntry | Overri
 
 
 def recover_ledger(ws: Workspace) -> None:
-    """Append the entries of publications and decisions whose process died before it did so."""
+    """Append the entries of publications and decisions whose process was killed before."""
     reconcile(ws)
     keys = {entry.key for entry in entries_of(ws.ledger)}
     # `publish` compares a run with its decision in the ledger, so a published run has one.

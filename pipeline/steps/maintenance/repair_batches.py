@@ -9,7 +9,7 @@ Guarantees:
 * Restored rows have the pseudonyms, the batch and the instant of their first ingest. Each batch
   then has exactly the number of rows that `batches` counts, or nothing is written.
 * A batch whose file is not in the archive is named, and nothing is written.
-* A repair of a whole table changes nothing.
+* A repair of a table without damage changes nothing.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def repair_batches(
     ws
         Workspace.
     wanted
-        Ids of batches; by default all that have lost events.
+        Ids of batches; if empty, all that have lost events.
     progress
         Receives short texts.
 
@@ -139,7 +139,7 @@ def repair_batches(
         days = {_day(file) for file in damaged} | set(new[c.EVENT_DAY].cast(pl.String))
         kept = restoration.rows([file for file in sound if _day(file) in days])
         progress(f"write {len(days):,} days")
-        # A table that is an older copy gets the number of the last file with its events.
+        # Otherwise a table from an older backup would keep an older number than `batches`.
         txn = batches.number_behind()
         lake.replace_partitions(_TABLE, pl.concat([kept, new]), days, txn=txn)
     counts = {batch[c.BATCH_ID]: r.height for batch, r in zip(chosen, restored, strict=True)}
@@ -212,7 +212,7 @@ def _reader(ws: Workspace) -> Iterator[Callable[[Path, Batch], ValidatedRows]]:
 
         def read(path: Path, batch: Batch) -> ValidatedRows:
             name = batch[c.SOURCE]
-            # The source of a file that matched none is called like its table.
+            # A file that matched no source was read with the defaults of its table.
             source = ws.config.sources.get(name) or Source.model_validate({"table": _TABLE})
             file = DiscoveredFile(path, name, source)
             judge = partial(validate_events, source=source, config=config, at=batch[c.INGESTED_AT])

@@ -113,7 +113,7 @@ def repair_sums(
                 sentence=f"lost checksums of {len(files)} files of the table {table} accepted "
                 f"by {by}: {reason}",
             )
-            append_entry(ws.damaged_ledger, entry)  # the other one reads the lake first
+            append_entry(ws.damaged_ledger, entry)  # `ws.ledger` would read the damaged lake
             restoration.accept_sums(lost)
             repaired[table] = files
     return LakeRepaired(repaired)

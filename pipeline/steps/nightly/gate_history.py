@@ -22,7 +22,6 @@ def gate_history_of(night: Night) -> GateHistory:
     history, key = night.history, comparison_key(night)
     entries = history.comparable(night.as_of, key)
     published = {entry.run_id for entry in history.publications}
-    # A decision that a user changed counts as changed.
     decisions = [history.overrides.get(entry.run_id, entry).decision for entry in entries]
     past = build_gate_history(
         decisions,

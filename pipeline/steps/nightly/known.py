@@ -1,4 +1,4 @@
-"""Data that a backdated run sees: all that the lake holds now, or what it held at the as-of.
+"""Data that a backdated run reads: the present rows of the lake, or those of the as-of.
 
 Guarantees: by `as_of`, no row that was ingested after the as-of is read, and items and users have
 the columns of the table versions of that instant. Where the lake does not hold these, or arrival
@@ -31,10 +31,12 @@ bulk, and the time of their ingest is not that of their arrival."""
 def known_at(
     ws: Workspace, at: AsOf, known_by: KnownBy, versions: Mapping[str, int | None]
 ) -> tuple[Known, Versions]:
-    """Return what is known at an instant, and the versions of the tables to read.
+    """Choose between the present data and those of the as-of, and return the versions to read.
 
     Parameters
     ----------
+    ws
+        Workspace.
     at
         As-of instant.
     known_by
@@ -68,6 +70,8 @@ def catalogue_at(ws: Workspace, at: AsOf) -> dict[str, int | None]:
 
     Parameters
     ----------
+    ws
+        Workspace.
     at
         Files that were ingested later do not count.
 

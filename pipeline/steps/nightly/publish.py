@@ -6,8 +6,8 @@ them.
 
 Guarantees:
 
-* Nothing goes live unless decision, refit, cold check and lists are those of the ledger, and every
-  listed item is in the catalogue or the events of the run.
+* Nothing goes live unless decision, refit, cold check and lists have the checksums in the ledger,
+  and every listed item is in the catalogue or the events of the run.
 * Staged lists are read back and compared with their checksums before they go live.
 * A replay changes nothing that is live. A repeated attempt publishes nothing twice and keeps the
   catalogue and the instant of the first one.
@@ -115,7 +115,7 @@ def _swap(night: Night, progress: Progress) -> serving.PublicationRow:
             failpoint("swapped")
             publications = pl.concat([publications, rows])
         chain = serving.chain(publications, name)
-        # An earlier attempt may have died before or after this; an entry is never written twice.
+        # An earlier attempt may have ended before or after this; an entry is never written twice.
         for published in chain.iter_rows(named=True):
             append_ledger_entry(ws, published)
         failpoint("ledger")
@@ -140,8 +140,8 @@ def _with_patch(
     night: Night, publications: pl.DataFrame, row: pl.DataFrame, progress: Progress
 ) -> pl.DataFrame:
     """Return the rows of the commit: that of the run, and that of the patch."""
-    # The live lists may already take events after the as-of into account. The patch has lists of
-    # the new champion that do so, too.
+    # The live lists may already use events after the as-of. Without the patch the new champion's
+    # lists would lack these events.
     base = row.row(0, named=True)
     before, at = serving.live(publications), base[c.LIVE_FROM]
     if before is not None:

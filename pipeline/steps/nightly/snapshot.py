@@ -100,7 +100,7 @@ def snapshot(
     with task_log("snapshot", as_of, progress=progress) as log:
         ws.compare_stores()
         verify_vault(ws.vault_file)  # takes seconds, too long for a pass
-        # A process that died between a publication and its ledger entry would hide the champion.
+        # A process killed between a publication and its ledger entry would hide the champion.
         recover_ledger(ws)
         # `gc` must not remove a version between its look-up and the commit of the snapshot.
         with ws.pinning():

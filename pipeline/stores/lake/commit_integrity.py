@@ -243,7 +243,7 @@ class CommitIntegrity:
             self._fail(
                 "lake.file_lost",
                 f"a file of version {version} is lost ({file})",
-                self._way_back(file),
+                self._next_step(file),
             )
         self.compare(version, {file: sums[file] for file in sorted(wanted & sums.keys())})
 
@@ -276,13 +276,13 @@ class CommitIntegrity:
                 self._fail(
                     "lake.file_lost",
                     f"a file of version {version} is lost ({file})",
-                    self._way_back(file),
+                    self._next_step(file),
                 )
             if actual != expected:
                 self._fail(
                     "lake.file_altered",
                     f"a file of version {version} was altered ({file})",
-                    self._way_back(file),
+                    self._next_step(file),
                 )
 
     def checkpoint(self, version: int) -> None:
@@ -301,7 +301,8 @@ class CommitIntegrity:
     def remove_wrong_hint(self) -> None:
         """Remove `_last_checkpoint` if it does not name the newest checkpoint.
 
-        The file only saves the listing of the log, but with a wrong one the library opens nothing.
+        The file only spares a listing of the log, but with a wrong one the library cannot open the
+        table.
         """
         hint = self._log / "_last_checkpoint"
         try:
@@ -316,7 +317,7 @@ class CommitIntegrity:
     def base(self, before: datetime) -> int:
         """Return the newest acknowledged checkpoint older than an instant (UTC); -1 for none."""
         sums = self.sums.read().sums
-        # Ages are those of files: a history that is replayed today is new today.
+        # The age is that of the file, not of its data: a history that is replayed today has age 0.
         versions = (
             version
             for version in self._versions(CHECKPOINT)
@@ -412,7 +413,7 @@ class CommitIntegrity:
             name = commit_name(version)
             self._fail("lake.log_cut", f"the log of version {version} is damaged ({name})")
 
-    def _way_back(self, file: str) -> str:
+    def _next_step(self, file: str) -> str:
         """Return the next step for a lost or altered file."""
         if CHECKPOINT.fullmatch(file.rpartition("/")[2]):
             return "run `nightjar repair checkpoints`"

@@ -51,7 +51,7 @@ class Compaction:
         self._lake = lake
         self._table = table
         self._path = lake.root / table
-        self._tail = CommitIntegrity(lake.root, table)
+        self._commits = CommitIntegrity(lake.root, table)
 
     def drop_before(self, column: str, instant: datetime) -> int:
         """Delete the rows that are older than an instant.
@@ -126,18 +126,18 @@ class Compaction:
         if handle is None:
             return Cleared()
         with lake_errors(self._table, self._path):
-            self._tail.checkpoint(handle.version())
-            base = self._tail.base(before)
-            kept = sorted(v for v in pinned if v < base and self._tail.holds(v))
-            needed = self._lake.files(self._table) | self._tail.removed_after(base)
+            self._commits.checkpoint(handle.version())
+            base = self._commits.base(before)
+            kept = sorted(v for v in pinned if v < base and self._commits.holds(v))
+            needed = self._lake.files(self._table) | self._commits.removed_after(base)
             for version in kept:
-                self._tail.checkpoint(version)
+                self._commits.checkpoint(version)
                 needed |= self._lake.files(self._table, version)
             failpoint("checkpointed")
-            log = self._tail.log_before(base, kept)
+            log = self._commits.log_before(base, kept)
             data = sorted(self._old(before) - needed) if base >= 0 else []
-            with self._tail.changing():
-                self._tail.sums.rewrite(without={*log, *data})
+            with self._commits.changing():
+                self._commits.sums.rewrite(without={*log, *data})
             failpoint("sums_written")
             # The log first, from the newest version back: all files that the rest of the log
             # names still exist.
@@ -167,15 +167,17 @@ class Compaction:
 
     def _verify(self, files: Iterable[str]) -> None:
         """Compare files with their checksums: a rewritten damaged file would get a valid one."""
-        sums = self._tail.sums.read().sums
-        self._tail.compare(self._tail.acknowledged(), {n: sums[n] for n in files if n in sums})
+        sums = self._commits.sums.read().sums
+        self._commits.compare(
+            self._commits.acknowledged(), {n: sums[n] for n in files if n in sums}
+        )
 
     def _acknowledge(self, handle: DeltaTable) -> None:
         version = handle.version()
-        if version > self._tail.acknowledged():
+        if version > self._commits.acknowledged():
             # Another writer may have committed after this call began, and then crashed.
-            self._tail.acknowledge_last_commit(version - 1)
-            self._tail.end_commit(version)
+            self._commits.acknowledge_last_commit(version - 1)
+            self._commits.end_commit(version)
 
     def _old(self, before: datetime) -> set[str]:
         """List the files, relative to the table, that were written before an instant."""

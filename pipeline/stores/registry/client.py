@@ -124,7 +124,8 @@ class Registry:
                 if night.model is not None and child.recipe == night.winner:
                     version = self._version(night, child, night.model, run)
                 runs.finish(run, child.status)
-            # The parent last: `_done` trusts its status, so a crash before this line is continued.
+            # The parent last: `_done` reads its status, so after a crash before this line the next
+            # call completes the mirror.
             runs.finish(parent, "FINISHED")
         return Mirrored(parent.info.run_id, version, len(night.children))
 
@@ -434,7 +435,7 @@ class Registry:
     ) -> int:
         """Create the version, and return its number."""
         self._ensure_registered()
-        refused = self._numbers(night)  # of an attempt that died before it deleted them
+        refused = self._numbers(night)  # of an attempt that was killed before it deleted them
         while True:
             for number in refused:
                 # MLflow never gives the number of a deleted version again.

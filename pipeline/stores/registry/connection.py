@@ -238,12 +238,12 @@ def _has_table(database: sqlite3.Connection, name: str) -> bool:
 
 
 def _refuse_newer(file: Path, schema: str) -> None:
-    """Raise `registry.database_newer` for a schema that the installed MLflow does not know."""
+    """Raise `registry.database_newer` for a schema that is newer than the installed MLflow."""
     # Not asked from alembic, which loads all migrations in a second.
     package = Path(str(util.find_spec("mlflow").origin)).parent  # type: ignore[union-attr]
     known = (package / "store" / "db_migrations" / "versions").iterdir()
     if not any(migration.name.startswith(f"{schema}_") for migration in known):
-        # MLflow itself would call this database out of date, and ask for an upgrade.
+        # MLflow's own message, that the database is out of date and needs an upgrade, is wrong.
         raise RegistryError(
             "registry.database_newer",
             f"MLflow's database {file} was written by a newer MLflow than the installed "

@@ -116,7 +116,7 @@ def test_a_bug_is_logged_by_its_name_and_not_its_words(child):
 
 @pytest.mark.parametrize(
     ("function", "sentence"),
-    [("crash", "died .signal 6"), ("leave", "died .exit code 3"), ("hoard", "MemoryError|died")],
+    [("crash", "ended .signal 6"), ("leave", "ended .exit code 3"), ("hoard", "MemoryError|ended")],
 )
 def test_its_death_is_an_error_and_the_next_call_starts_another(child, function, sentence):
     before = child.call(f"{ME}:echo", text="", number=0)["pid"]

@@ -123,7 +123,7 @@ def gate_calibrate(
                 draft.bytes(FIGURE, figure(result))
                 draft.rows = sum(result.users)
         result = run.read(CalibrationFile).root
-        # Appended in every call: one that died after its result left no entry, and a key is unique.
+        # Appended in every call: one killed after its result left no entry, and a key is unique.
         line = append_entry(ws.ledger, calibration_entry(run, champion))
         log.rows, log.result = run.ref(_RESULT).rows, line.sentence
     return Calibrated(line, result, run.bytes(_RESULT, FIGURE))
