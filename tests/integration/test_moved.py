@@ -56,6 +56,7 @@ def shown(ws, version):
     return {file.path for file in client.list_artifacts(run)}
 
 
+@pytest.mark.slow
 def test_a_copy_writes_into_itself_alone(two_nights, tmp_path):
     home, first, _ = two_nights
     before = everything(home)

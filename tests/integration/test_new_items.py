@@ -18,6 +18,8 @@ from pipeline.workspace.night import open_night
 from pipeline.workspace.run_files import read_history, read_scorer
 from tests.worlds import NIGHTS, START, land, purchases
 
+pytestmark = pytest.mark.slow
+
 SHELVES = 4
 OLD = [f"new{shelf}" for shelf in range(SHELVES)]
 """New items, one a shelf, that were there before the holdout of the first night begins."""

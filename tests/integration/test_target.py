@@ -19,6 +19,8 @@ from tests.deciding import decide
 from tests.raising import raises
 from tests.worlds import NIGHTS, copy_of, land, purchases
 
+pytestmark = pytest.mark.slow
+
 WORD = {"by": "Ada", "reason": "orders are what the shop lives from"}
 NEXT = as_of(NIGHTS[2] + timedelta(days=1))
 ORDERS = """

@@ -22,6 +22,8 @@ from tests.deciding import decide
 from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, catalogue, copy_of, land, purchases
 
+pytestmark = pytest.mark.slow
+
 WORD = {"by": "Ada", "reason": "the tastes have changed"}
 
 

@@ -12,6 +12,8 @@ from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.worlds import NIGHTS, copy_of
 
+pytestmark = pytest.mark.slow
+
 WEEK = timedelta(days=7)
 
 

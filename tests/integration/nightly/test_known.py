@@ -30,6 +30,8 @@ from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.worlds import CONFIG, START, copy_of, land, purchases
 
+pytestmark = pytest.mark.slow
+
 DAY = timedelta(days=1)
 AT = AsOf(START + 14 * DAY)
 LATER = AsOf(AT + 3 * DAY)

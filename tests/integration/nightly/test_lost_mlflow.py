@@ -94,6 +94,7 @@ def test_the_next_night_fills_a_lost_mlflow_first(decided):
         assert metrics.items() <= again[2].items()  # the third night adds figures of the second
 
 
+@pytest.mark.slow
 def test_register_all_fills_mlflow_with_the_same_content(copy):
     before = shown(copy)
     assert any(name.startswith("attribution.") for r in before["runs"].values() for name in r[2])
@@ -116,6 +117,7 @@ def test_register_all_fills_mlflow_with_the_same_content(copy):
         assert nightjar("register", *wrong, home=copy.home).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_model_without_its_files_keeps_its_number(copy):
     runs = run_ids(copy)
     (copy.run(runs[1]).folder / REFIT / "scorer.npz").unlink()
