@@ -313,7 +313,7 @@ def split(
     if not any(days >= least or days in pinned.shorter for days in usable):
         raise DataError(
             "split.history_too_short",
-            f"the first event is of {format_instant(begin)}; with a holdout of {least} days "
+            f"the first event happened at {format_instant(begin)}; with a holdout of {least} days "
             f"before as-of {format_instant(as_of)} no training data are left; "
             "give a later as-of, or ingest older events",
             where="events",

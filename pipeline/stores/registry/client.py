@@ -455,9 +455,9 @@ class Registry:
             if number in refused:
                 raise RegistryError(
                     "registry.number_taken",
-                    f"MLflow at {without_password(self._uri)} gives the number {number} of "
-                    f"{self._model_name} again and again, but the ledger has another version "
-                    f"{number}; delete the registered model, then run `nightjar register --all`",
+                    f"MLflow at {without_password(self._uri)} gives new versions of "
+                    f"{self._model_name} the number {number}, with which the ledger has another "
+                    "version; delete the registered model, then run `nightjar register --all`",
                 )
             refused = [number]
 
