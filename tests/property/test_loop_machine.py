@@ -54,7 +54,7 @@ class Looping(RuleBasedStateMachine):
         self._patch.start()
         home, account = self.start
         self.home = copy_of(home, Path(self._folder.name) / "ws")
-        self.account = deepcopy(account)
+        self.expected = deepcopy(account)
         self.landed = False
         self.nights = 0
         self.published = {FIRST_NIGHT}
@@ -70,7 +70,7 @@ class Looping(RuleBasedStateMachine):
 
     @initialize(seed=st.integers(0, 1 << 20))
     def open(self, seed):
-        self.shop = Shop(seed, self.account)
+        self.shop = Shop(seed, self.expected)
         self.land()
         self.ingest()  # a feed that was silent for a week asks for no night
 
@@ -84,7 +84,7 @@ class Looping(RuleBasedStateMachine):
     def ingest(self):
         feedback(Workspace.open(self.home), NIGHT)
         self.landed = False
-        assert lake_entries(self.home) == self.account.entries()
+        assert lake_entries(self.home) == self.expected.entries()
 
     @precondition(lambda self: self.landed)
     @rule(point=st.sampled_from(PASS), hit=st.integers(1, 4))
@@ -125,7 +125,7 @@ class Looping(RuleBasedStateMachine):
         decided = [line for line in lines if line.type == "decision"]
         assert len(decided) == 1 + self.nights
         if not self.landed:
-            assert lake_entries(self.home) == self.account.entries()
+            assert lake_entries(self.home) == self.expected.entries()
         assert lists(ws, None).height > 0
 
     def _dying(self, point, hit, work) -> None:
@@ -148,7 +148,7 @@ def test_the_loop_in_any_order_with_deaths_between(tmp_path):
     shop.first(ws.home)
     feedback(ws, FIRST_NIGHT)
     assert nightly(ws, FIRST_NIGHT).decision == "first"
-    with mock.patch.object(Looping, "start", (ws.home, shop.account), create=True):
+    with mock.patch.object(Looping, "start", (ws.home, shop.expected), create=True):
         run_state_machine_as_test(
             Looping,
             settings=settings(
