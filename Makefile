@@ -48,7 +48,7 @@ test: $(READY) ## Run the tests (up to 5 minutes on 2 cores)
 test-slow: $(READY) ## Run the slow tests: crashes, whole nights (up to 15 minutes)
 	@$(PYTEST) -m "slow and not root" $(ARGS)
 
-test-servers: $(READY) ## Run the tests with servers of Airflow and MLflow (up to 6 minutes)
+test-servers: $(READY) ## Run the tests that start Airflow or MLflow (up to 6 minutes)
 	@$(PYTEST) -m servers $(ARGS)
 
 test-root: $(READY) ## Run the tests that need root: full disks, devices (up to 6 minutes)

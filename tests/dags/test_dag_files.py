@@ -68,6 +68,7 @@ def test_airflow_parses_the_dag_files_and_nothing_else(python: Python, tmp_path:
     assert paths == [str(folder / name) for name in DAG_FILES]
 
 
+@pytest.mark.servers
 def test_the_cases_that_need_airflow_pass(python: Python) -> None:
     cases = Path("tests/dags/airflow_cases.py")
     passed = python("-m", "pytest", str(cases), "-q", "-p", "no:cacheprovider", "-W", "default")

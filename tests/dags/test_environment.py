@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         environment.apply(tmp_path, to={})
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_a_database_whose_making_was_killed_is_made_anew(tmp_path: Path, python: Python) -> None:
     path = environment.database(tmp_path / "home")
     path.parent.mkdir(parents=True)

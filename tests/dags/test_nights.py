@@ -16,7 +16,7 @@ import pytest
 
 from tests.dags.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.servers
 
 REVIEW = {"review", "accept"}
 LATER = {*REVIEW, "refit", "cold_check", "recommend", "publish"}

@@ -13,7 +13,7 @@ import pytest
 
 from tests.dags.conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture(scope="module")
