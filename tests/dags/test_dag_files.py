@@ -4,6 +4,8 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.dags.conftest import ROOT, Python
 
 DAG_FILES = ("backtest.py", "feedback_ingest.py", "maintenance.py", "nightly_retrain.py", "tune.py")
