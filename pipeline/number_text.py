@@ -56,3 +56,13 @@ def share(value: float) -> str:
     if percent in (0, 100):
         return f"{percent:.0f} %"
     return f"{percent:.2f} %" if percent < 0.995 else f"{percent:.1f} %"
+
+
+def chance(p: float) -> str:
+    """Format a probability: ``p 0.021``, ``p under 0.001``."""
+    if math.isnan(p):
+        return "p unknown"
+    if p < 0.001:
+        return "p under 0.001"
+    # A probability is never 1.
+    return "p over 0.999" if p > 0.999 else f"p {p:.3f}"

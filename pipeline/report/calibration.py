@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, RecipePair, Replay
 from pipeline.evaluation.gate.e_process import MAX_E_VALUE
-from pipeline.number_text import change, share
+from pipeline.number_text import chance, change, share
 from pipeline.report.figure import BLUE, INK, LIGHT, ORANGE, write
 from pipeline.report.svg_card import card, svg
 from pipeline.report.wording import power_of_ten
@@ -87,7 +87,7 @@ def text(result: Calibration, recipe: str, k: int, begins: Sequence[datetime]) -
 def _pair(pair: RecipePair, champion: str) -> str:
     text = (
         f"{pair.recipe} against {champion}: lift {change(pair.lift)} over {pair.blocks} blocks, "
-        f"Q {pair.q:.1f} (p {pair.q_chance:.2f})"
+        f"Q {pair.q:.1f} ({chance(pair.q_chance)})"
     )
     if pair.period_sd is None:
         return text

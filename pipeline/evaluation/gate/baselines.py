@@ -18,7 +18,6 @@ from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.rules import (
     baselines,
-    chance,
     compare,
     first_level,
     hit_users,
@@ -26,7 +25,7 @@ from pipeline.evaluation.gate.rules import (
     ordered,
     verdict,
 )
-from pipeline.number_text import change
+from pipeline.number_text import chance, change
 
 
 def choose_first(

@@ -28,13 +28,12 @@ from pipeline.evaluation.gate.refresh import Refresh, judge_refresh
 from pipeline.evaluation.gate.rules import (
     best_baseline,
     block_level,
-    chance,
     compare,
     mean,
     ordered,
 )
 from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch, zero_reference
-from pipeline.number_text import change
+from pipeline.number_text import chance, change
 
 _LIVE_STAYS: Final = "the live lists stay"
 _MAX_NAMED: Final = 3

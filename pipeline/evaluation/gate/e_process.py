@@ -32,7 +32,7 @@ from scipy.special import gammaincc, logsumexp
 from pipeline.base import Interval
 from pipeline.evaluation.gate.records import BlockRecord
 from pipeline.evaluation.intervals import NORMAL_95
-from pipeline.number_text import change
+from pipeline.number_text import chance, change
 
 EFFECTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 """Lifts of the alternatives in the mixture."""
@@ -404,7 +404,7 @@ class EProcessStatus:
                 f"{change(self.lift_hi)}) over {self.blocks} {plural}"
             )
         if self.q is not None and self.q_chance is not None and self.blocks > 1:
-            text += f"; differences between blocks: Q {self.q:.1f} (p {self.q_chance:.2f})"
+            text += f"; differences between blocks: Q {self.q:.1f} ({chance(self.q_chance)})"
         if self.period_sd:
             text += f", SD {self.period_sd:.1%}".replace("%", " %")
         if self.holes:

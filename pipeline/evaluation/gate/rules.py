@@ -26,16 +26,6 @@ def verdict(held: bool) -> RuleOutcome:
     return "pass" if held else "fail"
 
 
-def chance(p: float) -> str:
-    """Format a probability: ``p 0.021``, ``p under 0.001``."""
-    if math.isnan(p):
-        return "p unknown"
-    if p < 0.001:
-        return "p under 0.001"
-    # A probability is never 1.
-    return "p over 0.999" if p > 0.999 else f"p {p:.3f}"
-
-
 def ordered(judged: Sequence[EvaluatedRecipe]) -> tuple[EvaluatedRecipe, ...]:
     """Sort recipes: baselines by rank, then learned recipes by name."""
     return tuple(sorted(judged, key=lambda r: (r.level, r.name)))

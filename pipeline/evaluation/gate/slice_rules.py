@@ -20,8 +20,8 @@ from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import REFRESH_SLICES
 from pipeline.evaluation.gate.records import BlockRecord, SliceSums, slice_names
-from pipeline.evaluation.gate.rules import chance, group_name, verdict
-from pipeline.number_text import change
+from pipeline.evaluation.gate.rules import group_name, verdict
+from pipeline.number_text import chance, change
 
 _Frames = tuple[pl.DataFrame, pl.DataFrame]
 _SWITCH = "switch.slices."
