@@ -187,19 +187,21 @@ def _evaluation_overlap(
 def earlier_overlaps(night: Night) -> tuple[float, ...]:
     """Return the overlaps of earlier refreshes of the live recipe, oldest first.
 
-    Only refreshes of lists that were at least as old as the live ones now: older lists differ more.
-    Runs whose files were deleted are left out.
+    Older lists differ more. A refresh of lists of age a counts with its overlap to the power of A/a
+    if the live ones have a greater age A, as if equal shares were lost in equal times: otherwise
+    damage would go live as soon as a stopped run has made the live lists older than usual. Runs
+    whose files were deleted are left out.
     """
     accepted = night.history.accepted(night.as_of)
     age = night.as_of - AsOf(accepted[-1].as_of)
-    runs = [
-        night.ws.runs.open(later.run_id).find(ColdCheckFile)
-        for before, later in pairwise(accepted)
-        if before.recipe.hash == later.recipe.hash == accepted[-1].recipe.hash
-        and later.as_of - before.as_of >= age
-    ]
-    overlaps = [run.overlap for run in runs if run is not None and run.idle >= MIN_IDLE_USERS]
-    return tuple(overlap for overlap in overlaps if overlap is not None)[-EARLIER:]
+    overlaps = []
+    for before, later in pairwise(accepted):
+        if not before.recipe.hash == later.recipe.hash == accepted[-1].recipe.hash:
+            continue
+        check = night.ws.runs.open(later.run_id).find(ColdCheckFile)
+        if check is not None and check.overlap is not None and check.idle >= MIN_IDLE_USERS:
+            overlaps.append(check.overlap ** max(1.0, age / (later.as_of - before.as_of)))
+    return tuple(overlaps[-EARLIER:])
 
 
 def churn_metrics(run: Run) -> dict[str, float]:

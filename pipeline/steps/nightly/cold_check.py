@@ -109,8 +109,10 @@ def _with_overlap(
         # Two recipes differ, and their evaluation shows by how much.
         expected = recipe_overlap(night, str(night.champion_name), str(decision.recipe)) or 0.0
     elif len(earlier) < LEAST_EARLIER:
-        # Lists of some recipes change a lot, such as those of the items in fashion.
-        expected = fit_overlap(night) or 1.0
+        # Lists of some recipes change a lot, such as those of the items in fashion. Lists of one
+        # recipe that hardly resemble each other are a sign of damage, so they are compared.
+        fits = fit_overlap(night)
+        expected = 1.0 if fits is None or fits < _RESEMBLING else fits
     least, fault = judge_overlap(overlap, idle, earlier, expected)
     return result.model_copy(
         update={"idle": idle, "overlap": overlap, "least": least, "fault": fault}

@@ -151,6 +151,30 @@ def test_an_overlap_is_compared_with_those_of_earlier_refreshes(refitted, shop, 
     assert second.least is None or second.least == LEAST_OVERLAP
 
 
+def test_older_live_lists_may_differ_more_and_are_compared_all_the_same(
+    refitted, shop, monkeypatch
+):
+    monkeypatch.setattr(churned, "MIN_IDLE_USERS", 1)
+    ws, run_id = refitted
+    overlap = ws.run(shop[2].run_id).read(ColdCheckFile).overlap
+    night = open_night(ws, run_id)
+    live = night.history.accepted(night.as_of)[-1]
+    # As if two runs had been stopped: the live lists are three times as old as usual.
+    monkeypatch.setattr(type(night), "as_of", live.as_of + 3 * (night.as_of - live.as_of))
+    assert 0 < overlap < 1
+    assert earlier_overlaps(night) == (pytest.approx(overlap**3),)
+
+
+def test_lists_of_one_recipe_that_hardly_resemble_each_other_are_compared(refitted, monkeypatch):
+    ws, run_id = refitted
+    monkeypatch.setattr(cold_check_module, "MIN_IDLE_USERS", 1)
+    monkeypatch.setattr(cold_check_module, "fit_overlap", lambda night: 0.1)
+    monkeypatch.setattr(churn_module, "LEAST_OVERLAP", 1.1)
+    with raises("cold_check.failed"):
+        cold_check(ws, run_id)
+    assert ws.run(run_id).read(ColdCheckFile).least == 1.1
+
+
 def test_lists_are_compared_without_the_last_days(shop, monkeypatch):
     ws = Workspace.open(shop[0])
     night = open_night(ws, shop[2].run_id)
