@@ -96,6 +96,8 @@ def test_the_accepted_kind_is_the_target_of_a_new_task(shop, tmp_path):
     land_orders(ws.home, NIGHTS[2], NEXT)
     feedback(ws, NEXT)
     run = ws.run(decide(ws, NEXT)[0])
+    with raises("override.later_run"):
+        accept_target(ws, shop.run_id, "order", **WORD)
     split, decision = run.read(SplitFile), run.read(DecisionFile).root
     assert (split.target_kinds, split.stronger_kinds) == (("order",), ())
     # Evidence, level history and anchor start anew.

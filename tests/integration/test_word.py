@@ -110,6 +110,8 @@ def test_an_accepted_run_cannot_be_accepted_otherwise(accepted):
     ws, run_id, *_ = accepted
     with raises("override.contradicts"):
         accept_run(ws, run_id, by="Bob", reason="late")
+    with raises("override.contradicts"):
+        accept_run(ws, run_id, recipe="another", **WORD)
     for odd in ("two\nlines", "\x1b[31m", "a\udcff"):
         with raises("override.not_printable"):
             accept_run(ws, run_id, **WORD | {"reason": odd})

@@ -61,7 +61,8 @@ def accept_run(
             draft.write(DecisionFile(changed))
             draft.write(OverrideFile(by=by, reason=reason))
             draft.rows = len(changed.rules)
-    _refuse_other(run.read(OverrideFile), by, reason)
+    accepted = run.read(DecisionFile, ACCEPT).root.recipe
+    _refuse_other(run.read(OverrideFile), by, reason, recipe in (None, accepted))
     # The entry takes user and reason from the folder: an earlier call may have written it.
     return append_entry(ws.ledger, override_entry(night))
 
@@ -150,7 +151,7 @@ def accept_target(ws: Workspace, run_id: str, kind: str, *, by: str, reason: str
     ------
     ConfigError
         `override.empty`, `override.not_printable`, `override.not_decided`, `override.replay`,
-        `override.contradicts`.
+        `override.contradicts`; `override.later_run`: later runs would keep their target.
     GateError
         `accept.unknown_target`: the run does not propose this kind.
     """
@@ -164,6 +165,13 @@ def accept_target(ws: Workspace, run_id: str, kind: str, *, by: str, reason: str
             f"--target {kind} is not proposed by run {run_id}; name a kind that its sentence "
             f"proposes ({', '.join(split.stronger_kinds) or 'none'}), or set split.target_kinds",
         )
+    newest = max(entry.as_of for entry in night.history.decisions)
+    if newest > night.as_of:
+        raise ConfigError(
+            "override.later_run",
+            f"the run of {format_instant(newest)} has decided after run {run_id}, and its target "
+            "would stay; accept the kind for that run",
+        )
     entry = TargetEntry(
         key=f"target:{run_id}",
         as_of=night.as_of,
@@ -175,16 +183,18 @@ def accept_target(ws: Workspace, run_id: str, kind: str, *, by: str, reason: str
         f"by {by}: {reason}; their evidence, levels and anchor start anew",
     )
     appended = append_entry(ws.ledger, entry)
-    _refuse_other(appended, by, reason)
+    _refuse_other(appended, by, reason, appended.target_kinds == entry.target_kinds)
     return appended
 
 
-def _refuse_other(before: OverrideFile | AnchorEntry | TargetEntry, by: str, reason: str) -> None:
-    if (before.by, before.reason) != (by, reason):
+def _refuse_other(
+    before: OverrideFile | AnchorEntry | TargetEntry, by: str, reason: str, same: bool = True
+) -> None:
+    if not same or (before.by, before.reason) != (by, reason):
         raise ConfigError(
             "override.contradicts",
             f"{before.by} has already decided this, with the reason: {before.reason}; repeat the "
-            "command with this --by and --reason, or decide on a later run",
+            "same command with this --by and --reason, or decide on a later run",
         )
 
 
