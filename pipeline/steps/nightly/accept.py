@@ -165,12 +165,12 @@ def accept_target(ws: Workspace, run_id: str, kind: str, *, by: str, reason: str
             f"--target {kind} is not proposed by run {run_id}; name a kind that its sentence "
             f"proposes ({', '.join(split.stronger_kinds) or 'none'}), or set split.target_kinds",
         )
-    newest = max(entry.as_of for entry in night.history.decisions)
-    if newest > night.as_of:
+    newest = max(night.history.decisions, key=lambda entry: entry.as_of)
+    if newest.as_of > night.as_of:
         raise ConfigError(
             "override.later_run",
-            f"the run of {format_instant(newest)} has decided after run {run_id}, and its target "
-            "would stay; accept the kind for that run",
+            f"run {newest.run_id} has decided after run {run_id}, and its target would stay; "
+            "accept the kind for that run",
         )
     entry = TargetEntry(
         key=f"target:{run_id}",
