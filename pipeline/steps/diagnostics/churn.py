@@ -198,6 +198,8 @@ def earlier_overlaps(night: Night) -> tuple[float, ...]:
     for before, later in pairwise(accepted):
         if not before.recipe.hash == later.recipe.hash == accepted[-1].recipe.hash:
             continue
+        if later.as_of <= before.as_of:  # the same night again, with another config
+            continue
         check = night.ws.runs.open(later.run_id).find(ColdCheckFile)
         if check is not None and check.overlap is not None and check.idle >= MIN_IDLE_USERS:
             overlaps.append(check.overlap ** max(1.0, age / (later.as_of - before.as_of)))
