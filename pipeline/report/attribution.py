@@ -1,4 +1,4 @@
-"""Attribution by group: a table for a terminal, a section for a page.
+"""Attribution by group: a table for a terminal, tables for a page.
 
 Guarantees: nothing is computed here; a group below the minimum size shows only its number of users.
 """
@@ -15,14 +15,14 @@ from pipeline.monitoring.rates import (
 )
 from pipeline.monitoring.shown_effect import EDGE
 from pipeline.report import wording
-from pipeline.report.markup import folded, lines, section, table
+from pipeline.report.markup import Table
 from pipeline.report.table import grid
 
 _HEAD = ("By", "Group|name", "Users", "Exposures", "Response rate", "CTR", "Visitor hit rate",
          "Revenue", "Revenue per exposure", "Return rate")  # fmt: skip
 # Publications, recipes and positions may be hundreds of rows: they are folded.
 _FIRST = (ALL_USERS, "version", "slot", "segment")
-_ABOUT = (
+ABOUT = (
     "Attribution joins each event to the newest list within the attribution window that holds its "
     "item, whatever the event claims. An exposure is one entry of a list that was live for an "
     "active user, counted once a day; rates are shares of exposures with a response on their "
@@ -37,25 +37,17 @@ def attribution_table(attribution: Attribution) -> str:
     head = [title.removesuffix("|name").lower() for title in _HEAD]
     body = [_cells(row) for row in attribution.rows]
     shown = grid(head, body) if body else "No list was live for a user with events"
-    return "\n".join((shown, "", *_notes(attribution)))
+    return "\n".join((shown, "", *attribution_notes(attribution)))
 
 
-def attribution_section(attribution: Attribution | None) -> str:
-    """Return the section of a page; empty where a run attributed nothing."""
-    if attribution is None or not attribution.rows:
-        return ""
+def attribution_tables(attribution: Attribution) -> tuple[Table, Table]:
+    """Return the table of all users and the main groups, and that of the other groups."""
     first = [_cells(row) for row in attribution.rows if row.by in _FIRST]
     others = [_cells(row) for row in attribution.rows if row.by not in _FIRST]
-    return section(
-        "Attribution of events to lists",
-        _ABOUT,
-        lines(f"{note}." for note in _notes(attribution)),
-        table(_HEAD, first, lead=ALL_USERS),
-        folded("By publication, recipe and position", table(_HEAD, others)),
-    )
+    return Table(_HEAD, first, lead=ALL_USERS), Table(_HEAD, others)
 
 
-def _notes(attribution: Attribution) -> list[str]:
+def attribution_notes(attribution: Attribution) -> list[str]:
     """Return sentences about joined events and claimed lists."""
     start, end = to_the_second(attribution.span.start), to_the_second(attribution.span.end)
     notes = [

@@ -1,4 +1,4 @@
-"""Drift by signal: a table for a terminal, a section for a page.
+"""Drift by signal: a table for a terminal, tables for a page.
 
 Guarantees: drifting signals come first; signals that could not be evaluated are listed.
 """
@@ -7,21 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.verdicts import Drift, DriftStatus, Signal
 from pipeline.number_text import decimal
 from pipeline.report import wording
-from pipeline.report.markup import folded, html_of, mark, section, table
+from pipeline.report.markup import Cell, Row, Table
 from pipeline.report.table import grid
 
 _HEAD = ("Status", "Signal|name", "z|n", "Bound|n", "|wholly")
 _SIGNS = {DriftStatus.STABLE: ("✓", "w ok"), DriftStatus.DRIFT: ("▲", "w bad")}
-_ABOUT = (
-    "Each signal compares its latest days with the reference days before them. z: distance from "
-    "the median of the reference in robust standard deviations, sampling noise included. A signal "
-    "drifts if several days including the latest exceed the bound, or if the latest day alone far "
-    "exceeds it."
-)
 
 
 def drift_table(drift: Drift) -> str:
@@ -34,34 +27,18 @@ def drift_table(drift: Drift) -> str:
     return grid(("status", "signal", "z", ""), body)
 
 
-def drift_section(drift: Drift | None, policy: RetrainDecision | None) -> str:
-    """Return the section of a page about drift.
-
-    Parameters
-    ----------
-    drift
-        None if it was not measured.
-    policy
-        Retrain decision of the run.
-    """
-    signals = () if drift is None else drift.signals
-    moved = [row for row in _ordered(signals) if row.status != DriftStatus.STABLE]
-    stable = [row for row in _ordered(signals) if row.status == DriftStatus.STABLE]
-    return section(
-        "Drift",
-        _ABOUT if signals else "",
-        "" if policy is None else f"<p>{html_of(wording.sentence(policy.reason))}.</p>",
-        table(_HEAD, map(_cells, moved)),
-        folded(
-            f"{len(stable)} of {len(signals)} signals are stable", table(_HEAD, map(_cells, stable))
-        ),
-    )
+def signal_tables(drift: Drift | None) -> tuple[Table, Table]:
+    """Return the signals that drift or could not be evaluated, and the stable ones."""
+    signals = _ordered(() if drift is None else drift.signals)
+    moved = [row for row in signals if row.status != DriftStatus.STABLE]
+    stable = [row for row in signals if row.status == DriftStatus.STABLE]
+    return Table(_HEAD, map(_cells, moved)), Table(_HEAD, map(_cells, stable))
 
 
-def _cells(row: Signal) -> tuple[str, ...]:
+def _cells(row: Signal) -> Row:
     sign, kind = _SIGNS.get(row.status, ("○", "w other"))
     return (
-        mark(f"{sign} {wording.plain(row.status)}", kind),
+        Cell(f"{sign} {wording.plain(row.status)}", kind),
         row.title,
         _figure(row),
         wording.number(row.bound),

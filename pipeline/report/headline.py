@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Literal
 
+import polars as pl
+
 from pipeline.base import Instant
 from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.compare import difference, paired
@@ -71,12 +73,35 @@ class Headline:
 
 @dataclass(frozen=True)
 class Lift:
-    """Lift with its 95 % interval, over the recipe or scorer `over`; .02 is +2 %."""
+    """Lift over the recipe or scorer `over`, with its 95 % interval; .02 is +2 %.
+
+    Attributes
+    ----------
+    users
+        Number of users who were compared; None over several blocks of days.
+    day
+        Day of the stored scorer.
+    """
 
     over: str
     lift: float
     lo: float
     hi: float
+    users: int | None = None
+    day: str | None = None
+
+    @property
+    def words(self) -> tuple[str, str]:
+        """Finding in two words, and the CSS classes of its cell."""
+        if self.lo > 0:
+            return "✓ better", "w ok"
+        if self.hi < 0:
+            return "✗ worse", "w bad"
+        return ("○ as good" if self._alike else "○ not clear"), "w other"
+
+    @property
+    def _alike(self) -> bool:
+        return max(-self.lo, self.hi) <= _ALIKE
 
     @property
     def text(self) -> str:
@@ -87,8 +112,9 @@ class Lift:
             span = f"{_percent(low)} to {_percent(high)}"
             return f"{_percent(abs(self.lift))} % {word} than {self.over} ({span})"
         span = f"{change(self.lift)}, {_signed(self.lo)} to {_signed(self.hi)}"
-        alike = max(-self.lo, self.hi) <= _ALIKE
-        return f"{'as good as' if alike else 'not clearly different from'} {self.over} ({span})"
+        return (
+            f"{'as good as' if self._alike else 'not clearly different from'} {self.over} ({span})"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,8 +133,9 @@ class NightFacts:
         None if the run did not decide.
     over_baseline
         Lift of the live recipe over the best baseline.
-    over_last
-        Lift of tonight's scorer over the scorer that was accepted last.
+    over_last, over_month
+        Lift of tonight's scorer over the scorer that was accepted last, and over that of a month
+        ago.
     cold_fault
         Reason of the cold check to publish nothing.
     published
@@ -123,6 +150,7 @@ class NightFacts:
     decision: Decision | None = None
     over_baseline: Lift | None = None
     over_last: Lift | None = None
+    over_month: Lift | None = None
     cold_fault: str | None = None
     published: bool | None = None
 
@@ -189,6 +217,7 @@ def night_facts(run: Run) -> NightFacts:
         decision=decision,
         over_baseline=_over_baseline(run, snapshot, decision),
         over_last=_over_last(run, snapshot, decision),
+        over_month=_over_stored(run, snapshot, decision, "month", "the model of a month ago"),
         cold_fault=None if cold is None else cold.fault,
         published=None if published is None else published.went_live,
     )
@@ -257,20 +286,21 @@ def _blocked(decision: Decision, run_id: str) -> Headline:
 
 def _over_baseline(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
     """Return the lift of the decision's recipe over the best baseline; None if it is that."""
-    level = next((x for x in decision.levels if x.recipe_hash == decision.recipe_hash), None)
-    # The best baseline has a ratio of 1 without error.
-    if level is None or level.ratio is None or not level.se:
-        return None
-    metric = metric_name(NDCG, snapshot.config.recommend.length)
+    metric, own = metric_name(NDCG, snapshot.config.recommend.length), decision.recipe
     evaluated = run.read(EvaluationFile).recipes
     ranks = {
         name: recipe.capabilities.baseline
         for name, recipe in snapshot.recipes.items()
         if recipe.capabilities.baseline is not None and name in evaluated
     }
+    if own is None or own not in evaluated or own in ranks or not ranks:
+        return None
     best = max(ranks, key=lambda name: (evaluated[name].metrics.get(metric, 0.0), -ranks[name]))
-    lift = level.ratio - 1
-    return Lift(_BASELINES.get(best, plain(best)), lift, *normal_interval(lift, level.se))
+    frames = run.frame("evaluate", f"users-{own}"), run.frame("evaluate", f"users-{best}")
+    # A baseline has no seed noise, so the number of fits is that of the recipe.
+    noise = _seed_sd(snapshot, own), 0.0
+    over = _BASELINES.get(best, plain(best))
+    return _lift(over, frames, noise, fits=evaluated[own].fits)
 
 
 def _over_last(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
@@ -280,18 +310,46 @@ def _over_last(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | N
         if status is None or status.lift is None or status.lift_lo is None:
             return None
         return Lift("the recipe before", status.lift, status.lift_lo, status.lift_hi or math.inf)
-    if decision.kind != "refresh" or run.read(EvaluationFile).references.last is None:
+    return _over_stored(run, snapshot, decision, "last", "the last model")
+
+
+def _over_stored(
+    run: Run, snapshot: SnapshotFile, decision: Decision, label: str, name: str
+) -> Lift | None:
+    """Compare tonight's fit of the same recipe with a stored scorer, as the gate does."""
+    stored = getattr(run.read(EvaluationFile).references, label)
+    if decision.kind != "refresh" or stored is None:
         return None
-    tonight, stored = (
-        run.frame("evaluate", f"reference-last-{side}") for side in ("tonight", "stored")
+    tonight, scorer = (
+        run.frame("evaluate", f"reference-{label}-{side}") for side in ("tonight", "stored")
     )
-    recipe, gate = snapshot.recipes[str(snapshot.champion_name)], snapshot.config.gate
-    baseline = recipe.capabilities.baseline is not None
-    seed_sd = snapshot.seed_sds.get(recipe.family, 0.0 if baseline else gate.default_seed_sd)
-    result = difference(*paired(tonight, stored, NDCG), tau_candidate=seed_sd, tau_champion=seed_sd)
+    noise = _seed_sd(snapshot, str(snapshot.champion_name))
+    return _lift(name, (tonight, scorer), (noise, noise), day=stored.day)
+
+
+def _lift(
+    over: str,
+    frames: tuple[pl.DataFrame, pl.DataFrame],
+    seed_sds: tuple[float, float],
+    *,
+    fits: int = 1,
+    day: str | None = None,
+) -> Lift | None:
+    """Compare values per user as the gate does; None if the second mean is 0."""
+    result = difference(
+        *paired(*frames, NDCG), tau_candidate=seed_sds[0], tau_champion=seed_sds[1], fits=fits
+    )
     if not math.isfinite(result.v_ratio):
         return None
-    return Lift("the last model", result.x, *normal_interval(result.x, result.se))
+    return Lift(over, result.x, *normal_interval(result.x, result.se), result.n, day)
+
+
+def _seed_sd(snapshot: SnapshotFile, name: str) -> float:
+    recipe = snapshot.recipes[name]
+    unknown = snapshot.config.gate.default_seed_sd
+    if recipe.capabilities.baseline is not None:
+        unknown = 0.0
+    return snapshot.seed_sds.get(recipe.family, unknown)
 
 
 def _status(statuses: Sequence[EProcessStatus], recipe: str | None) -> EProcessStatus | None:

@@ -1,26 +1,37 @@
-"""HTML page of a nightly run: the decision first, then the evidence.
+"""HTML page of a nightly run: the headline first, then the comparison, then all evidence.
 
-Guarantees: causes of a block stand above passed rules; equal content gives equal bytes; otherwise
-as `markup`.
+Guarantees: a reader sees on one screen whether there is anything to do, how much better the live
+model is, and how sure that is; everything else opens on a click; equal content gives equal bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
+from typing import Final, NamedTuple
 
 from pipeline.base import format_instant
 from pipeline.evaluation.beyond_accuracy import COVERAGE
+from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.prequential import ALL
-from pipeline.report import figures, trends, wording
-from pipeline.report.attribution import attribution_section
-from pipeline.report.drift import drift_section
-from pipeline.report.markup import document, facts, html_of, lines
+from pipeline.monitoring.verdicts import DriftStatus
+from pipeline.number_text import change
+from pipeline.report import figures, sections, sections_data, titles, trends, wording
+from pipeline.report.attribution import ABOUT, attribution_notes, attribution_tables
+from pipeline.report.drift import signal_tables
+from pipeline.report.headline import Lift, NightFacts, headline
+from pipeline.report.markup import Cell, Table, render
 from pipeline.report.night import NightPage
-from pipeline.report.sections import e_processes, groups, recipes, rules, without_answers
-from pipeline.report.sections_data import churn, cost, data, folds, live, reach
 
-_TONE = {"first": "#0072B2", "switch": "#0072B2", "refresh": "#0b6b43", "block": "#a3260b"}
+LIGHTS: Final = {"good": "✓ Good", "look": "! Worth a look", "act": "✗ Act"}
+"""Light of each status: a sign and a word, because a colour alone is not readable for all."""
+
+
+class KeyFigure(NamedTuple):
+    """A figure at the top of a page, with its name above and a note below it."""
+
+    name: str
+    value: str
+    note: str
 
 
 def night_figures(page: NightPage) -> dict[str, bytes]:
@@ -53,46 +64,122 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
     return drawn
 
 
-def night_page(page: NightPage, pictures: Mapping[str, bytes]) -> str:
+def night_page(
+    page: NightPage,
+    pictures: Mapping[str, bytes],
+    facts: NightFacts,
+    links: Sequence[tuple[str, str]] = (),
+) -> str:
     """Return the page.
 
     Parameters
     ----------
     pictures
         SVG files of `night_figures`.
+    facts
+        Facts of the headline, and the lifts.
+    links
+        Names and addresses of other pages about the run.
     """
-    day = f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}"
-    as_of, decision = format_instant(page.as_of), page.decision
-    headline = wording.HEADLINE[decision.kind]
-    # The headline states the kind already.
-    reasons = decision.sentence.removeprefix(f"{decision.kind}: ")
-    sentence = wording.sentence(reasons, *page.recipe_names)
-    origin = (("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12]))
-    parts = [
-        f"<header><p class=eyebrow>Nightjar · nightly run of {escape(day)} · as-of "
-        f"{escape(as_of)}</p><h1>{escape(headline)}</h1>"
-        f"<p class=sentence>{html_of(sentence)}</p></header>",
-        _advice(page.advice),
-        rules(page),
-        e_processes(page, pictures),
-        recipes(page, pictures),
-        without_answers(page),
-        groups(page, pictures),
-        reach(page, pictures),
-        churn(page, pictures),
-        folds(page),
-        live(page, pictures),
-        attribution_section(page.attribution),
-        drift_section(page.drift, page.policy),
-        data(page, pictures),
-        cost(page),
-        f"<footer>{facts(origin)}</footer>",
-    ]
-    title = f"Nightjar {as_of}: {headline}"
-    return document(title, _TONE.get(decision.kind, "#59626c"), parts)
+    decision, result = page.decision, headline(facts)
+    return render(
+        "night.html",
+        page=page,
+        pictures=pictures,
+        links=links,
+        result=result,
+        light=LIGHTS[result.status],
+        title=f"Nightjar {page.as_of:%Y-%m-%d}: {LIGHTS[result.status]}",
+        day=f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}",
+        as_of=format_instant(page.as_of),
+        label=wording.metric_label(page.metric),
+        # The light states the kind already.
+        decided=wording.sentence(
+            decision.sentence.removeprefix(f"{decision.kind}: "), *page.recipe_names
+        ),
+        key_figures=_key_figures(page),
+        comparison=_comparison(facts),
+        findings=_findings(page),
+        rules=sections.rule_tables(page),
+        evidence=sections.evidence_lines(page),
+        calibration=sections.calibration_text(page.calibration, page.as_of),
+        recipes=sections.recipe_table(page),
+        without_answers=sections.without_answers_table(page),
+        groups=sections.group_table(page),
+        reach=sections_data.reach_table(page),
+        churn=sections_data.churn_table(page),
+        parity=sections_data.parity_table(page),
+        live=sections_data.live_table(page),
+        attribution_about=ABOUT,
+        attribution=None if page.attribution is None else attribution_tables(page.attribution),
+        attribution_notes=None if page.attribution is None else attribution_notes(page.attribution),
+        signals=signal_tables(page.drift),
+        data_facts=sections_data.data_facts(page),
+        lake=sections_data.lake_table(page),
+        quarantine=sections_data.quarantine_table(page),
+        cleaning=sections_data.cleaning_table(page),
+        checks=sections_data.check_tables(page),
+        cost=sections_data.cost_table(page),
+        origin=(("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12])),
+    )
 
 
-def _advice(advice: Sequence[str]) -> str:
-    if not advice:
-        return ""
-    return f"<section class=todo><h2>Next steps</h2>{lines(advice)}</section>"
+def _comparison(facts: NightFacts) -> Table:
+    """Return the lifts of the live model in figures and in words."""
+    lifts = (facts.over_baseline, facts.over_last, facts.over_month)
+    head = ("Compared with|name", "Lift|n", "95 % interval|n", "Users|n", "In words|wholly")
+    return Table(head, (_lift_cells(lift) for lift in lifts if lift is not None))
+
+
+def _lift_cells(lift: Lift) -> tuple[str | Cell, ...]:
+    return (
+        wording.sentence(lift.over) + (f", of {lift.day}" if lift.day else ""),
+        change(lift.lift),
+        wording.span(lift.lo, lift.hi, change),
+        wording.NONE if lift.users is None else f"{lift.users:,}",
+        Cell(*lift.words),
+    )
+
+
+def _key_figures(page: NightPage) -> list[KeyFigure]:
+    """Return what a reader asks about the night, as plain numbers."""
+    passed = sum(check.passed for check in page.checks)
+    rows = [KeyFigure("Users compared", f"{page.users:,}", f"{page.split.holdout_days} days")]
+    newest = max((as_of for as_of, _ in page.live), default=None)
+    for as_of, row in page.live:
+        if as_of == newest and row.slice == ALL and row.hit_rate is not None:
+            note = f"of the lists of {row.users:,} users with new events"
+            rows.append(KeyFigure("Live hit rate", wording.share(row.hit_rate), note))
+    if page.checks:
+        quarantined = f"{page.quarantined or 0:,} rows in quarantine"
+        rows.append(KeyFigure("Data checks", f"{passed} of {len(page.checks)}", quarantined))
+    if page.drift is not None:
+        scored = [row.status for row in page.drift.signals if row.figure is not None]
+        count = f"{scored.count(DriftStatus.DRIFT)} of {len(scored)}"
+        rows.append(KeyFigure("Signals that drift", count, "in data, taste and quality"))
+    if page.costs:
+        seconds = sum(cost.fit_seconds for cost in page.costs.values())
+        rows.append(KeyFigure("Training", f"{seconds:,.0f} s", f"for {len(page.costs)} recipes"))
+    return rows
+
+
+def _findings(page: NightPage) -> dict[str, str]:
+    """Return the finding of each section that has one, for its closed state."""
+    findings: dict[str, str] = {}
+    if page.decision.e_processes:
+        findings["evidence"] = titles.e_processes_title(page.decision.e_processes)
+    if page.ranked:
+        findings["recipes"] = titles.recipes_title(page.values(NDCG), page.metric)
+    if page.slices and page.challenger and page.against:
+        findings["groups"] = titles.forest_title(page.slices, page.challenger, page.against)
+    coverage = page.values(COVERAGE)
+    if coverage:
+        findings["reach"] = titles.reach_title(coverage, page.decision.recipe)
+    if page.churn:
+        findings["churn"] = titles.churn_title(page.churn, page.as_of)
+    scores = [row for _, row in page.live if row.slice == ALL and row.ndcg is not None]
+    if scores:
+        findings["live"] = titles.live_title(scores[-1], page.metric)
+    if page.drift is not None:
+        findings["drift"] = page.drift.sentence
+    return findings

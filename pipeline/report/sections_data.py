@@ -1,36 +1,27 @@
-"""Sections of a page about lists, data and training cost.
+"""Tables of a page about lists, data and training cost.
 
-Guarantees: as `sections`; a figure that was not measured is left out.
+Guarantees: a figure that was not measured is left out.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from pipeline.base import format_instant
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY, SERENDIPITY
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.report import wording
-from pipeline.report.markup import cards, facts, folded, section, table, verdict
+from pipeline.report.markup import Row, Table, verdict
 from pipeline.report.night import Dated, NightPage, PastParity
-from pipeline.workspace.artifacts import ChurnFile, CleanFile, CostFile
+from pipeline.workspace.artifacts import ChurnFile, CostFile
 
 _CHECKS = ("Outcome", "Check", "Value|n", "Bound|n", "|wholly")
 
 
-def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return coverage, Gini index, novelty, diversity and serendipity of each recipe's lists.
-
-    Parameters
-    ----------
-    pictures
-        SVG files of `night_figures`.
-    """
+def reach_table(page: NightPage) -> Table:
+    """Return coverage, Gini index, novelty, diversity and serendipity of each recipe's lists."""
     coverage, diversity = page.values(COVERAGE), page.values(DIVERSITY)
     gini, novelty, serendipity = map(page.values, (GINI, NOVELTY, SERENDIPITY))
     beyond = ("Novelty, bits|n", "Diversity|n", "Serendipity|n")
-    head = ("Recipe|name", "Coverage|n", "Gini|n", *beyond)
     body = [
         (
             name,
@@ -43,59 +34,25 @@ def reach(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         for name in page.ranked
         if name in coverage
     ]
-    about = (
-        "Coverage: share of the catalogue in at least one list. Gini index: 0 if all items are "
-        "recommended equally often, 1 if one item fills all lists. Novelty: mean information "
-        "content of an entry, low for popular items. Diversity: share of the pairs of entries "
-        "without a common category. Serendipity: share of the entries that are targets, but not "
-        "popular items or items that the user had."
-    )
-    drawn = cards(pictures, "reach.svg")
-    numbers = folded("In numbers", table(head, body, lead=page.decision.recipe))
-    return section("Coverage and diversity", about, drawn, numbers if drawn else "")
+    return Table(("Recipe|name", "Coverage|n", "Gini|n", *beyond), body, lead=page.decision.recipe)
 
 
-def churn(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the churn of each promotion for users without new events.
-
-    Parameters
-    ----------
-    pictures
-        SVG files of `night_figures`.
-    """
+def churn_table(page: NightPage) -> Table:
+    """Return the churn of each promotion for users without new events, newest first."""
     head = ("Run|name", "Users|n", "Stability|n", "Causes of changes", "Seed noise|n", "|wholly")
-    about = (
-        "Stability: share of the first entries that stay for users without new events since the "
-        "last publication. Seed noise: share that a training with another seed changes."
-    )
-    drawn, numbers = cards(pictures, "churn.svg"), table(head, map(_churn_cells, page.churn[::-1]))
-    if drawn:
-        numbers = folded("In numbers", numbers)
-    return section("List stability", about, drawn, numbers)
+    return Table(head, map(_churn_cells, page.churn[::-1]))
 
 
-def folds(page: NightPage) -> str:
-    """Return the overlap and the quality of folded-in and retrained lists."""
+def parity_table(page: NightPage) -> Table:
+    """Return the overlap and the quality of folded-in and retrained lists, newest first."""
     label = wording.metric_label(page.metric)
     kinds = (f"{label}, fold-in|n", f"{label}, retrained|n")
     head = ("Run|name", "Users|n", "Overlap|n", *kinds, "|wholly")
-    about = (
-        "Users with events between two trainings: lists that the previous model made by fold-in, "
-        "compared with lists of the retrained model. Overlap: share of the first ten entries. "
-        f"{label}: prequential scores of both until the next run."
-    )
-    title = "Fold-in compared with retraining"
-    return section(title, about, table(head, map(_parity_cells, page.parity[::-1])))
+    return Table(head, map(_parity_cells, page.parity[::-1]))
 
 
-def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the prequential scores of the newest run by user group.
-
-    Parameters
-    ----------
-    pictures
-        SVG files of `night_figures`.
-    """
+def live_table(page: NightPage) -> Table:
+    """Return the prequential scores of the newest run by user group."""
     # The figure shows earlier runs; the table has the newest only.
     newest = max((as_of for as_of, _ in page.live), default=None)
     label = wording.metric_label(page.metric)
@@ -117,49 +74,71 @@ def live(page: NightPage, pictures: Mapping[str, bytes]) -> str:
         for as_of, row in page.live
         if as_of == newest
     ]
-    about = (
-        "Each new event is scored against the list that was live at its timestamp. Without "
-        "patches: score of the base lists, without the fold-in of the day."
-    )
-    drawn = cards(pictures, "live.svg") if body else ""
-    return section("Live quality", about, drawn, table(head, body))
+    return Table(head, body)
 
 
-def data(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    """Return the tables that the run read, their quarantine, cleaning and checks.
+def data_facts(page: NightPage) -> list[tuple[str, str]]:
+    """Return names and values of the windows and of the task."""
+    split = page.split
+    return [
+        ("data known by", page.known.text),
+        ("training window", str(split.train)),
+        ("holdout", f"{split.holdout_days} days from {format_instant(split.holdout.start)}"),
+        ("evaluated users", f"{page.users:,}"),
+        ("task", split.task),
+        ("target events", ", ".join(split.target_kinds)),
+    ]
 
-    Parameters
-    ----------
-    pictures
-        SVG files of `night_figures`.
-    """
-    rows, split = page.tables.rows, page.split
-    tables = [
+
+def lake_table(page: NightPage) -> Table:
+    """Return the tables that the run read."""
+    rows = page.tables.rows
+    body = [
         (name, wording.number(version), wording.number(rows[name]))
         for name, version in page.versions.items()
         if version is not None and name in rows
     ]
-    cutoff = format_instant(split.holdout.start)
-    about = (
-        ("data known by", page.known.text),
-        ("training window", str(split.train)),
-        ("holdout", f"{split.holdout_days} days from {cutoff}"),
-        ("evaluated users", f"{page.users:,}"),
-        ("task", split.task),
-        ("target events", ", ".join(split.target_kinds)),
-    )
-    return section(
-        "Data",
-        "",
-        facts(about),
-        table(("Table|name", "Lake version|n", "Rows read|n"), tables),
-        _quarantine(page, pictures),
-        _cleaned(page.cleaning),
-        _checks(page),
-    )
+    return Table(("Table|name", "Lake version|n", "Rows read|n"), body)
 
 
-def cost(page: NightPage) -> str:
+def quarantine_table(page: NightPage) -> Table:
+    """Return rows in quarantine by reason, the most frequent first."""
+    ordered = sorted(page.quarantine_reasons.items(), key=lambda reason: (-reason[1], reason[0]))
+    body = [(wording.plain(reason), f"{count:,}") for reason, count in ordered]
+    return Table(("Reason|name", "Rows|n"), body)
+
+
+def cleaning_table(page: NightPage) -> Table:
+    """Return the effect of cleaning on each column."""
+    counts = ("Rows|n", "Missing|n", "Filled|n", "Outliers|n", "Removed|n")
+    body = [
+        (
+            column.column,
+            name,
+            f"{report.rows_in:,}",
+            f"{column.missing:,}",
+            f"{column.filled:,}",
+            f"{column.below + column.above:,}",
+            f"{column.quarantined:,}",
+        )
+        for name, report in page.cleaning.tables.items()
+        for column in report.columns
+    ]
+    return Table(("Column|name", "Table", *counts), body)
+
+
+def check_tables(page: NightPage) -> tuple[Table, Table]:
+    """Return the checks of the data without a result, and those that passed.
+
+    Failed checks are among the rules of the gate, as causes of the block.
+    """
+    passed = [row for row in page.checks if row.status == Status.PASSED]
+    causes = {rule.name for rule in page.decision.rules if rule.outcome == "fail"}
+    others = [row for row in page.checks if row not in passed and f"check.{row.name}" not in causes]
+    return Table(_CHECKS, map(_check_cells, others)), Table(_CHECKS, map(_check_cells, passed))
+
+
+def cost_table(page: NightPage) -> Table:
     """Return the cost of each training, and the CPU seconds per percent of lift."""
     head = (
         "Recipe|name", "Seconds|n", "CPU seconds|n", "Memory, MB|n", "Parameters|n",
@@ -179,11 +158,10 @@ def cost(page: NightPage) -> str:
         )
         for name, cost in sorted(page.costs.items(), key=lambda row: (-row[1].fit_seconds, row[0]))
     ]
-    about = "Last column: CPU seconds ÷ lift over the best baseline in percent."
-    return section("Training cost", about, table(head, body))
+    return Table(head, body)
 
 
-def _churn_cells(row: Dated[ChurnFile]) -> tuple[str, ...]:
+def _churn_cells(row: Dated[ChurnFile]) -> Row:
     as_of, churn = row
     lost = sorted(churn.first.lost.items(), key=lambda cause: (-cause[1], cause[0]))
     causes = [f"{wording.plain(name)} {wording.share(part)}" for name, part in lost if part]
@@ -197,7 +175,7 @@ def _churn_cells(row: Dated[ChurnFile]) -> tuple[str, ...]:
     )
 
 
-def _parity_cells(row: PastParity) -> tuple[str, ...]:
+def _parity_cells(row: PastParity) -> Row:
     as_of, parity, followed = row
     folded, retrained = (None, None) if followed is None else (followed.folded, followed.retrained)
     return (
@@ -210,50 +188,7 @@ def _parity_cells(row: PastParity) -> tuple[str, ...]:
     )
 
 
-def _quarantine(page: NightPage, pictures: Mapping[str, bytes]) -> str:
-    if page.quarantined is None:
-        return ""
-    if not page.quarantined:
-        return "<h3>Quarantine</h3><p class=about>✓ No rows in quarantine.</p>"
-    ordered = sorted(page.quarantine_reasons.items(), key=lambda reason: (-reason[1], reason[0]))
-    body = [(wording.plain(reason), f"{count:,}") for reason, count in ordered]
-    numbers = folded("In numbers", table(("Reason|name", "Rows|n"), body))
-    return f"<h3>Quarantine</h3>{cards(pictures, 'reasons.svg')}{numbers}"
-
-
-def _cleaned(cleaning: CleanFile) -> str:
-    counts = ("Rows|n", "Missing|n", "Filled|n", "Outliers|n", "Removed|n")
-    body = [
-        (
-            column.column,
-            name,
-            f"{report.rows_in:,}",
-            f"{column.missing:,}",
-            f"{column.filled:,}",
-            f"{column.below + column.above:,}",
-            f"{column.quarantined:,}",
-        )
-        for name, report in cleaning.tables.items()
-        for column in report.columns
-    ]
-    title = "<h3>Missing values and outliers</h3>"
-    return title + table(("Column|name", "Table", *counts), body) if body else ""
-
-
-def _checks(page: NightPage) -> str:
-    checks = page.checks
-    passed = [row for row in checks if row.status == Status.PASSED]
-    # Failed checks stand among the rules of the gate, as causes of the block.
-    causes = {rule.name for rule in page.decision.rules if rule.outcome == "fail"}
-    others = [row for row in checks if row not in passed and f"check.{row.name}" not in causes]
-    first = table(_CHECKS, map(_check_cells, others))
-    return (f"<h3>Checks without a result</h3>{first}" if first else "") + folded(
-        f"{len(passed)} of {len(checks)} checks of the data passed",
-        table(_CHECKS, map(_check_cells, passed)),
-    )
-
-
-def _check_cells(row: DataCheck) -> tuple[str, ...]:
+def _check_cells(row: DataCheck) -> Row:
     return (
         verdict(row.status),
         wording.check_title(row.name),

@@ -7,45 +7,55 @@ the same ground truth; equal content gives equal bytes; otherwise as `markup`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from itertools import zip_longest
-from typing import Final
+from typing import NamedTuple
 
 from pipeline.base import format_instant
 from pipeline.number_text import change
 from pipeline.report import wording
 from pipeline.report.figures import forest
-from pipeline.report.markup import cards, document, facts, folded, html_of, section, table
+from pipeline.report.markup import Table, render
 from pipeline.report.pair import (
     Entry,
     Estimate,
     Pair,
     PairedComparison,
     PairedRow,
+    Sample,
     VersionsPage,
 )
 
-_TONE: Final = "#0072B2"
+
+class ComparisonPart(NamedTuple):
+    """A paired comparison with its figure and its table."""
+
+    content: PairedComparison
+    figure: bytes | None
+    table: Table
 
 
 def versions_page(page: VersionsPage) -> str:
     """Return the page."""
     left, right = page.left, page.right
     headline = f"Version {left.number} beside version {right.number}"
-    parts = [
-        f"<header><p class=eyebrow>Nightjar · two versions</p><h1>{escape(headline)}</h1>"
-        f"<p class=sentence>{html_of(wording.sentence(page.sentence))}</p></header>",
-        section("Versions", "≠ marks a difference.", _side_by_side(page, _identity(page))),
-        *(_comparison(page, comparison) for comparison in page.paired_comparisons),
-        _metrics(page),
-        _lists(page),
-        _settings(page),
-        section("Data", "Training and evaluation data of each.", _side_by_side(page, page.data)),
-        section("Training cost", "", _side_by_side(page, page.cost)),
-        f"<footer>{facts((x.label, f'run {x.run_id}, code {x.commit}') for x in (left, right))}"
-        "</footer>",
-    ]
-    return document(f"Nightjar: {headline}", _TONE, parts)
+    metrics, groups = _metrics(page)
+    return render(
+        "versions.html",
+        page=page,
+        title=f"Nightjar: {headline}",
+        headline=headline,
+        identity=_side_by_side(page, _identity(page)),
+        comparisons=[_comparison(page, comparison) for comparison in page.paired_comparisons],
+        metrics=metrics,
+        groups=groups,
+        samples=[(sample, _sample_table(page, sample)) for sample in page.samples],
+        differing=_side_by_side(page, [pair for pair in page.settings if pair.differs]),
+        settings=_side_by_side(page, page.settings),
+        night_settings=_side_by_side(page, page.night_settings),
+        data=_side_by_side(page, page.data),
+        cost=_side_by_side(page, page.cost),
+        origin=[(x.label, f"run {x.run_id}, code {x.commit}") for x in (left, right)],
+    )
 
 
 def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes | None:
@@ -129,11 +139,7 @@ def _identity(page: VersionsPage) -> tuple[Pair, ...]:
     return tuple(Pair(name, *(side[name] for side in sides)) for name in sides[0])
 
 
-def _comparison(page: VersionsPage, comparison: PairedComparison) -> str:
-    if not comparison.rows:
-        return section(comparison.title, "", f"<p class=about>{html_of(comparison.about)}</p>")
-    drawn = comparison_figure(page, comparison)
-    shown = "" if drawn is None else cards({comparison.key: drawn}, comparison.key)
+def _comparison(page: VersionsPage, comparison: PairedComparison) -> ComparisonPart:
     head = ("Metric|name", "Users|n", *_titles(page), "Lift|n", "95 % interval|n", "")
     body = [
         (
@@ -147,11 +153,12 @@ def _comparison(page: VersionsPage, comparison: PairedComparison) -> str:
         )
         for row in comparison.rows
     ]
-    primary = wording.metric_label(page.metric)
-    return section(comparison.title, comparison.about, shown, table(head, body, lead=primary))
+    table = Table(head, body, lead=wording.metric_label(page.metric))
+    return ComparisonPart(comparison, comparison_figure(page, comparison), table)
 
 
-def _metrics(page: VersionsPage) -> str:
+def _metrics(page: VersionsPage) -> tuple[Table, Table]:
+    """Return the metrics of all users, and those of user groups."""
     body = [
         (wording.metric_label(row.name), _estimate(row.left), _estimate(row.right))
         for row in page.metrics
@@ -167,50 +174,24 @@ def _metrics(page: VersionsPage) -> str:
         if "." in row.name
     ]
     left, right = _titles(page)
-    return section(
-        "Metrics of each nightly run, with 95 % intervals",
-        page.weeks,
-        table(("Metric|name", left, right), body, lead=wording.metric_label(page.metric)),
-        folded(
-            f"{len(groups)} metrics of user groups",
-            table(("Group|name", left, "Users|n", right, "Users|n"), groups),
-        ),
+    return (
+        Table(("Metric|name", left, right), body, lead=wording.metric_label(page.metric)),
+        Table(("Group|name", left, "Users|n", right, "Users|n"), groups),
     )
 
 
-def _lists(page: VersionsPage) -> str:
-    title, head = "Lists of the same users", ("", page.left.label, page.right.label)
-    if not page.samples:
-        return section(title, "", f"<p class=about>{html_of(page.lists)}</p>")
-    tables = [
-        f"<h3>{escape(sample.person)}</h3><p class=about>{html_of(sample.about)}</p>"
-        + table(
-            head,
-            [
-                (str(at), _entry(left), _entry(right))
-                # Lists are never padded, so the two may differ in length.
-                for at, (left, right) in enumerate(zip_longest(sample.left, sample.right), start=1)
-            ],
-        )
-        for sample in page.samples
-    ]
-    return section(title, page.lists, *tables)
-
-
-def _settings(page: VersionsPage) -> str:
-    other = [pair for pair in page.settings if pair.differs]
-    about = "Settings that differ." if other else "Both have the same recipe."
-    every = folded(f"All {len(page.settings)} settings", _side_by_side(page, page.settings))
-    return section("Hyperparameters", about, _side_by_side(page, other), every) + section(
-        "Other settings that differ",
-        "Settings of the two nightly runs, without those of recipes.",
-        _side_by_side(page, page.night_settings),
+def _sample_table(page: VersionsPage, sample: Sample) -> Table:
+    # Lists are never padded, so the two may differ in length.
+    rows = enumerate(zip_longest(sample.left, sample.right), start=1)
+    return Table(
+        ("", page.left.label, page.right.label),
+        ((str(at), _entry(left), _entry(right)) for at, (left, right) in rows),
     )
 
 
-def _side_by_side(page: VersionsPage, pairs: Iterable[Pair]) -> str:
+def _side_by_side(page: VersionsPage, pairs: Iterable[Pair]) -> Table:
     head = ("|name", page.left.label, page.right.label)
-    return table(head, ((p.name + " ≠" * p.differs, p.left, p.right) for p in pairs))
+    return Table(head, ((p.name + " ≠" * p.differs, p.left, p.right) for p in pairs))
 
 
 def _titles(page: VersionsPage) -> tuple[str, str]:

@@ -17,6 +17,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from pipeline.report.headline import night_facts
 from pipeline.report.night import NightPage
 from pipeline.report.page import night_figures, night_page
 from pipeline.stores.disk import storage_errors, sync, write_synced
@@ -69,7 +70,8 @@ def _figures(run: Run) -> tuple[str, list[str]]:
 def page_files(run: Run) -> dict[str, Path]:
     """Draw the page of a run, and return the paths of page, content and figures by name."""
     step, figures = _figures(run)
-    html = night_page(run.read(NightPage, step), {name: run.bytes(step, name) for name in figures})
+    pictures = {name: run.bytes(step, name) for name in figures}
+    html = night_page(run.read(NightPage, step), pictures, night_facts(run))
     contents = {DATA: run.bytes(step, DATA), PAGE: html.encode()}
     for name, content in contents.items():
         write_atomically(run.folder / name, content)

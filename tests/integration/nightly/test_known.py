@@ -10,7 +10,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Interval
-from pipeline.report.markup import html_of
+from pipeline.report.markup import prose
 from pipeline.report.night import NightPage
 from pipeline.serving.foldin import new_since
 from pipeline.steps.experiments.backtest import backtest
@@ -165,7 +165,7 @@ def test_the_report_names_what_a_run_saw_and_why(copy, monkeypatch):
     night = open_night(ws, run_id)
     known = night.snapshot.known
     assert (known.by, night.run.read(NightPage).known) == ("as_of", known)
-    assert f"<dd>{html_of(known.text)}</dd>" in (night.run.folder / PAGE).read_text()
+    assert f"<dd>{prose(known.text)}</dd>" in (night.run.folder / PAGE).read_text()
     record = night_record(night, version=None, taken=frozenset())
     assert record.tags["nightjar.known_by"] == known.text
     assert len(read_history(night.run, "full").item) < ws.lake.read("events").height - 40

@@ -22,6 +22,8 @@ from pipeline.evaluation.gate.slice_rules import refresh_slice_rules
 from pipeline.evaluation.slices import COLD, NEW_ITEMS, SLICES
 from pipeline.monitoring.rates import AttributionRow
 from pipeline.monitoring.verdicts import DriftStatus, Signal
+from pipeline.report.headline import Lift, NightFacts
+from pipeline.report.markup import picture
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.report.page import night_figures, night_page
 from pipeline.report.wording import advice, sentence
@@ -109,8 +111,13 @@ def pictures() -> dict[str, bytes]:
 
 def written(night: NightPage) -> tuple[str, Page]:
     """Write a page with the figures of `NIGHT`, since drawing takes its time."""
-    html = night_page(night, pictures())
+    html = night_page(night, pictures(), facts_of(night))
     return html, Page(html)
+
+
+def facts_of(night: NightPage, **fields: Any) -> NightFacts:
+    given = {"decision": night.decision, "published": True}
+    return NightFacts(night.run_id, night.as_of, None, replay=False, **given | fields)
 
 
 def changed(page: NightPage, **changes: Any) -> NightPage:
@@ -122,14 +129,14 @@ def decided(page: NightPage, **changes: Any) -> NightPage:
 
 
 def drawn(night: NightPage) -> tuple[str, Page]:
-    html = night_page(night, night_figures(night))
+    html = night_page(night, night_figures(night), facts_of(night))
     return html, Page(html)
 
 
 def test_the_sentence_stands_above_the_evidence() -> None:
     html, page = written(NIGHT)
     reasons = NIGHT.decision.sentence.removeprefix("switch: ")
-    order = ["A new recipe goes live", sentence(reasons, "als"), *SECTIONS]
+    order = ["✓ Good", "Nothing to do.", "Contents", sentence(reasons, "als"), *SECTIONS]
     assert [text for text in page.texts if text in order] == order
     assert ["als", "candidate, goes live", "0.1212", "0.1150 to 0.1274"] in page.rows
     assert ["broken", "candidate", "No GPU is there"] in page.rows
@@ -140,6 +147,44 @@ def test_the_sentence_stands_above_the_evidence() -> None:
     assert NIGHT.run_id in page.texts
     assert "Friday, 1 December 2017" in html
     assert html == written(NIGHT)[0]
+
+
+def test_a_reader_sees_first_how_much_better_the_live_model_is_and_how_sure() -> None:
+    lifts = {
+        "over_baseline": Lift("recent popularity", 0.227, 0.119, 0.335, 1223),
+        "over_last": Lift("the last model", 0.02, -0.06, 0.1, 1213, "2017-11-24"),
+        "over_month": Lift("<model>", -0.3, -0.4, -0.2),
+    }
+    page = Page(night_page(NIGHT, pictures(), facts_of(NIGHT, **lifts)))
+    rows = [["Recent popularity", "+22.7 %", "+11.9 % to +33.5 %", "1,223", "✓ better"]]
+    rows += [["The last model, of 2017-11-24", "+2.0 %", "−6.0 % to +10.0 %", "1,213", "○ as good"]]
+    rows += [["<model>", "−30.0 %", "−40.0 % to −20.0 %", "–", "✗ worse"]]
+    assert page.rows[1:4] == rows
+    first = page.texts.index("Contents")
+    assert page.texts.index("Recent popularity") < first < page.texts.index("Rules of the gate")
+
+
+def test_details_are_closed_unless_there_is_something_to_do() -> None:
+    def opened(night: NightPage) -> int:
+        return night_page(night, {}, facts_of(night)).count("<details class=part open>")
+
+    assert opened(NIGHT) == 0
+    assert opened(decided(NIGHT, kind="block", reasons=("volume",))) == 1
+
+
+def test_links_lead_to_other_pages_and_load_nothing() -> None:
+    links = (("MLflow run", "http://127.0.0.1:5000/#/runs/a&b"), ("All nights", "../index.html"))
+    page = Page(night_page(NIGHT, {}, facts_of(NIGHT), links))
+    assert page.loads == [address for _, address in links]
+    assert page.tags["a"] == 2
+
+
+def test_figures_follow_the_colours_of_the_page() -> None:
+    html, _ = written(NIGHT)
+    assert "fill: var(--ink)" in html and "prefers-color-scheme:dark" in html
+    assert not re.search(r"#(222222|0072b2|6b6b6b|d55e00|ffffff)", html.partition("<svg")[2])
+    text = '<svg><text style="fill: #222222">style #222222</text></svg>'
+    assert "style #222222<" in picture(text.encode())
 
 
 def test_each_candidate_has_a_line_about_its_points() -> None:
@@ -230,7 +275,9 @@ def test_every_figure_has_a_description_and_shares_no_id() -> None:
         in labels
     )
     assert len(page.ids) == len(set(page.ids)) > 10
-    assert set(page.used) == set(page.ids)
+    assert set(page.used) < set(page.ids)
+    # The others are the addresses of the sections.
+    assert len(set(page.ids) - set(page.used)) == len(SECTIONS) + 1
 
 
 def test_everything_is_escaped() -> None:
@@ -386,8 +433,9 @@ def test_a_page_without_evidence_has_the_sentence_and_the_data() -> None:
     assert set(SECTIONS) & set(page.texts) == {"Data"}
     assert page.tags["svg"] == page.tags["table"] == 0
     about = ["2017-11-17T09:00:00Z to 2017-11-24T09:00:00Z"]
-    about += ["7 days from 2017-11-24T09:00:00Z", "1,212", "discovery", "purchase"]
+    about += ["7 days from 2017-11-24T09:00:00Z", "discovery", "purchase"]
     assert [text for text in page.texts if text in about] == about
+    assert page.texts.count("1,212") == 2  # at the top, and among the facts about the data
     assert {"run", "abc1234", "0123456789ab"} <= set(page.texts)
 
 
@@ -427,11 +475,11 @@ def test_a_page_comes_back_from_json() -> None:
 def test_the_page_states_how_far_the_gate_can_be_trusted() -> None:
     for days, age in ((0, "today"), (1, "1 day before"), (14, "14 days before")):
         measured = pages.calibration(AS_OF - timedelta(days=days), "<b>: 0.2 % of cases")
-        page = night_page(changed(NIGHT, calibration=measured), {})
+        page = night_page(changed(NIGHT, calibration=measured), {}, facts_of(NIGHT))
         day = f"{measured.as_of:%Y-%m-%d}"
         assert f"Calibration of the gate on {day} ({age}): &lt;b&gt;: 0.2\xa0% of cases." in page
         assert "has not been measured" not in page
-    page = night_page(NIGHT, {})
+    page = night_page(NIGHT, {}, facts_of(NIGHT))
     assert "has not been measured; run <code>nightjar gate calibrate</code>." in page
 
 
