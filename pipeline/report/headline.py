@@ -22,11 +22,12 @@ from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate.accept import offers
-from pipeline.evaluation.gate.decision import Decision
+from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.evidence import REFRESH_LAST, REFRESH_SLICES
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.number_text import change, decimal
-from pipeline.report.wording import plain, rule_title, stops
+from pipeline.report.wording import plain, stops
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     ColdCheckFile,
@@ -40,6 +41,8 @@ from pipeline.workspace.night import decision_of
 Status = Literal["good", "look", "act"]
 """``good``: nothing to do. ``look``: worth a look, nothing is broken. ``act``: something to do."""
 
+LIGHTS: Final = {"good": "✓ Good", "look": "! Worth a look", "act": "✗ Act"}
+"""Light of each status: a sign and a word, because a colour alone is not readable for all."""
 _NO_TODO: Final = "Nothing to do."
 _ALIKE: Final = 0.15
 """Largest end of an interval around 0 that is called "as good as"."""
@@ -273,15 +276,32 @@ def _kept(decision: Decision) -> Headline:
 
 
 def _blocked(decision: Decision, run_id: str) -> Headline:
-    causes = [rule for rule in decision.rules if stops("block", rule)]
-    named = list(dict.fromkeys(rule_title(rule.name) for rule in causes))
-    first = causes[0].sentence if causes else decision.reasons[0]
-    more = f" (failed: {_listed(named)})" if len(named) > 1 else ""
+    causes = list(dict.fromkeys(_cause(x) for x in decision.rules if stops("block", x)))
+    named = _listed(causes or list(decision.reasons) or ["the evidence is not complete"])
     todo = "Look for the cause in the data of the last days, and deliver missing or corrected files"
     todo += " into landing/."
     if offers(decision):
         todo += f" If the data are right: `nightjar gate accept {run_id} --by NAME --reason TEXT`."
-    return Headline("act", f"Nothing was published, the live lists stay: {first}{more}.", todo)
+    return Headline("act", f"Nothing was published, the live lists stay: {named}.", todo)
+
+
+def _cause(rule: RuleResult) -> str:
+    """Describe a failed rule by its figure; one without a figure by its sentence."""
+    name, figure = rule.name, rule.figure
+    if figure is None or rule.outcome != "fail":
+        return rule.sentence
+    amount = f"{_percent(abs(figure))} %"
+    if name.startswith(REFRESH_SLICES) and figure < 0:
+        group = plain(name.removeprefix(REFRESH_SLICES).lstrip("."))
+        return f"the new model is {amount} worse for the group {group}"
+    texts = {
+        REFRESH_LAST: f"the new model is {amount} worse than the last one on the same users",
+        "refresh.month": f"the new model is {amount} worse than that of a month ago",
+        "refresh.level": f"the quality is {amount} below its usual level",
+        "refresh.floor": f"the new model is {amount} worse than the best baseline",
+        "refresh.anchor": f"the ratio to the best baseline has fallen by {amount}",
+    }
+    return texts.get(name, rule.sentence) if figure < 0 else rule.sentence
 
 
 def _over_baseline(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
@@ -318,7 +338,8 @@ def _over_stored(
 ) -> Lift | None:
     """Compare tonight's fit of the same recipe with a stored scorer, as the gate does."""
     stored = getattr(run.read(EvaluationFile).references, label)
-    if decision.kind != "refresh" or stored is None:
+    # After a switch the stored scorer is that of another recipe.
+    if decision.kind == "switch" or stored is None:
         return None
     tonight, scorer = (
         run.frame("evaluate", f"reference-{label}-{side}") for side in ("tonight", "stored")

@@ -38,11 +38,12 @@ _COLOUR: Final = re.compile("|".join(_COLOURS))
 
 
 class Cell(NamedTuple):
-    """A table cell with its own CSS classes, or of several columns."""
+    """A table cell with its own CSS classes, of several columns, or with a link."""
 
     text: str
     css: str = ""
     span: int = 1
+    address: str | None = None
 
 
 Row: TypeAlias = Sequence[str | Cell]

@@ -7,7 +7,7 @@ model is, and how sure that is; everything else opens on a click; equal content 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from pipeline.base import format_instant
 from pipeline.evaluation.beyond_accuracy import COVERAGE
@@ -18,12 +18,9 @@ from pipeline.number_text import change
 from pipeline.report import figures, sections, sections_data, titles, trends, wording
 from pipeline.report.attribution import ABOUT, attribution_notes, attribution_tables
 from pipeline.report.drift import signal_tables
-from pipeline.report.headline import Lift, NightFacts, headline
+from pipeline.report.headline import LIGHTS, Lift, NightFacts, headline
 from pipeline.report.markup import Cell, Table, render
 from pipeline.report.night import NightPage
-
-LIGHTS: Final = {"good": "✓ Good", "look": "! Worth a look", "act": "✗ Act"}
-"""Light of each status: a sign and a word, because a colour alone is not readable for all."""
 
 
 class KeyFigure(NamedTuple):
@@ -148,7 +145,7 @@ def _key_figures(page: NightPage) -> list[KeyFigure]:
     newest = max((as_of for as_of, _ in page.live), default=None)
     for as_of, row in page.live:
         if as_of == newest and row.slice == ALL and row.hit_rate is not None:
-            note = f"of the lists of {row.users:,} users with new events"
+            note = f"of {row.events:,} new events had an item of the live list"
             rows.append(KeyFigure("Live hit rate", wording.share(row.hit_rate), note))
     if page.checks:
         quarantined = f"{page.quarantined or 0:,} rows in quarantine"
@@ -182,4 +179,7 @@ def _findings(page: NightPage) -> dict[str, str]:
         findings["live"] = titles.live_title(scores[-1], page.metric)
     if page.drift is not None:
         findings["drift"] = page.drift.sentence
+    if page.checks:
+        passed = sum(check.passed for check in page.checks)
+        findings["data"] = f"{passed} of {len(page.checks)} checks passed"
     return findings

@@ -29,13 +29,13 @@ class RuleTables(NamedTuple):
     Attributes
     ----------
     counts
-        Number of rules by outcome, of `others` and of `groups`.
+        Number of rules by outcome, of each table.
     """
 
     first: Table
     others: Table
     groups: Table
-    counts: tuple[str, str]
+    counts: tuple[str, str, str]
 
 
 def rule_tables(page: NightPage) -> RuleTables:
@@ -52,7 +52,7 @@ def rule_tables(page: NightPage) -> RuleTables:
     large = [row for row in rows if row not in groups]
     first = [row for row in large if row.subject in shown or wording.stops(kind, row)]
     others = [row for row in large if row not in first]
-    counts = _count(others), _count(groups)
+    counts = _count(first), _count(others), _count(groups)
     return RuleTables(_rules(page, first), _rules(page, others), _rules(page, groups), counts)
 
 

@@ -1,4 +1,4 @@
-"""Texts of pages and tables: names of metrics and rules, numbers, headlines, next steps.
+"""Texts of pages and tables: names of metrics and rules, numbers, next steps.
 
 Guarantees: a relative change has its sign; a share above 0 is never written as 0 %.
 """
@@ -15,13 +15,6 @@ from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import REFRESH_LAST
 from pipeline.number_text import MINUS, change, decimal
 
-HEADLINE = {
-    "first": "A first model goes live",
-    "switch": "A new recipe goes live",
-    "refresh": "The same recipe goes live on newer data",
-    "keep": "The champion stays live",
-    "block": "Blocked: the live lists stay as they were",
-}
 NONE = "–"
 _NO_WIDTH = 1e-9
 """Width below which an interval is an effect of rounding."""
@@ -132,6 +125,15 @@ def estimate(
 def share(value: float | None) -> str:
     """Format a share of a whole, as `number_text.share`; a dash for None."""
     return NONE if value is None else number_text.share(value)
+
+
+def size(count: float) -> str:
+    """Format a number of bytes: ``12.3 MB``."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
 
 
 def day(instant: datetime) -> str:

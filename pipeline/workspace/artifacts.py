@@ -107,8 +107,10 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
         Results of earlier runs: see `LedgerHistory`.
     lake
         Id of the lake, which a copy of the workspace shares.
+    airflow_run
+        Address of the run in Airflow; None for a run that Airflow did not start.
     trigger, commit, libraries, replay
-        Recorded, but not part of the run id, as is `lake`.
+        Recorded, but not part of the run id, as are `lake` and `airflow_run`.
     """
 
     as_of: Instant
@@ -128,14 +130,14 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     libraries: Mapping[str, str]
     replay: bool
     lake: str
+    airflow_run: str | None = None
 
     @property
     def run_digest(self) -> str:
         """First 8 hex digits of the sha256 of all fields that decide the run's outcome."""
         # The id must not change with the commit or the machine: a repeated start finds its run.
-        decisive = self.model_dump(
-            mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay", "lake"}
-        )
+        aside = {"trigger", "commit", "libraries", "replay", "lake", "airflow_run"}
+        decisive = self.model_dump(mode="json", by_alias=True, exclude=aside)
         return short_digest(decisive)
 
 

@@ -30,6 +30,7 @@ from pipeline.steps.diagnostics.churn import (
 )
 from pipeline.steps.diagnostics.foldin_parity import measure_parity
 from pipeline.steps.nightly.refit import canary_lists
+from pipeline.steps.reporting.index_page import draw_index
 from pipeline.steps.reporting.night_page import build_page
 from pipeline.steps.reporting.page_files import draft_page, draw_page
 from pipeline.workspace.artifacts import REFIT, ChurnFile, ColdCheckFile
@@ -48,6 +49,7 @@ def _refuse_or_record(night: Night) -> None:
     draw_page(night.run)
     fault = night.run.read(ColdCheckFile).fault
     if fault is not None:
+        draw_index(night.ws)  # no later task does
         raise GateError(
             "cold_check.failed",
             f"cold check of run {night.run_id}: {fault}; nothing was published: see runs/"

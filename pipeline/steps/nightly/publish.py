@@ -27,6 +27,7 @@ from pipeline.failpoints import failpoint
 from pipeline.number_text import share
 from pipeline.serving import publish as serving
 from pipeline.steps.feedback.patch import make_patch
+from pipeline.steps.reporting.index_page import draw_reports
 from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder
 from pipeline.workspace.publications import append_ledger_entry, go_live, stage, verify_staged
@@ -36,7 +37,7 @@ from pipeline.workspace.step_outputs import verify_outputs
 from pipeline.workspace.task_log import task_step
 
 
-@task_step("publish")
+@task_step("publish", check=draw_reports)
 def publish(night: Night, progress: Progress) -> str:
     """Make the lists live; a replay, or a run without `publish`, changes nothing.
 

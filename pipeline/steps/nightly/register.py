@@ -19,20 +19,27 @@ from pipeline.base import Progress
 from pipeline.errors import RegistryError
 from pipeline.steps.feedback.attribution import show_attribution
 from pipeline.steps.nightly.night_record import night_record, record_names
+from pipeline.steps.reporting.index_page import draw_reports
 from pipeline.steps.reporting.page_files import draw_lost_page
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import Mirrored, NightRecord
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import REFIT, MlflowFile
 from pipeline.workspace.history import LedgerHistory
-from pipeline.workspace.night import Night, register_folder
+from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.registry import point_aliases, registry
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.versions import runs_by_version
 from pipeline.workspace.workspace import Workspace
 
 
-@task_step("register", folder=lambda night: register_folder(night.run))
+def _draw_reports(night: Night) -> None:
+    # A promotion is published after this task, which draws the pages then.
+    if not decision_of(night.run).promotes:
+        draw_reports(night)
+
+
+@task_step("register", folder=lambda night: register_folder(night.run), check=_draw_reports)
 def register(night: Night, progress: Progress) -> str:
     """Copy the run to MLflow, whatever it decided; a promotion becomes a version.
 

@@ -19,6 +19,7 @@ from pipeline.data.validate.judge import Baseline, Validation, events_since
 from pipeline.data.validate.judge import validate as run_checks
 from pipeline.data.validate.rules import JUDGED
 from pipeline.errors import DataError
+from pipeline.steps.reporting.index_page import draw_index
 from pipeline.workspace.artifacts import ValidationFile
 from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import task_step
@@ -27,6 +28,7 @@ from pipeline.workspace.task_log import task_step
 def _refuse_failed(night: Night) -> None:
     failed = night.run.read(ValidationFile).failed
     if failed:
+        draw_index(night.ws)  # no later task does
         problems = "; ".join(check.sentence for check in failed)
         raise DataError(
             "validate.failed",

@@ -3,8 +3,8 @@
 Guarantees:
 
 * `runs/<run id>/page.html` is the only page of a run; it exists once the gate has committed.
-* Content (JSON) and figures lie in the steps and never change; drawing a page again gives the same
-  bytes.
+* Content (JSON) and figures lie in the steps and never change; the headline and the links follow
+  the tasks that are done. Drawing the page of a run that has ended again gives the same bytes.
 * A page survives a power cut once `draw_page` has returned.
 
 The gate commits the content of a page. For a promotion the cold check commits it once more, with
@@ -16,15 +16,21 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote, urlsplit
 
 from pipeline.report.headline import night_facts
 from pipeline.report.night import NightPage
 from pipeline.report.page import night_figures, night_page
 from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.runs import Draft, Run
+from pipeline.workspace.artifacts import MlflowFile, SnapshotFile
+from pipeline.workspace.night import register_folder
 
 PAGE: Final = "page.html"
 DATA: Final = "page.json"
+_INDEX: Final = "../../reports/index.html"
+_LOCAL_MLFLOW: Final = "http://127.0.0.1:5000"
+"""Address at which `make ui` serves the MLflow database of a workspace."""
 _STEPS: Final = ("cold_check", "gate")
 """Steps that commit the content of a page, latest first."""
 
@@ -71,12 +77,35 @@ def page_files(run: Run) -> dict[str, Path]:
     """Draw the page of a run, and return the paths of page, content and figures by name."""
     step, figures = _figures(run)
     pictures = {name: run.bytes(step, name) for name in figures}
-    html = night_page(run.read(NightPage, step), pictures, night_facts(run))
+    html = night_page(run.read(NightPage, step), pictures, night_facts(run), _links(run))
     contents = {DATA: run.bytes(step, DATA), PAGE: html.encode()}
     for name, content in contents.items():
         write_atomically(run.folder / name, content)
     paths = {name: run.folder / name for name in (PAGE, DATA)}
     return paths | {name: run.path(step, name) for name in figures}
+
+
+def _links(run: Run) -> list[tuple[str, str]]:
+    """Return names and addresses of pages about the run; a page of MLflow once it has the run."""
+    snapshot, links = run.read(SnapshotFile), [("All nights", _INDEX)]
+    if snapshot.airflow_run is not None:
+        links.append(("Airflow run", snapshot.airflow_run))
+    registry = snapshot.config.registry
+    mlflow = run.find(MlflowFile, register_folder(run))
+    if mlflow is None:
+        return links
+    served = urlsplit(registry.tracking_uri or "")
+    # A password in the address of the server must not be in a page.
+    host = f"{served.scheme}://{served.netloc.rpartition('@')[2]}{served.path.rstrip('/')}"
+    base, note = host, ""
+    if not served.scheme.startswith("http"):
+        base, note = _LOCAL_MLFLOW, " (while `make ui` runs)"
+    links.append((f"MLflow run{note}", f"{base}/#/runs/{mlflow.run}"))
+    if mlflow.version is not None:
+        model = quote(registry.model_name, safe="")
+        address = f"{base}/#/models/{model}/versions/{mlflow.version}"
+        links.append((f"Model version {mlflow.version}{note}", address))
+    return links
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -69,8 +69,23 @@ def test_every_outcome_has_a_status(given, expected):
 def test_a_block_offers_its_override_unless_the_data_failed():
     offered = headline(facts("block", rules=(LAST,), recipe_hash="hash"))
     assert f"nightjar gate accept {FACTS.run_id}" in offered.todo
-    assert LAST.sentence in offered.news
+    assert "the new model is 30 % worse than the last one on the same users" in offered.news
     assert "gate accept" not in headline(facts("block", rules=(VOLUME,), recipe_hash="hash")).todo
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (RuleResult("refresh.level", "als", -0.4, -0.2, "fail", "s"), "40 % below its usual level"),
+        (RuleResult("refresh.floor", "als", -0.052, 0.0, "fail", "s"), "5.2 % worse than the best"),
+        (RuleResult("refresh.slices.new_items", "als", -0.1, 0.0, "fail", "s"), "group new items"),
+        (RuleResult("refresh.gain", "als", 0.9, 0.5, "fail", "gain of 90 %"), "gain of 90 %"),
+        (RuleResult("refresh.last", "als", None, None, "missing", "no scorer"), "no scorer"),
+        (VOLUME, VOLUME.sentence),
+    ],
+)
+def test_a_block_names_its_cause(rule, text):
+    assert text in headline(facts("block", rules=(rule,))).news
 
 
 def test_a_night_without_a_run_has_nothing_to_do():

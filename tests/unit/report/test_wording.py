@@ -125,4 +125,9 @@ def test_other_nights_ask_nothing_of_a_person() -> None:
     assert wording.advice("refresh", [thin]) == ()
     assert wording.advice("keep", []) == ()
     assert "waits for more days" in wording.advice("keep", [thin])[0]
-    assert set(wording.HEADLINE) == {"first", "switch", "refresh", "keep", "block"}
+
+
+def test_bytes_have_a_unit() -> None:
+    sizes = (0, 999, 12_300, 405_000_000, 1_800_000_000)
+    texts = ["0 bytes", "999 bytes", "12.3 kB", "405 MB", "1.8 GB"]
+    assert [wording.size(count) for count in sizes] == texts

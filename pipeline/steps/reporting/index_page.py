@@ -1,0 +1,177 @@
+"""Page of all nights, `reports/index.html` of the workspace.
+
+Guarantees: a run without files keeps its row, from the ledger; the page has no ids of users; it is
+drawn at the end of every night, also of one that published nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.evaluation.intervals import normal_interval
+from pipeline.evaluation.prequential import ALL
+from pipeline.report.headline import NightFacts, headline, night_headline
+from pipeline.report.night import PastRun
+from pipeline.report.nights import NightRow, UserList, nights_page
+from pipeline.serving.publish import chain, live, newest, of_chain
+from pipeline.steps.reporting.page_files import PAGE, draw_page, write_atomically
+from pipeline.stores.runs import Run
+from pipeline.workspace.artifacts import (
+    REFIT,
+    ColdCheckFile,
+    CostFile,
+    SnapshotFile,
+    ValidationFile,
+)
+from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.ledger import DecisionEntry
+from pipeline.workspace.night import Night
+from pipeline.workspace.workspace import Workspace
+
+INDEX: Final = "reports/index.html"
+_NIGHTS: Final = 90
+"""Number of nights on the page; a page of each earlier one remains in its folder."""
+_FIRST: Final = 10
+"""Entries of a list that are shown."""
+
+
+def draw_reports(night: Night) -> None:
+    """Draw the page of a run, and that of all nights."""
+    draw_page(night.run)
+    draw_index(night.ws)
+
+
+def draw_index(ws: Workspace) -> Path:
+    """Draw the page of all nights, and return its path."""
+    history = LedgerHistory.of(ws.ledger)
+    entries = history.decisions[-_NIGHTS:]
+    rows = [_decided(ws, history, entry, newest=entry is entries[-1]) for entry in entries]
+    rows += _refused(ws, {entry.run_id for entry in history.decisions})
+    rows.sort(key=lambda row: row.as_of)
+    metric = metric_name(NDCG, ws.config.recommend.length)
+    page = nights_page(rows[-_NIGHTS:], _lists(ws), metric, _size(ws.home))
+    path = ws.home / INDEX
+    write_atomically(path, page.encode())
+    return path
+
+
+def _decided(
+    ws: Workspace, history: LedgerHistory, entry: DecisionEntry, *, newest: bool
+) -> NightRow:
+    run = ws.runs.open(entry.run_id)
+    there = run.committed("gate") is not None  # else its files are gone, and the ledger remains
+    row = NightRow(
+        as_of=entry.as_of,
+        headline=headline(_facts(run, history, entry)),
+        past=_past(entry),
+        live=next((row for row in entry.live if row.slice == ALL), None),
+        drift=None if entry.drift is None else entry.drift.status.value.replace("_", " "),
+    )
+    if not there:
+        return row
+    return replace(
+        row,
+        # The lifts over earlier scorers are computed from frames: only for the newest run.
+        headline=night_headline(run) if newest else row.headline,
+        seconds=_seconds(run),
+        size=_size(run.folder),
+        address=f"../runs/{run.run_id}/{PAGE}",
+    )
+
+
+def _facts(run: Run, history: LedgerHistory, entry: DecisionEntry) -> NightFacts:
+    changed, before = history.decision_of(entry.run_id), history.champion(entry.as_of)
+    cold = run.find(ColdCheckFile) if run.committed("cold_check") is not None else None
+    return NightFacts(
+        run_id=entry.run_id,
+        as_of=entry.as_of,
+        data_since=None if before is None else before.as_of,
+        replay=False,
+        decision=entry.decision if changed is None else changed.decision,
+        cold_fault=None if cold is None else cold.fault,
+        published=history.publication_of(entry.run_id) is not None,
+    )
+
+
+def _past(entry: DecisionEntry) -> PastRun | None:
+    decision = entry.decision
+    for level in decision.levels:
+        if level.recipe_hash == decision.recipe_hash and level.ratio is not None:
+            lift = level.ratio - 1
+            bounds = normal_interval(lift, level.se or 0.0)
+            name, days = str(decision.recipe), entry.holdout_days
+            return PastRun(
+                entry.as_of, entry.kind, name, days, level.mean, None, None, lift, *bounds
+            )
+    return None
+
+
+def _refused(ws: Workspace, decided: Iterable[str]) -> Iterator[NightRow]:
+    """Yield the runs that a failed check of the data stopped."""
+    for run in ws.runs.starting_with(""):
+        if run.run_id in decided or run.committed("validate") is None:
+            continue
+        if run.read(ValidationFile).failed:
+            as_of = run.read(SnapshotFile).as_of
+            yield NightRow(as_of, night_headline(run), size=_size(run.folder))
+
+
+def _seconds(run: Run) -> float | None:
+    costs = [run.find(CostFile, step) for step in (*run.steps("train"), REFIT)]
+    seconds = [cost.fit_seconds for cost in costs if cost is not None]
+    return sum(seconds) if seconds else None
+
+
+def _size(folder: Path) -> int:
+    """Return the bytes of all files; a file that is removed meanwhile does not count."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            about = path.lstat()
+        except FileNotFoundError:
+            continue
+        total += 0 if path.is_dir() else about.st_size
+    return total
+
+
+def _lists(ws: Workspace) -> tuple[UserList, ...]:
+    """Return live lists of three users: with many, a median number of, and few events."""
+    base = live(ws.lake.read("publications"))
+    if base is None:
+        return ()
+    run = ws.runs.open(base[c.RUN_ID])
+    if run.committed(REFIT) is None:  # its files are gone
+        return ()
+    arrays = run.arrays(REFIT, "history")
+    counts = dict(zip(arrays["user_ids"].tolist(), np.diff(arrays["indptr"]), strict=True))
+    # By id among equals, so that the sample is reproducible.
+    ranked = sorted(counts, key=lambda user: (-counts[user], user))
+    places = {"most events": 0, "median number of events": len(ranked) // 2, "fewest events": -1}
+    # Keyed by user: with few users two places may be the same one.
+    users = {ranked[at]: label for label, at in places.items()} if ranked else {}
+    rows = chain(ws.lake.read("publications"), base[c.PUBLICATION_ID])
+    wanted = pl.col(c.USER_ID).is_in(list(users))
+    lists = ws.lake.read("recommendations", partitions=of_chain(rows), where=wanted)
+    lists = newest(lists, rows).sort(c.POSITION)
+    items = ws.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).drop_nulls()
+    titles = dict(items.iter_rows())
+    return tuple(
+        UserList(
+            f"User {letter}",
+            f"{label}: {counts[user]:,}",
+            tuple(titles.get(item, item) for item in _entries(lists, user)),
+        )
+        for letter, (user, label) in zip("ABC", users.items(), strict=False)
+    )
+
+
+def _entries(lists: pl.DataFrame, user: str) -> list[str]:
+    return lists.filter(lists[c.USER_ID] == user)[c.ITEM_ID].to_list()[:_FIRST]

@@ -1,0 +1,55 @@
+"""Tests of the page of all nights."""
+
+from datetime import timedelta
+
+from pipeline.report.headline import Headline
+from pipeline.report.night import PastRun
+from pipeline.report.nights import NightRow, UserList, nights_page
+from tests import pages
+from tests.pages import AS_OF
+from tests.unit.report.test_page import Page
+
+EVIL = "<script>alert(1)</script>&\"'"
+PAST = PastRun(AS_OF, "refresh", EVIL, 7, 0.03, None, None, 0.227, 0.119, 0.335)
+NIGHTS = (
+    NightRow(
+        AS_OF - timedelta(days=7), Headline("act", f"Nothing was published: {EVIL}.", "Look.")
+    ),
+    NightRow(
+        AS_OF,
+        Headline("good", "New lists are live."),
+        past=PAST,
+        live=pages.live("2", "all", 950, 3_100, 0.21, 0.026, 0.021, 0.031),
+        drift="no event",
+        seconds=61.4,
+        size=405_000_000,
+        address="../runs/r/page.html",
+    ),
+)
+LISTS = (UserList("User A", "most events: 12", (EVIL, "milk")),)
+
+
+def test_the_newest_night_comes_first_with_its_figures() -> None:
+    page = Page(nights_page(NIGHTS, LISTS, "ndcg_at_20", 1_800_000_000))
+    new, old = page.rows[1:]
+    lift = "+22.7 % (+11.9 to +33.5)"
+    assert new == ["✓ Good", "New lists are live.", lift, "21.0 %", "no event",
+                   "61 s", "405 MB"]  # fmt: skip
+    assert old[:3] == ["2017-11-24 09:00", "✗ Act", f"Nothing went live: {EVIL}. Look."]
+    assert "2017-12-01 09:00" in page.texts  # a link
+    assert old[3:] == ["–"] * 5
+    assert page.loads == ["../runs/r/page.html"]
+    assert len(page.pictures) == 2
+
+
+def test_titles_and_texts_are_escaped() -> None:
+    html = nights_page(NIGHTS, LISTS, "ndcg_at_20", 0)
+    page = Page(html)
+    assert "<script" not in html and EVIL in page.texts and "milk" in page.texts
+    assert "most events: 12" in page.texts
+
+
+def test_a_workspace_without_a_night_names_the_next_step() -> None:
+    page = Page(nights_page((), (), "ndcg_at_20", 12))
+    assert "nightjar nightly" in page.texts
+    assert page.tags["table"] == page.tags["svg"] == 0
