@@ -12,9 +12,7 @@ from tests.unit.report.test_page import Page
 EVIL = "<script>alert(1)</script>&\"'"
 PAST = PastRun(AS_OF, "refresh", EVIL, 7, 0.03, None, None, 0.227, 0.119, 0.335)
 NIGHTS = (
-    NightRow(
-        AS_OF - timedelta(days=7), Headline("act", f"Nothing was published: {EVIL}.", "Look.")
-    ),
+    NightRow(AS_OF - timedelta(days=7), Headline("act", f"Nothing went live: {EVIL}.", "Look.")),
     NightRow(
         AS_OF,
         Headline("good", "New lists are live."),
