@@ -40,7 +40,7 @@ class ActivityDisplay:
         threading.Thread(target=self._repeat, daemon=True).start()
 
     def begin(self, name: str) -> None:
-        """Begin an activity."""
+        """Begin an activity; one that has not ended ends without a line."""
         with self._lock:
             self._name, self._start, self._text = name, time.monotonic(), ""
             self._show("begins")
@@ -85,8 +85,9 @@ class ActivityDisplay:
         """Show the activity: its state, the usual time, and the newest text of its progress."""
         usual = self.usual.get(self._name)
         parts = [state] if usual is None else [f"{state}, usually {usual:.0f} s"]
-        # The first text of a task is often its name.
-        parts += [self._text] if self._text not in ("", self._name) else []
+        # Texts of a task often begin with its name.
+        text = self._text.removeprefix(self._name).removeprefix(": ")
+        parts += [text] if text else []
         line = f"  {self._name:<{_WIDTH}} {'  '.join(parts)}"
         if self._in_place:
             # A wrapped line could not be replaced. A terminal without a size has 0 columns.

@@ -34,7 +34,7 @@ NIGHTS: Final = 3
 
 _FIRST_NIGHT: Final = {
     **{"starting Airflow": 15, "landing files": 5, "ingest": 10, "drift": 1, "validate": 4},
-    **{"features": 14, "train blend": 170, "train als": 3, "train als_overconfident": 3},
+    **{"features": 14, "train blend": 180, "train als": 3, "train als_overconfident": 3},
     **{"evaluate": 10, "gate": 1, "refit": 18, "cold_check": 5, "register": 10, "recommend": 7},
     "summary": 1,
 }

@@ -144,6 +144,9 @@ def _listener(lines: _TaskLines) -> object:
 class Runner:
     """Airflow in this process; `airflow` returns it."""
 
+    def __init__(self, display: ActivityDisplay) -> None:
+        self._display = display
+
     def run(self, dag_id: str, conf: Mapping[str, Any], *, result_task: str) -> FinishedRun:
         """Run a DAG to its end. A failed task raises nothing: check `FinishedRun.succeeded`.
 
@@ -163,6 +166,7 @@ class Runner:
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 
+        self._display.begin(f"starting {dag_id}")
         # The DAG is parsed again because its params keep the values of the last run. It gets a
         # logical date because `test` without one replaces the last run.
         run = load_dags()[dag_id].test(run_conf=dict(conf), logical_date=datetime.now(UTC))
@@ -218,7 +222,7 @@ def airflow(home: Path, display: ActivityDisplay) -> Iterator[Runner]:
         dags = load_dags()
         _require_no_scheduler(dags)
         _fail_abandoned_runs(dags)
-        yield Runner()
+        yield Runner(display)
 
 
 def log_file(home: Path) -> Path:

@@ -52,8 +52,11 @@ def test_a_name_is_not_repeated_as_progress_and_an_unknown_time_is_not_shown() -
     display.begin("evaluate")
     display.note("evaluate")
     line = _until(stream, "0 s")[1]
+    display.note("evaluate: als")
+    last = _until(stream, "als")[-1]
 
     assert line.split() == ["evaluate", "0", "s"]
+    assert last.split() == ["evaluate", "0", "s", "als"]
 
 
 def test_at_a_terminal_an_activity_is_one_line_that_fits() -> None:
