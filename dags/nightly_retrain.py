@@ -125,14 +125,13 @@ def features(run: NightlyRun) -> Ref:
     return features(run.workspace, run.run_id, progress=run.progress)
 
 
-@nightly_task(heavy=True, map_index_template="{{ recipe_name }}")
+# The label of an instance is its recipe, from its beginning, instead of an index.
+@nightly_task(heavy=True, map_index_template="{{ task.op_kwargs['recipe'] }}")
 def train(run: NightlyRun, recipe: str) -> Ref:
     """Train one recipe on the events before the cutoff; a recipe that fails is skipped."""
     from pipeline.steps.nightly.train import train
     from pipeline.stores.runs import Ref
 
-    # Airflow's page then shows the recipe instead of an index.
-    get_current_context()["recipe_name"] = recipe  # type: ignore[typeddict-unknown-key]
     trained = train(run.workspace, run.run_id, recipe, progress=run.progress)
     if not isinstance(trained, Ref):
         # Skipped, not failed: `evaluate` compares the other recipes.

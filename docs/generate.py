@@ -66,7 +66,8 @@ COMMANDS_HEAD = f"""\
 {GENERATED}
 `nightjar COMMAND --help` prints the same. All commands but `init` and `demo` need a workspace
 (`--home`). With `--json` stdout holds one JSON object and nothing else; progress and log lines go
-to stderr.
+to stderr, where `-q` leaves only warnings and errors. `nightjar --version` prints the version,
+`nightjar --install-completion` makes the shell complete commands and options.
 
 ## Exit codes
 
@@ -234,6 +235,9 @@ def command_lines(command: Any, path: str) -> Iterator[str]:
         )
         yield row(names, default, param.help or "")
     yield ""
+    if command.epilog:
+        title, *examples = command.epilog.removeprefix("\b\n").splitlines()
+        yield "\n".join([title, "", *(f"  {example}" for example in examples), ""])
 
 
 def error_classes() -> list[type[errors.NightjarError]]:

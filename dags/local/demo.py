@@ -7,73 +7,114 @@ that `make ui` opens.
 Guarantees:
 
 * After a kill at any point, the next start ends with the same result as without the kill.
+* From the first second on, the terminal shows the activity in progress.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
 
 from dags.local import environment, runner
-from pipeline.base import format_instant
+from dags.local.activity import ActivityDisplay
+from dags.run_outcome import DECISIONS
 from pipeline.errors import NightjarError
-from pipeline.report.table import nights_table
-from pipeline.steps import demo
+
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
+
+NIGHTS: Final = 3
+"""Number of nights of `pipeline.steps.demo`, which takes seconds to import."""
+
+_FIRST_NIGHT: Final = {
+    **{"starting Airflow": 15, "landing files": 5, "ingest": 10, "drift": 1, "validate": 4},
+    **{"features": 14, "train blend": 180, "train als": 3, "train als_overconfident": 3},
+    **{"evaluate": 10, "gate": 1, "refit": 18, "cold_check": 5, "register": 10, "recommend": 7},
+    "summary": 1,
+}
+"""Usual seconds on 2 cores, from 1 on; `train blend` also selects its hyperparameters."""
+_LATER_NIGHT: Final = {
+    **_FIRST_NIGHT,
+    **{"landing files": 2, "ingest": 3, "foldin": 8, "validate": 1, "features": 4},
+    **{"train blend": 18, "evaluate": 50, "refit": 20, "cold_check": 35, "register": 5},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo's nightly runs; return the exit code."""
     options = _options(arguments)
     # The runner redirects stdout and stderr to files; this copy still leads to the terminal.
-    terminal = os.fdopen(os.dup(2), "w", buffering=1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    display = ActivityDisplay(os.fdopen(os.dup(2), "w", buffering=1))
+    runner.stop_at_signals(display)
     try:
-        return _run_nights(options.home, options.nights, lambda line: print(line, file=terminal))
+        return _run_nights(options.home, options.nights, display)
     except NightjarError as error:
-        print(error.sentence, file=terminal)
+        display.write(error.sentence)
         return error.exit_code
     except Exception:
         with runner.log_file(options.home).open("a") as log:
             traceback.print_exc(file=log)
-        print(f"Stopped because of a bug; the end of {log.name} has the traceback.", file=terminal)
+        display.write(f"Stopped because of a bug; the end of {log.name} has the traceback.")
         return 1
 
 
-def _run_nights(home: Path, count: int, write: runner.ProgressWriter) -> int:
-    ws = demo.prepare(home)
+def _run_nights(home: Path, count: int, display: ActivityDisplay) -> int:
     start = time.monotonic()
-    with runner.airflow(ws.home, write) as airflow:
+    display.usual = _FIRST_NIGHT
+    display.begin("starting Airflow")
+    # Imported here, so that the first line is written at once.
+    from pipeline.base import format_instant
+    from pipeline.report.table import nights_table
+    from pipeline.steps import demo
+
+    ws = demo.prepare(home)
+    with runner.airflow(ws.home, display) as airflow:
+        display.end("done")
         for night in demo.NIGHTS[:count]:
             instant = format_instant(night)
-            write(f"\nNight of {instant}")
-            demo.land_until(ws, night, progress=lambda text: write(f"  {text}"))
+            display.write(f"\nNight of {instant}")
+            display.begin("landing files")
+            demo.land_until(ws, night, progress=display.note)
+            display.end("done")
             ingested = airflow.run("feedback_ingest", {"at": instant}, result_task="ingest")
             if not ingested.succeeded:
-                write(f"feedback_ingest failed; see {_logs(home, ingested)}")
+                display.write(f"feedback_ingest failed; see {_logs(home, ingested)}")
                 return 1
             retrained = airflow.run(
                 "nightly_retrain", {"as_of": instant}, result_task="report_outcome"
             )
             outcome = retrained.result
             if outcome is None:
-                write(f"nightly_retrain failed; see {_logs(home, retrained)}")
+                display.write(f"nightly_retrain failed; see {_logs(home, retrained)}")
                 return 1
-            write(f"  {outcome['sentence']}")
+            display.write(f"  {_result(ws, outcome)}")
             if not retrained.succeeded:
-                write(f"the logs of the tasks are in {_logs(home, retrained)}")
+                display.write(f"the logs of the tasks are in {_logs(home, retrained)}")
                 return int(outcome["exit_code"])
+            display.usual = _LATER_NIGHT
+        display.begin("summary")
+        summary = demo.summary(ws)
+        display.end("done")
     # After the runner, which has given stdout back.
-    print(nights_table(demo.summary(ws)))
+    print(f"\n{nights_table(summary)}")
     nights = f"{count} night{'' if count == 1 else 's'}"
-    write(f"{nights} in {time.monotonic() - start:.0f} s. See them with `make ui`.")
+    display.write(f"{nights} in {time.monotonic() - start:.0f} s. See them with `make ui`.")
     return 0
+
+
+def _result(ws: Workspace, outcome: Mapping[str, Any]) -> str:
+    """Return the headline of a run that has decided, else the sentence of its outcome."""
+    from pipeline.report.headline import night_headline
+
+    if outcome["status"] not in (*DECISIONS, "already_done"):
+        return str(outcome["sentence"])
+    return night_headline(ws.run(outcome["run_id"])).text
 
 
 def _logs(home: Path, run: runner.FinishedRun) -> Path:
@@ -94,16 +135,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--nights",
         type=int,
-        choices=range(1, len(demo.NIGHTS) + 1),
-        default=len(demo.NIGHTS),
+        choices=range(1, NIGHTS + 1),
+        default=NIGHTS,
         help="number of nights, from the first one",
     )
     return parser.parse_args(arguments)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    print("\nStopped. The next start resumes here.", file=sys.__stderr__)
-    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -3,29 +3,31 @@
 Guarantees:
 
 * All output of Airflow and of libraries goes to files, that of a task to the file that Airflow's
-  page shows; the terminal gets one line per task.
+  page shows; the terminal gets the lines of `ActivityDisplay`. A task's progress is the text that
+  it logs.
 * Runs that a killed process left unfinished are marked as failed.
-* An interrupt ends the process at once, which is always safe.
+* An interrupt ends the process at once, which is always safe, and prints how to continue.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final, NoReturn
 
 from dags.local import environment
+from dags.local.activity import ActivityDisplay
 
-ProgressWriter = Callable[[str], None]
-"""Writes one line of progress."""
+_OF_TASK: Final = b'"logger":"airflow.task"'
+"""In the log lines that the tasks of `dags` write."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,21 @@ class FinishedRun:
 
 
 class _Logs:
-    """Stream of all log lines: writes to the file of the running task, else to the runner's."""
+    """Stream of all log lines: writes to the file of the running task, else to the runner's.
 
-    def __init__(self, own: Path) -> None:
+    `note` gets the texts that a task logs.
+    """
+
+    def __init__(self, own: Path, note: Callable[[str], None]) -> None:
         own.parent.mkdir(parents=True, exist_ok=True)
         # Unbuffered, because an interrupt ends the process without emptying buffers.
         self._own: BinaryIO = own.open("ab", buffering=0)
         self._task: BinaryIO | None = None
+        self._note = note
 
     def write(self, data: bytes) -> int:
+        if self._task and _OF_TASK in data:
+            self._note(json.loads(data)["event"].partition("\n")[0])
         return (self._task or self._own).write(data)
 
     def flush(self) -> None:
@@ -75,61 +83,69 @@ class _Logs:
         self._task = None
 
 
-class _Progress:
-    """Opens a task's log file when it starts, and writes its line when it ends."""
+class _TaskLines:
+    """Opens a task's log file when it starts, and shows it as the activity until it ends."""
 
-    def __init__(self, logs: _Logs, write: ProgressWriter) -> None:
+    def __init__(self, logs: _Logs, display: ActivityDisplay) -> None:
         from airflow.utils.helpers import log_filename_template_renderer
 
-        self._logs, self._write = logs, write
+        self._logs, self._display = logs, display
         self._file_name = log_filename_template_renderer()
-        self._start = time.monotonic()
 
     def running(self, task_instance: Any) -> None:
         from airflow.sdk.log import init_log_file
 
-        for number in (signal.SIGINT, signal.SIGTERM):  # Airflow's SIGTERM handler does not end it
-            signal.signal(number, _stop)
-        self._start = time.monotonic()
+        stop_at_signals(self._display)  # Airflow's SIGTERM handler does not end the process
         name = self._file_name(ti=task_instance, try_number=task_instance.try_number)
         self._logs.begin(init_log_file(name))
+        self._display.begin(_task_name(task_instance))
 
     def ended(self, task_instance: Any, outcome: str) -> None:
         self._logs.end()
-        name = task_instance.task_id
-        if task_instance.map_index >= 0:
-            name += f" {task_instance.rendered_map_index or task_instance.map_index}"
-        self._write(f"  {name:<28} {outcome:<8} {time.monotonic() - self._start:5.1f} s")
+        name = _task_name(task_instance)
+        self._display.end(outcome, name)
+        if outcome == "retry":
+            self._display.begin(f"waiting to try {name}")
 
 
-def _listener(progress: _Progress) -> object:
+def _task_name(task_instance: Any) -> str:
+    if task_instance.map_index < 0:
+        return str(task_instance.task_id)
+    index = task_instance.rendered_map_index or task_instance.map_index
+    return f"{task_instance.task_id} {index}"
+
+
+def _listener(lines: _TaskLines) -> object:
     from airflow.listeners import hookimpl
 
     class Listener:
         @hookimpl
         def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
-            progress.running(task_instance)
+            lines.running(task_instance)
 
         @hookimpl
         def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-            progress.ended(task_instance, "done")
+            lines.ended(task_instance, "done")
 
         @hookimpl
         def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
-            progress.ended(task_instance, "skipped")
+            lines.ended(task_instance, "skipped")
 
         @hookimpl
         def on_task_instance_failed(
             self, previous_state: Any, task_instance: Any, error: Any
         ) -> None:
             is_retried = task_instance.state == "up_for_retry"
-            progress.ended(task_instance, "retry" if is_retried else "FAILED")
+            lines.ended(task_instance, "retry" if is_retried else "FAILED")
 
     return Listener()
 
 
 class Runner:
     """Airflow in this process; `airflow` returns it."""
+
+    def __init__(self, display: ActivityDisplay) -> None:
+        self._display = display
 
     def run(self, dag_id: str, conf: Mapping[str, Any], *, result_task: str) -> FinishedRun:
         """Run a DAG to its end. A failed task raises nothing: check `FinishedRun.succeeded`.
@@ -150,6 +166,7 @@ class Runner:
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 
+        self._display.begin(f"starting {dag_id}")
         # The DAG is parsed again because its params keep the values of the last run. It gets a
         # logical date because `test` without one replaces the last run.
         run = load_dags()[dag_id].test(run_conf=dict(conf), logical_date=datetime.now(UTC))
@@ -168,15 +185,15 @@ class Runner:
 
 
 @contextmanager
-def airflow(home: Path, write: ProgressWriter) -> Iterator[Runner]:
+def airflow(home: Path, display: ActivityDisplay) -> Iterator[Runner]:
     """Start Airflow in this process; until the end, its stdout and stderr go to `log_file`.
 
     Parameters
     ----------
     home
         Folder of the workspace.
-    write
-        Gets one line for each task that ends.
+    display
+        Shows the task that runs.
 
     Yields
     ------
@@ -191,7 +208,7 @@ def airflow(home: Path, write: ProgressWriter) -> Iterator[Runner]:
 
     # Airflow reads these settings when it is first imported.
     environment.apply(home)
-    logs = _Logs(log_file(home))
+    logs = _Logs(log_file(home), display.note)
     lock = environment.airflow_home(home) / "runner.lock"
     with locked(lock, f"the runner of {home}"), _redirected(logs.fileno()):
         environment.set_up(home)
@@ -200,12 +217,12 @@ def airflow(home: Path, write: ProgressWriter) -> Iterator[Runner]:
         from airflow.sdk.log import configure_logging
 
         configure_logging(json_output=True, output=logs)
-        get_listener_manager().add_listener(_listener(_Progress(logs, write)))
+        get_listener_manager().add_listener(_listener(_TaskLines(logs, display)))
         sys.excepthook = sys.__excepthook__  # Airflow's logs the exception that ends this process
         dags = load_dags()
         _require_no_scheduler(dags)
         _fail_abandoned_runs(dags)
-        yield Runner()
+        yield Runner(display)
 
 
 def log_file(home: Path) -> Path:
@@ -292,5 +309,14 @@ def _redirected(target: int) -> Iterator[None]:
             os.close(copy)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    os._exit(128 + number)
+def stop_at_signals(display: ActivityDisplay) -> None:
+    """Set handlers of SIGINT and SIGTERM that print how to continue, and end the process."""
+
+    def stop(number: int, frame: FrameType | None) -> NoReturn:
+        display.write_at_signal(
+            "\nStopped. Nothing is lost: `make run` continues with the task that ran."
+        )
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)

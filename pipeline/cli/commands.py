@@ -27,7 +27,7 @@ app = typer.Typer()
 config_app = typer.Typer(help="Settings of a workspace.", no_args_is_help=True)
 
 
-@command(app)
+@command(app, examples="nightjar init shop")
 def init(
     console: Console,
     directory: Annotated[Path | None, typer.Argument(help="Its folder; default: ./var.")] = None,
@@ -52,7 +52,7 @@ def init(
     )
 
 
-@command(app)
+@command(app, examples="nightjar doctor --home shop")
 def doctor(console: Console) -> None:
     """Check Python, GPU, Airflow, MLflow and the stores of the workspace."""
     from pipeline.steps.doctor import examine
@@ -62,7 +62,7 @@ def doctor(console: Console) -> None:
     console.show({"checks": checks}, "\n".join(lines), 0 if all(x.ok for x in checks) else 2)
 
 
-@command(config_app, "show")
+@command(config_app, "show", examples="nightjar config show --origin")
 def config_show(
     console: Console,
     origin: Annotated[bool, typer.Option(help="Also print the source of each value.")] = False,
@@ -79,7 +79,13 @@ def config_show(
     console.show({"settings": list(map(vars, composed))}, "\n".join(lines))
 
 
-@command(app)
+@command(
+    app,
+    examples="""
+    nightjar ingest events.csv.gz
+    nightjar ingest products.csv --table items --replace
+    """,
+)
 def ingest(
     console: Console,
     paths: Annotated[list[Path], typer.Argument(help="Files, or folders of files.")],
@@ -115,7 +121,7 @@ def ingest(
     console.show(result, result.text(), result.exit_code)
 
 
-@command(app)
+@command(app, examples="nightjar feedback")
 def feedback(console: Console, at: At = None) -> None:
     """Run one feedback pass: ingest landing/, refresh lists, and check whether to retrain."""
     from pipeline.steps.feedback.feedback import feedback
@@ -134,7 +140,13 @@ def foldin(console: Console, at: At = None) -> None:
     console.show(result, result.text())
 
 
-@command(app)
+@command(
+    app,
+    examples="""
+    nightjar nightly --as-of 2026-03-01T09:00:00Z
+    nightjar nightly --as-of 2026-03-01T09:00:00Z --recipe als --no-publish
+    """,
+)
 def nightly(
     console: Console, as_of: AsOfText, recipe: Recipes = None, publish: Publish = True
 ) -> None:
@@ -151,7 +163,7 @@ def nightly(
     console.show(result, result.text(), result.exit_code)
 
 
-@command(app)
+@command(app, examples="nightjar tune --budget 20m --recipe als")
 def tune(
     console: Console,
     budget: Annotated[str, typer.Option(help="Duration of the search: 90s, 20m, 1h.")],
@@ -203,14 +215,20 @@ def demo(
     console.show(result, nights_table(result), blocked)
 
 
-@command(app)
+@command(
+    app,
+    examples="""
+    nightjar lists u1 u2
+    nightjar lists --all --out lists.parquet
+    """,
+)
 def lists(
     console: Console,
     users: Annotated[list[str] | None, typer.Argument(help="Raw user ids.")] = None,
     all_users: Annotated[bool, typer.Option("--all", help="Show the lists of all users.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the lists to this Parquet file.")] = None,
 ) -> None:
-    """Show the live recommendation lists."""
+    """Show the live recommendation lists. An unknown user is an error; `*` is the fallback list."""
     from pipeline.report.table import lists_table
     from pipeline.serving.publish import plain_rows
     from pipeline.steps.lists import lists, titles
@@ -230,7 +248,13 @@ def lists(
     console.show({"rows": entries}, "" if console.json else lists_table(entries, titles(ws)))
 
 
-@command(app)
+@command(
+    app,
+    examples="""
+    nightjar history
+    nightjar history --quality --out quality.png
+    """,
+)
 def history(
     console: Console,
     quality: Annotated[

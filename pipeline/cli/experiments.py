@@ -23,38 +23,51 @@ app = typer.Typer()
 _OUT = "File of the page; default: in reports/ of the workspace."
 
 
-@command(app)
+_VERSION = "Version: its number, `champion` (the live one) or `previous` (the one before it)."
+
+
+@command(
+    app,
+    examples="""
+    nightjar compare previous champion
+    nightjar compare 1 3 --out comparison.html
+    """,
+)
 def compare(
     console: Console,
-    v1: Annotated[int, typer.Argument(help="Version number, as in `history` and MLflow.")],
-    v2: Annotated[int, typer.Argument(help="Number of the other version.")],
+    v1: Annotated[str, typer.Argument(help=_VERSION)],
+    v2: Annotated[str, typer.Argument(help="The other version; lifts are those of V2 over V1.")],
     out: Annotated[Path | None, typer.Option(help=_OUT)] = None,
 ) -> None:
     """Compare two versions on one page, which is also attached to both versions in MLflow."""
     from pipeline.steps.experiments.comparison.compare import compare
+    from pipeline.workspace.versions import number_of
 
     # Before the comparison, which takes minutes.
     refuse_unwritable(out)
-    result = compare(console.workspace, v1, v2, out=out, progress=console.progress)
+    ws = console.workspace
+    result = compare(ws, number_of(ws, v1), number_of(ws, v2), out=out, progress=console.progress)
     # The result is complete and printed, even if MLflow is not available.
     console.show(result, result.text())
     if result.fault is not None:
         fail(f"the page is written, but not attached in MLflow: {result.fault}", result.exit_code)
 
 
-@command(app)
+@command(app, examples="nightjar reproduce champion")
 def reproduce(
     console: Console,
-    version: Annotated[int, typer.Argument(help="Version number.")],
+    version: Annotated[str, typer.Argument(help=_VERSION)],
 ) -> None:
     """Train a version again from its snapshot, and list differences with their causes."""
     from pipeline.steps.experiments.reproduction.reproduce import reproduce
+    from pipeline.workspace.versions import number_of
 
-    result = reproduce(console.workspace, version, progress=console.progress)
+    ws = console.workspace
+    result = reproduce(ws, number_of(ws, version), progress=console.progress)
     console.show(result, result.text(), result.exit_code)
 
 
-@command(app)
+@command(app, examples="nightjar backtest --from 2026-01-01T03:00:00Z --to 2026-03-01T03:00:00Z")
 def backtest(
     console: Console,
     begin: Annotated[str, typer.Option("--from", help="First as-of: 2011-09-01T00:00:00Z.")],

@@ -38,7 +38,7 @@ def gate(
     """Decide: first, switch, refresh (exit code 0), keep (4) or block (5)."""
     # Typer runs this callback before every subcommand, too.
     if context.invoked_subcommand is not None:
-        if run is not None or console.home is not None or console.json:
+        if run is not None or console.has_options:
             raise ConfigError(
                 "usage.option_order",
                 f"write options after the command {context.invoked_subcommand}",
@@ -78,7 +78,13 @@ def calibrate(
     console.show(result, result.text() + (f"\nfigure:    {out}" if out else ""))
 
 
-@command(app)
+@command(
+    app,
+    examples="""
+    nightjar history        # has the run ids
+    nightjar gate accept 20260301T030000Z-1f0c2a9b --by Anna --reason "prices were wrong last week"
+    """,
+)
 def accept(
     console: Console,
     run: Annotated[str, typer.Argument(help="Run to accept, as in `history` and on its page.")],

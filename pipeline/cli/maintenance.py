@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.gate import By, Reason
-from pipeline.cli.terminal import Console, Json, command, instant, parse_past_instant
+from pipeline.cli.terminal import (
+    Console,
+    Json,
+    Quiet,
+    Verbose,
+    command,
+    instant,
+    parse_past_instant,
+)
 
 app = typer.Typer()
 repair_app = typer.Typer(help="Restore damaged stores; docs/RECOVERY.md has the cases.")
@@ -19,6 +27,8 @@ def chaos(
     kills: Annotated[int, typer.Option(min=1, help="Number of killed processes.")] = 27,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Kill ingest, nightly run and publication repeatedly in a sandbox, and count the damage.
 
@@ -28,7 +38,7 @@ def chaos(
     """
     from pipeline.testing.chaos.chaos import chaos
 
-    console = Console(None, json)
+    console = Console(None, json, quiet=quiet, verbose=verbose)
     tally = chaos(kills, seed, progress=console.progress)
     console.show(tally, tally.text(), 0 if tally.sound else 1)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import inspect
 import json as json_module
+import logging
 import os
 import sys
 import time
@@ -36,6 +37,15 @@ Home = Annotated[
     typer.Option(help="Workspace; default: the environment variable NIGHTJAR_HOME, then ./var."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors, no progress.")
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Print every progress text, instead of one per 10 seconds."
+    ),
+]
 _RUN = typer.Option("--run", help="Run id, as printed by `nightly` or `snapshot`.")
 RunId = Annotated[str, _RUN]
 RunIdIfAny = Annotated[str | None, _RUN]
@@ -81,7 +91,7 @@ def flush_stdout() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
-        _drop_stdout(error)
+        _drop_after(error)
 
 
 def _print(text: str) -> None:
@@ -89,15 +99,20 @@ def _print(text: str) -> None:
     try:
         print(text)
     except OSError as error:
-        _drop_stdout(error)
+        _drop_after(error)
 
 
-def _drop_stdout(error: OSError) -> None:
+def drop_stdout() -> None:
+    """Send further output nowhere."""
+    # The interpreter would try again when it ends, and print a traceback.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _drop_after(error: OSError) -> None:
     """Send further output nowhere, and exit unless only the reader has ended."""
     from pipeline.stores.disk import fault_text
 
-    # The interpreter would try again when it ends, and print a traceback.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    drop_stdout()
     if not isinstance(error, BrokenPipeError):
         fail(f"cannot write the result to stdout: {fault_text(error)}", 6)
 
@@ -113,12 +128,18 @@ class Console:
         Absolute path of the workspace, which may not exist yet.
     json
         Value of ``--json``.
+    has_options
+        Whether the command was given an option that all commands share.
     """
 
-    def __init__(self, home: Path | None, json: bool) -> None:
+    def __init__(
+        self, home: Path | None, json: bool, *, quiet: bool = False, verbose: bool = False
+    ) -> None:
         self.home = home
         self.folder = (home or Path(os.environ.get("NIGHTJAR_HOME") or "var")).absolute()
         self.json = json
+        self.has_options = home is not None or json or quiet or verbose
+        configure_logging(quiet=quiet, verbose=verbose)
 
     @property
     def workspace(self) -> Workspace:
@@ -171,17 +192,24 @@ def _escaped(text: str) -> str:
 
 
 def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[..., None]:
-    """Turn a function of a `Console` into a command with the options ``--home`` and ``--json``.
+    """Turn a function of a `Console` into a command with the options that all commands share.
 
-    The command makes the console from these two options, and passes the others on. It runs in the
-    folder of child processes: libraries read code and settings from the current folder, into which
-    other users may write.
+    The command makes the console from ``--home`` and ``--json``, and passes its own options on. It
+    runs in the folder of child processes: libraries read code and settings from the current folder,
+    into which other users may write.
     """
 
-    def adapted(*, home: Home = None, json: Json = False, **options: Any) -> None:
+    def adapted(
+        *,
+        home: Home = None,
+        json: Json = False,
+        quiet: Quiet = False,
+        verbose: Verbose = False,
+        **options: Any,
+    ) -> None:
         from pipeline.workspace.child_process import CHILD_FOLDER
 
-        console = Console(home, json)
+        console = Console(home, json, quiet=quiet, verbose=verbose)
         options = {name: _absolute(value) for name, value in options.items()}
         with chdir(CHILD_FOLDER):
             run(console, **options)
@@ -204,7 +232,7 @@ def _absolute(value: Any) -> Any:
 
 
 def command(
-    app: typer.Typer, name: str | None = None, **settings: Any
+    app: typer.Typer, name: str | None = None, *, examples: str = "", **settings: Any
 ) -> Callable[[Callable[Concatenate[Console, ...], None]], Callable[..., None]]:
     """Return a decorator that adds a command with the shared options to an app.
 
@@ -214,10 +242,19 @@ def command(
         App of the command.
     name
         Name of the command; default: that of the function.
+    examples
+        Lines at the end of its help.
     settings
         Further arguments of Typer's `command`.
     """
-    return lambda run: app.command(name, **settings)(with_console(run))
+    return lambda run: app.command(name, epilog=epilog(examples), **settings)(with_console(run))
+
+
+def epilog(examples: str) -> str | None:
+    """Return the end of a help text with examples, one a line; none for an empty text."""
+    # The sign \b keeps the lines as they are.
+    lines = "".join(f"\n  {line.strip()}" for line in examples.strip().splitlines())
+    return f"\b\nExamples:{lines}" if lines else None
 
 
 def stopwatch() -> Callable[[], float]:
@@ -226,9 +263,28 @@ def stopwatch() -> Callable[[], float]:
     return lambda: time.monotonic() - start
 
 
-def configure_logging() -> None:
-    """Send log lines to stderr, as text at a terminal and otherwise as JSON."""
+def configure_logging(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Send log lines to stderr, as text at a terminal and otherwise as JSON.
+
+    Parameters
+    ----------
+    quiet
+        Only warnings and errors.
+    verbose
+        Also progress texts that follow another one within 10 seconds.
+
+    Raises
+    ------
+    ConfigError
+        ``usage.quiet_and_verbose``
+    """
     import structlog
+
+    if quiet and verbose:
+        raise ConfigError(
+            "usage.quiet_and_verbose", "--quiet and --verbose exclude each other; remove one"
+        )
+    level = logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO
 
     shown = (
         [_readable]
@@ -242,6 +298,7 @@ def configure_logging() -> None:
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, *shown],
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # stderr may be replaced later
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=False,
     )
 
@@ -255,6 +312,8 @@ def _readable(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     match event:
         case {"event": "progress", "seconds": seconds, "text": text}:
             return f"{seconds:7.1f}s  {text}"
+        case {"event": "progress", "text": text}:
+            return f"{'':10}{text}"
         case {"event": "task_finished", "task": task, "seconds": seconds, "result": result}:
             return f"{task}: {result} ({seconds:.1f} s)"
         case {"event": "task_failed", "task": task, "error": error}:

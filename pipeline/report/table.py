@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pipeline import columns as c
-from pipeline.base import Instant, format_instant
+from pipeline.base import Instant, Interval, format_instant
 from pipeline.errors import printable
 from pipeline.evaluation.gate.decision import Kind
 from pipeline.number_text import change
+from pipeline.report.headline import Headline
 from pipeline.workspace.ledger import DecisionEntry, Entry, PatchEntry, PublicationEntry, StepEntry
 
 _WIDTH: Final = 100
@@ -41,10 +42,14 @@ class NightSummary:
     ----------
     recipe
         The champion's recipe after the run.
+    days
+        Evaluated days: the holdout.
     against
         Recipe that the lifts are over.
     users
         Number of evaluated users.
+    headline
+        Result of the run in two plain sentences.
     recipes
         Best first.
     """
@@ -53,7 +58,9 @@ class NightSummary:
     run_id: str
     decision: Kind
     recipe: str | None
+    days: Interval
     against: str
+    headline: Headline
     sentence: str
     reasons: tuple[str, ...]
     users: int
@@ -70,22 +77,26 @@ class DemoSummary:
 
 
 def nights_table(summary: DemoSummary) -> str:
-    """Return decision, metrics and reasons of each run, and the commands that show more."""
-    header = ["as-of", "decision", "champion's recipe", "recipe", summary.metric]
-    header += ["95 % interval", "lift"]
+    """Return metrics, headline and reasons of each run, and the commands that show more."""
+    header = ["as-of", "decision", "days evaluated", "recipe", summary.metric]
+    header += ["95 % interval", "lift", "over"]
     rows: list[Sequence[str]] = []
     for night in summary.nights:
         # Shown in the first line of a run only.
-        head: tuple[str, ...] = (f"{night.as_of:%Y-%m-%d}", night.decision, str(night.recipe))
+        head: tuple[str, ...] = (
+            f"{night.as_of:%Y-%m-%d}",
+            night.decision,
+            f"{night.days.length.days} from {night.days.start:%m-%d}",
+        )
         for row in night.recipes:
-            lift = "reference" if row.lift is None else change(row.lift)
-            rows.append((*head, row.name, f"{row.mean:.4f}", f"{row.lo:.4f} to {row.hi:.4f}", lift))
+            lift = ("", "") if row.lift is None else (change(row.lift), night.against)
+            interval = f"{row.lo:.4f} to {row.hi:.4f}"
+            rows.append((*head, row.name, f"{row.mean:.4f}", interval, *lift))
             head = ("", "", "")
-    lines = [grid(header, rows), ""]
+    lines = [grid(header, rows)]
     for night in summary.nights:
-        first, *others = night.reasons or (night.sentence,)
-        lines.append(f"{night.as_of:%Y-%m-%d}  {night.decision}: {first}")
-        lines += [f"{'':10}  {reason}" for reason in others]
+        lines += ["", _beside(f"{night.as_of:%Y-%m-%d}  ", night.headline.text)]
+        lines += [_beside(f"{'':12}- ", reason) for reason in night.reasons or (night.sentence,)]
     lines += ["", *(f"{name:<9} {where}" for name, where in summary.look.items())]
     return "\n".join(lines)
 

@@ -24,6 +24,7 @@ from pipeline.base import AsOf, Interval, Progress, as_of, compact_instant, sile
 from pipeline.data import completejourney
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.report.headline import night_headline
 from pipeline.report.table import DemoSummary, NightRecipe, NightSummary
 from pipeline.report.wording import metric_label
 from pipeline.steps.nightly.nightly import result
@@ -206,7 +207,9 @@ def _night_summary(ws: Workspace, run: Run) -> NightSummary:
         run_id=run.run_id,
         decision=decision.kind,
         recipe=ended.recipe,
+        days=decision.block,
         against=against,
+        headline=night_headline(run),
         sentence=decision.sentence,
         reasons=decision.reasons,
         users=int(metrics[against]["users"]),

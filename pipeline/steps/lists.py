@@ -1,13 +1,13 @@
 """Live lists and ledger entries for users of the command line: raw ids in, raw ids out.
 
-Guarantees: a reader gets one whole publication and its patches. An unknown id gets the fallback
-list, and its `slot` records that. Nothing here writes.
+Guarantees: a reader gets one whole publication and its patches. A user without a list of their own
+gets the fallback list, and its `slot` records that; an unknown id is an error. Nothing here writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
 
@@ -17,6 +17,9 @@ from pipeline.serving.publish import chain, live, newest, of_users, with_raw_ids
 from pipeline.workspace.ledger import Entry, entries_of
 from pipeline.workspace.publications import read_lists
 from pipeline.workspace.workspace import Workspace
+
+_NAMED: Final = 5
+"""Largest number of unknown ids in an error."""
 
 
 def live_publication(ws: Workspace) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
     ws
         Workspace.
     users
-        Raw ids; ``None`` for all users.
+        Raw ids, or ``*`` for the fallback list; ``None`` for all users.
 
     Returns
     -------
@@ -53,7 +56,7 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
     Raises
     ------
     ConfigError
-        `lists.nothing_live`: nothing is published yet.
+        `lists.nothing_live`: nothing is published yet. `lists.unknown_user`: an id is unknown.
     StorageError
         `lists.altered`, `vault.behind`, `vault.pseudonym_missing`
     """
@@ -62,8 +65,16 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
         # The id of the fallback list is not a pseudonym: the vault has no raw id for it.
         pseudonyms = [user for user in rows[c.USER_ID].unique() if user != c.FALLBACK_USER]
         return with_raw_ids(rows, ws.vault.reveal(pseudonyms))
-    assigned = ws.vault.lookup(users)
-    return of_users(rows, {user: assigned.get(user) for user in users})
+    assigned = {c.FALLBACK_USER: c.FALLBACK_USER, **ws.vault.lookup(users)}
+    if unknown := [user for user in users if user not in assigned]:
+        raise ConfigError(
+            "lists.unknown_user",
+            f"unknown user {', '.join(unknown[:_NAMED])}"
+            f"{f' and {len(unknown) - _NAMED} more' if len(unknown) > _NAMED else ''}: no event or "
+            "row of users has this id; check it. `nightjar lists '*'` shows the fallback list of "
+            "such users",
+        )
+    return of_users(rows, {user: assigned[user] for user in users})
 
 
 def titles(ws: Workspace) -> dict[str, str]:

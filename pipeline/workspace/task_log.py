@@ -7,6 +7,7 @@ no line has a raw id, or a character that is not printable.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -86,11 +87,16 @@ def _logger() -> Any:
     """Return the logger; structlog without a configuration would print to stdout."""
     if structlog.is_configured():
         return structlog.get_logger("nightjar")
-    return structlog.wrap_logger(structlog.PrintLogger(sys.stderr))
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
 
 
 def at_most_every(seconds: float, progress: Progress) -> Progress:
     """Return a progress function that forwards the first text, then at most one per interval.
+
+    Texts in between are logged with the level `debug`.
 
     Parameters
     ----------
@@ -107,6 +113,8 @@ def at_most_every(seconds: float, progress: Progress) -> Progress:
         if now - last >= seconds:
             last = now
             progress(printable(text))
+        else:
+            _logger().debug("progress", text=printable(text))
 
     return limited
 

@@ -10,6 +10,7 @@ Guarantees:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.gate import Decision
@@ -24,6 +25,8 @@ from pipeline.workspace.workspace import Workspace
 
 _SHOWN = 12
 """Number of versions that an error lists."""
+_ALIASES: Final = {"champion": 1, "previous": 2}
+"""MLflow's aliases, as places from the end of the publications."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,37 @@ def find(ws: Workspace, number: int) -> Version:
         )
     decision, publication = decision_of(run), history.by_version.get(number)
     return Version(number, Night.read(ws, run), str(decision.recipe), decision, publication)
+
+
+def number_of(ws: Workspace, text: str) -> int:
+    """Return the number of a version.
+
+    Parameters
+    ----------
+    text
+        A number, ``champion`` (the live version) or ``previous`` (the one before it).
+
+    Raises
+    ------
+    ConfigError
+        `version.not_a_version`: the text is none of these; `version.not_published`: there are too
+        few publications.
+    """
+    if text.isdecimal():
+        return int(text)
+    if text not in _ALIASES:
+        raise ConfigError(
+            "version.not_a_version",
+            f"{text} is not a version; write a number of `nightjar history`, champion or previous",
+        )
+    publications, place = LedgerHistory.of(ws.ledger).publications, _ALIASES[text]
+    if len(publications) < place:
+        raise ConfigError(
+            "version.not_published",
+            f"no version is {text}: {len(publications)} were published, {place} are needed; run "
+            "`nightjar nightly` first",
+        )
+    return int(publications[-place].model_version)
 
 
 def hyper_parameters(recipe: Recipe) -> Tree:

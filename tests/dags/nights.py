@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 import polars as pl
 
 from dags.local import runner
+from dags.local.activity import ActivityDisplay
 from pipeline.base import format_instant
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
@@ -148,10 +150,10 @@ def _retry_at_once() -> None:
     runner.load_dags = impatient
 
 
-def _one_night(root: Path, write: runner.ProgressWriter) -> dict[str, Any]:
-    """Start or resume the first night; `write` gets a line when a task ends."""
+def _one_night(root: Path, display: ActivityDisplay) -> dict[str, Any]:
+    """Start or resume the first night."""
     Workspace.init(root / "home", CONFIG)
-    with runner.airflow(root / "home", write) as airflow:
+    with runner.airflow(root / "home", display) as airflow:
         shop = Shop(airflow, root / "home")
         shop.land(purchases(), FIRST)
         shop.feedback(FIRST)
@@ -162,12 +164,12 @@ def main(mode: str, root: Path) -> None:
     _retry_at_once()
     if mode == "one-night":
         with os.fdopen(os.dup(2), "w", buffering=1) as terminal:
-            print(json.dumps(_one_night(root, lambda line: print(line, file=terminal))))
+            print(json.dumps(_one_night(root, ActivityDisplay(terminal))))
         return
-    lines: list[str] = []
-    with _hook() as received, runner.airflow(root / "airflow", lines.append) as airflow:
+    lines = io.StringIO()
+    with _hook() as received, runner.airflow(root / "airflow", ActivityDisplay(lines)) as airflow:
         ended = _scenarios(airflow, root, received)
-    print(json.dumps({**ended, "lines": lines}))
+    print(json.dumps({**ended, "lines": lines.getvalue().splitlines()}))
 
 
 if __name__ == "__main__":

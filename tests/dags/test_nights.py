@@ -158,6 +158,17 @@ def test_a_store_that_is_away_is_tried_again_and_then_red(nights: dict[str, Summ
     assert len(tries) == 2
 
 
+def test_each_task_is_shown_by_name_when_it_begins_and_ends(nights: dict[str, Summary]) -> None:
+    shown = [line.split() for line in nights["lines"]]
+
+    for name in ("ingest", "train als", "train popularity", "report_outcome"):
+        words = name.split()
+        later = shown[shown.index([*words, "begins"]) :]
+        assert [*words, "done"] in [line[: len(words) + 1] for line in later]
+    waits = [words for words in shown if words[:4] == ["waiting", "to", "try", "register"]]
+    assert len(waits) == 2
+
+
 def test_a_night_goes_on_once_the_store_is_back(nights: dict[str, Summary]) -> None:
     ended = nights["back"]
 
@@ -198,7 +209,7 @@ def resumed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Summary]:
     with _start("one-night", root) as killed:
         assert killed.stderr is not None
         for line in killed.stderr:
-            if line.split()[:1] == ["features"]:
+            if line.split()[:2] == ["features", "done"]:
                 os.kill(killed.pid, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     with _start("one-night", root) as second:

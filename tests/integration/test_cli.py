@@ -13,15 +13,19 @@ import stat
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.metadata import version
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import polars as pl
 import pytest
+import typer
 
 from pipeline.base import format_instant
 from pipeline.cli import main
+from pipeline.cli.app import GROUPS, app
+from pipeline.errors import printable
 from pipeline.evaluation.slices import slug
 from pipeline.models.device import cuda_usable
 from pipeline.workspace.workspace import Workspace
@@ -151,6 +155,54 @@ def test_help_needs_no_library():
     )
     assert done.returncode == 0
     assert "nightly" in process("--help").stdout
+
+
+def test_the_help_has_every_command_once_by_groups_and_examples():
+    command = typer.main.get_command(app)
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(command.commands)
+    done = nightjar("--help")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    places = [lines.index(f"{title}:") for title in GROUPS]
+    assert places == sorted(places)
+    assert "    nightjar init shop" in lines
+    assert "    nightjar lists u1 u2" in nightjar("lists", "--help").stdout.splitlines()
+
+
+def test_the_version():
+    done = nightjar("--version")
+    assert (done.returncode, done.stdout) == (0, f"nightjar {version('nightjar')}\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "place", "expected"),
+    [("nightjar com", "1", "compare"), ("nightjar gc --y", "2", "--yes")],
+)
+def test_the_shell_completes_commands_and_options(typed, place, expected):
+    request = {"COMP_WORDS": typed, "COMP_CWORD": place, "_NIGHTJAR_COMPLETE": "complete_bash"}
+    done = nightjar(environment=request)
+    assert (done.returncode, done.stdout.split()) == (0, [expected])
+
+
+def test_quiet_and_verbose_set_the_level_of_the_log(tmp_path):
+    events = []
+    for number, flags in enumerate(((), ("-q",), ("-v",))):
+        copy = tmp_path / f"w{number}"
+        assert nightjar("init", copy).returncode == 0
+        for file in ("a.csv", "b.csv"):
+            path = copy / "landing" / "events" / file
+            path.write_text("event_id,user_id,item_id,kind,value,timestamp\n")
+            os.utime(path, (0, 0))
+        done = nightjar("feedback", *flags, home=copy)
+        events.append([json.loads(line)["event"] for line in done.stderr.splitlines()])
+        assert done.stdout
+    plain, quiet, verbose = events
+    assert "task_finished" in plain
+    assert quiet == []
+    assert verbose.count("progress") > plain.count("progress") > 0
+    refused(nightjar("history", "-q", "-v", home=copy), 2, "exclude each other")
+    refused(nightjar("gate", "-q", "calibrate", home=copy), 2, "after the command calibrate")
 
 
 def test_init_twice_changes_nothing(tmp_path):
@@ -329,11 +381,12 @@ def test_a_night_step_by_step_is_a_night(home):
 
 
 def test_lists_and_history(home, tmp_path):
-    strangers = {"who", "' OR 1=1 --", "../../x", "*"}
-    done = nightjar("lists", ANNA, *strangers, "--json", home=home)
+    done = nightjar("lists", ANNA, "*", "--json", home=home)
     rows = json.loads(done.stdout)["rows"]
-    assert {row["user_id"] for row in rows} == {ANNA, *strangers}
-    assert {row["slot"] for row in rows if row["user_id"] in strangers} == {"fallback"}
+    assert {row["user_id"]: row["slot"] for row in rows} == {ANNA: "model", "*": "fallback"}
+    for stranger in ("who", "' OR 1=1 --", "../../x", "\x1b[31mred"):
+        done = nightjar("lists", ANNA, stranger, "--json", home=home)
+        refused(done, 2, "unknown user", printable(stranger))
     done = nightjar("lists", "--all", "--out", tmp_path / "l.parquet", "--json", home=home)
     assert json.loads(done.stdout)["rows"] > 1000
     assert (tmp_path / "l.parquet").stat().st_size > 0

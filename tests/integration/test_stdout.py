@@ -63,9 +63,10 @@ def test_a_full_stdout_is_one_sentence(home, two_nights, command):
 
 
 @pytest.mark.parametrize(("place", "code"), [("> /dev/full", 6), ("| true", 0), (">&-", 0)])
-def test_a_process_ends_with_one_sentence_at_most(tmp_path, place, code):
-    nightjar = f"{sys.executable} -m pipeline.cli init {tmp_path}/ws"
-    command = f"set -o pipefail; {nightjar} {place}"
+@pytest.mark.parametrize("words", ["init", "nightly --help", "--version"])
+def test_a_process_ends_with_one_sentence_at_most(tmp_path, words, place, code):
+    arguments = f"init {tmp_path}/ws" if words == "init" else words
+    command = f"set -o pipefail; {sys.executable} -m pipeline.cli {arguments} {place}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == code, done.stderr
     assert len(done.stderr.splitlines()) == (code == 6), done.stderr

@@ -34,7 +34,7 @@ from pipeline.stores.disk import sha256
 from pipeline.workspace.artifacts import EvaluationFile, SnapshotFile, SplitFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.run_files import read_history, read_scorer, read_split
-from pipeline.workspace.versions import find, runs_by_version
+from pipeline.workspace.versions import find, number_of, runs_by_version
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
 from tests.tampered import replace_file
@@ -120,6 +120,16 @@ def test_an_unknown_version_is_answered_with_those_there_are(copy):
     assert nightjar("reproduce", 7, home=copy.home).returncode == 2
     with raises("compare.same_version"):
         compare(copy, 2, 2)
+
+
+def test_a_version_has_a_number_or_an_alias_of_the_ledger(copy, tmp_path):
+    assert [number_of(copy, text) for text in ("champion", "previous", "7")] == [2, 1, 7]
+    with raises("version.not_a_version"):
+        number_of(copy, "../../x")
+    with raises("version.not_published"):
+        number_of(Workspace.init(tmp_path / "new"), "champion")
+    done = nightjar("compare", "champion", 2, home=copy.home)
+    assert done.returncode == 2 and "version 2 is compared with itself" in done.stderr
 
 
 def test_a_version_whose_run_is_gone_is_reported(copy):

@@ -32,7 +32,15 @@ from pipeline.evaluation.gate.rules import (
     mean,
     ordered,
 )
-from pipeline.evaluation.gate.switch import Candidacy, leader, seek_switch, zero_reference
+from pipeline.evaluation.gate.switch import (
+    EVIDENCE,
+    HELD,
+    MIN_LIFT,
+    Candidacy,
+    leader,
+    seek_switch,
+    zero_reference,
+)
 from pipeline.number_text import chance, change
 
 _LIVE_STAYS: Final = "the live lists stay"
@@ -92,15 +100,28 @@ def _first(evidence: Evidence, config: GateConfig) -> Decision:
         lead = f"{change(paired.x)} over {reference.name} ({chance(paired.p_better)})"
     else:
         reference, lead = winner, "no learned recipe beats every baseline"
-    refused = {rule.subject for rule in rules if rule.outcome != "pass"}
+    refused = {rule.subject: rule for rule in reversed(rules) if rule.outcome != "pass"}
     others = [
-        f"{r.name} {'fails a rule' if r.name in refused else f'is behind {winner.name}'} "
-        f"({change(compare(r, reference, config).x)} against {reference.name})"
+        _other_text(r, compare(r, reference, config).x, winner, reference, refused.get(r.name))
         for r in ordered(evidence.judged)
         if r.baseline_rank is None and r is not winner
     ]
     reason = f"{winner.name} becomes the champion with {figure}: {lead}"
     return _accepted("first", evidence, winner, rules, (reason, *others), config)
+
+
+def _other_text(
+    other: EvaluatedRecipe,
+    lift: float,
+    winner: EvaluatedRecipe,
+    reference: EvaluatedRecipe,
+    refused: RuleResult | None,
+) -> str:
+    figure = f"({change(lift)} against {reference.name})"
+    if refused is None:
+        return f"{other.name} is behind {winner.name} {figure}"
+    # A reader asks for the rule only if the lift alone would be enough.
+    return f"{other.name} fails a rule {figure}" + (f": {refused.sentence}" if lift > 0 else "")
 
 
 def _no_hit_text(evidence: Evidence, n: int) -> str:
@@ -208,15 +229,30 @@ def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
     learned = [c for c in candidacies if c.candidate.baseline_rank is None]
     learned.sort(key=lambda c: (-c.status.log_e, c.candidate.name))
     sentences = []
-    for status in (candidacy.status for candidacy in learned[:_MAX_NAMED]):
+    for candidacy in learned[:_MAX_NAMED]:
+        status = candidacy.status
         text = (
             f"{status.recipe}: e-value {e_value_text(status.e_value)} "
             f"({status.threshold:,.0f} needed)"
         )
         text += f", lift {change(status.lift)}" if status.lift is not None else ""
-        sentences.append(f"{text}, {status.waiting}" if status.waiting else text)
+        text += f", {status.waiting}" if status.waiting else ""
+        sentences.append(text + _refusal(candidacy))
     left = len(learned) - len(sentences)
     return (*sentences, f"and {left} more candidates") if left else tuple(sentences)
+
+
+def _refusal(candidacy: Candidacy) -> str:
+    """Return the reason why a candidate with a positive lift is not live; else an empty text."""
+    if candidacy.status.lift is None or candidacy.status.lift <= 0:
+        return ""
+    if candidacy.won:
+        return ", refused: another candidate has more evidence"
+    failed = (r for r in candidacy.rules if r.name != EVIDENCE and r.outcome not in HELD)
+    if (rule := next(failed, None)) is None:
+        return ", refused: its lead is not proven yet"
+    reason = "its lift is too small" if rule.name == MIN_LIFT else rule.sentence
+    return f", refused: {reason}"
 
 
 def _waiting(

@@ -36,7 +36,7 @@ from pipeline.evaluation.gate.rules import baselines, compare, hit_users, mean, 
 from pipeline.evaluation.gate.slice_rules import recorded_slice_rules
 from pipeline.number_text import share
 
-_HELD: Final = ("pass", "underpowered", "reported")
+HELD: Final = ("pass", "underpowered", "reported")
 """Outcomes that do not prevent a switch."""
 _USES: Final[Mapping[str, BlockUse]] = {
     TOO_FEW_USERS: "underpowered",
@@ -48,6 +48,7 @@ _UNRECORDED: Final[Mapping[BlockUse, RuleOutcome]] = {
     "no_level": "reported",
 }
 EVIDENCE: Final = "switch.evidence"
+MIN_LIFT: Final = "switch.lift"
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def zero_reference(
         *bound_rules(best, config),
         damage,
     )
-    return (best if all(r.outcome in _HELD for r in rules) else None), rules
+    return (best if all(r.outcome in HELD for r in rules) else None), rules
 
 
 def _candidacy(
@@ -165,13 +166,13 @@ def _candidacy(
     rules = [RuleResult(EVIDENCE, name, status.e_value, status.threshold, outcome, text)]
     enough = lift is not None and lift >= config.min_lift
     if lift is not None:
-        rules.append(RuleResult("switch.lift", name, lift, config.min_lift, verdict(enough), text))
+        rules.append(RuleResult(MIN_LIFT, name, lift, config.min_lift, verdict(enough), text))
     alone = status.log_e >= math.log(1 / config.alpha)
     # The other rules matter only to a candidate that can win or be inconclusive.
     if enough and alone:
         rules += _guards(evidence, candidate, champion, process, status, paired, config)
         rules.append(_damage_of(damage, name))
-    held = enough and alone and all(r.outcome in _HELD for r in rules if r.name != EVIDENCE)
+    held = enough and alone and all(r.outcome in HELD for r in rules if r.name != EVIDENCE)
     held = held and damage.outcome == "pass"
     won = held and status.reached
     return Candidacy(candidate, paired, status, tuple(rules), won, held and not won)

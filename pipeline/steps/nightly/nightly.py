@@ -16,6 +16,7 @@ from typing import Final
 from pipeline.base import AsOf, Instant, Progress, silent
 from pipeline.evaluation.gate.decision import Kind
 from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.report.headline import Headline, night_headline
 from pipeline.report.wording import acceptance
 from pipeline.steps.diagnostics.training_cost import TrainingCosts, cost_line, costs
 from pipeline.steps.nightly.accept import offered_recipes
@@ -125,6 +126,8 @@ class NightResult:
         Recipe -> its selected hyperparameters, in words.
     acceptable
         Recipes that `nightjar gate accept` would accept now.
+    headline
+        Result of the run in plain sentences; ``None`` if there was nothing to do.
     cost
         Recipe -> cost of its training.
     """
@@ -143,6 +146,7 @@ class NightResult:
     failures: Mapping[str, str] = field(default_factory=dict)
     chosen: Mapping[str, str] = field(default_factory=dict)
     acceptable: tuple[str, ...] = ()
+    headline: Headline | None = None
     cost: Mapping[str, TrainingCosts] = field(default_factory=dict)
 
     @property
@@ -154,17 +158,18 @@ class NightResult:
 
     def text(self) -> str:
         """Return lines for a terminal."""
-        first = f"{self.decision}: {self.reasons[0]}" if self.reasons else self.sentence
-        lines = [f"{self.status.replace('_', ' ')}: {first}"]
-        lines += [f"  {reason}" for reason in self.reasons[1:]]
+        head = self.status.replace("_", " ")
+        if self.headline is None:
+            return f"{head}: {self.sentence}"
+        lines = [f"{head}, {self.decision}: {self.headline.text}"]
+        lines += [f"  {reason}" for reason in self.reasons]
         lines += [f"  {name} was left out: {reason}" for name, reason in self.failures.items()]
         lines += [f"  {name} is {words}" for name, words in self.chosen.items()]
         if self.cost:
             lines.append(f"cost: {cost_line(self.cost)}")
         if self.publication_id == publication_id(self.run_id):
             lines.append(f"live: {self.recipe}, version {self.model_version}")
-        if self.run_id:
-            lines.append(f"run:  {self.run_id}")
+        lines.append(f"run:  {self.run_id}")
         lines += acceptance(self.run_id, self.acceptable)
         return "\n".join(lines)
 
@@ -208,5 +213,6 @@ def result(
         failures=dict(failures or {}),
         chosen={name: recipe.summary for name, recipe in night.selected.items()},
         acceptable=offered_recipes(night),
+        headline=night_headline(night.run),
         cost=costs(night.run, night.recipes, decision.recipe),
     )

@@ -14,6 +14,7 @@ from pipeline.workspace.artifacts import LiveFile
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import outcome
+from tests.raising import raises
 from tests.worlds import NIGHTS, land, purchases
 
 
@@ -31,10 +32,14 @@ def test_lists_are_complete_without_sold_out_items_and_in_raw_ids(shop):
     assert not had & set(own.select(c.USER_ID, c.ITEM_ID).rows())
 
 
-def test_an_unknown_user_gets_the_fallback_list(shop):
-    rows = lists(Workspace.open(shop[0]), ["u1", "never-seen"])
+def test_an_unknown_user_is_an_error_and_a_star_is_the_fallback_list(shop):
+    ws = Workspace.open(shop[0])
+    rows = lists(ws, ["u1", "*"])
     slots = dict(rows.select(c.USER_ID, c.SLOT).unique().rows())
-    assert slots == {"u1": "model", "never-seen": "fallback"}
+    assert slots == {"u1": "model", "*": "fallback"}
+    with raises("lists.unknown_user") as caught:
+        lists(ws, ["u1", *(f"never-seen-{n}" for n in range(7))])
+    assert "never-seen-4 and 2 more" in caught.value.sentence
 
 
 def test_the_ledger_has_both_nights(shop):

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+from datetime import timedelta
+
+from pipeline.base import Interval
+from pipeline.report.headline import Headline
 from pipeline.report.table import (
     DemoSummary,
     NightRecipe,
@@ -52,14 +56,26 @@ def test_the_demo_shows_a_line_for_each_recipe() -> None:
         NightRecipe("popularity", 0.02, 0.019, 0.021, None),
     )
     night = NightSummary(
-        NIGHT, "r", "switch", "blend", "popularity", "switch: so", ("better",), 1262, recipes
+        as_of=NIGHT,
+        run_id="r",
+        decision="switch",
+        recipe="blend",
+        days=Interval(NIGHT - timedelta(days=28), NIGHT),
+        against="popularity",
+        headline=Headline("good", "New lists are live: 35 % better."),
+        sentence="switch: so",
+        reasons=("better",),
+        users=1262,
+        recipes=recipes,
     )
     lines = nights_table(DemoSummary("NDCG@20", (night,), {"browser": "make ui"})).splitlines()
     assert lines[2].split() == [
         *(
             "2024-06-01",
             "switch",
-            "blend",
+            "28",
+            "from",
+            "05-04",
             "blend",
             "0.0316",
             "0.0280",
@@ -67,7 +83,13 @@ def test_the_demo_shows_a_line_for_each_recipe() -> None:
             "0.0354",
             "+35.0",
             "%",
+            "popularity",
         )
     ]
-    assert lines[3].split() == ["popularity", "0.0200", "0.0190", "to", "0.0210", "reference"]
-    assert lines[5:] == ["2024-06-01  switch: better", "", "browser   make ui"]
+    assert lines[3].split() == ["popularity", "0.0200", "0.0190", "to", "0.0210"]
+    assert lines[5:] == [
+        "2024-06-01  New lists are live: 35 % better. Nothing to do.",
+        "            - better",
+        "",
+        "browser   make ui",
+    ]

@@ -68,3 +68,11 @@ def test_progress_is_limited(monkeypatch):
     for text in ("a", "b", "c", "d"):
         limited(text)
     assert texts == ["a", "c"]
+
+
+def test_progress_beyond_the_limit_is_logged_for_debugging():
+    with capture_logs() as lines:
+        limited = at_most_every(10.0, lambda text: None)
+        for text in ("a", "b"):
+            limited(text)
+    assert lines == [{"event": "progress", "log_level": "debug", "text": "b"}]

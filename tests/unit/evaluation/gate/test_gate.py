@@ -312,6 +312,40 @@ def test_the_one_with_the_most_evidence_for_its_threshold_leads() -> None:
 
 
 @pytest.mark.parametrize(
+    ("candidate", "reason"),
+    [
+        ({"lift": 0.009, "noise": 0.001}, "its lift is too small"),
+        ({"lift": 0.08, "noise": 0.3}, "its lead is not proven yet"),
+        ({"lift": 0.2, "coverage": 0.39}, "coverage of new 39.0 %, of als 50.0 %"),
+        ({"lift": -0.2}, None),
+    ],
+)
+def test_a_refused_candidate_with_a_positive_lift_has_its_reason(
+    candidate: dict[str, Any], reason: str | None
+) -> None:
+    config = GateConfig(default_seed_sd=0.0, period_sd=0.0)
+    recipes = judged("als", noise=0.001), judged("new", seed=2, **candidate)
+    decision = nights(2, *recipes, config=config)[-1]
+    assert decision.kind == "refresh"
+    line = next(text for text in decision.reasons if text.startswith("new: e-value"))
+    assert line.partition(", refused: ")[2] == (reason or "")
+
+
+def test_a_candidate_behind_the_winner_has_its_reason() -> None:
+    decision = nights(2, judged("als"), judged("a", 0.1, seed=2), judged("b", 0.2, seed=3))[-1]
+    line = next(text for text in decision.reasons if text.startswith("a: e-value"))
+    assert line.endswith("refused: another candidate has more evidence")
+
+
+def test_a_first_night_names_the_rule_of_a_refused_lead() -> None:
+    # Better than the baselines, but not beyond chance.
+    night = evidence(judged("als", -0.29, noise=0.05, seed=5), champion=None)
+    decision = decide(night, CONFIG)
+    line = next(text for text in decision.reasons if text.startswith("als fails a rule"))
+    assert ": als over " in line
+
+
+@pytest.mark.parametrize(
     ("candidate", "rule_name"),
     [
         ({"lift": 0.009, "noise": 0.001}, "switch.lift"),
