@@ -1,0 +1,323 @@
+"""Headline of a nightly run: its result, and whether a person has to do something.
+
+Page, terminal and Airflow show the same headline. The sentence of the decision, with all figures of
+the gate, is the detail below it.
+
+Guarantees: equal files of a run give an equal headline; ``good`` only if nothing has to be done;
+each lift has its 95 % interval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Final, Literal
+
+from pipeline.base import Instant
+from pipeline.data.validate.checks import DataCheck
+from pipeline.evaluation.compare import difference, paired
+from pipeline.evaluation.evaluate import NDCG, metric_name
+from pipeline.evaluation.gate.accept import offers
+from pipeline.evaluation.gate.decision import Decision
+from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.intervals import normal_interval
+from pipeline.number_text import change, decimal
+from pipeline.report.wording import plain, rule_title, stops
+from pipeline.stores.runs import Run
+from pipeline.workspace.artifacts import (
+    ColdCheckFile,
+    EvaluationFile,
+    PublicationFile,
+    SnapshotFile,
+    ValidationFile,
+)
+from pipeline.workspace.night import decision_of
+
+Status = Literal["good", "look", "act"]
+"""``good``: nothing to do. ``look``: worth a look, nothing is broken. ``act``: something to do."""
+
+_NO_TODO: Final = "Nothing to do."
+_ALIKE: Final = 0.15
+"""Largest end of an interval around 0 that is called "as good as"."""
+_BASELINES: Final = {"decayed_popularity": "recent popularity", "personal_frequency": "own habits"}
+_NUMBERS: Final = (
+    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Result of a nightly run in two plain sentences.
+
+    Attributes
+    ----------
+    news
+        What happened, in one sentence.
+    todo
+        What to do, in one or two sentences.
+    """
+
+    status: Status
+    news: str
+    todo: str = _NO_TODO
+
+    @property
+    def text(self) -> str:
+        """Both in one line."""
+        return f"{self.news} {self.todo}"
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Lift with its 95 % interval, over the recipe or scorer `over`; .02 is +2 %."""
+
+    over: str
+    lift: float
+    lo: float
+    hi: float
+
+    @property
+    def text(self) -> str:
+        """``23 % better than popularity (11 to 35)``, ``as good as x (+2.8 %, −6 to +12)``."""
+        if self.lo > 0 or self.hi < 0:
+            low, high = sorted((abs(self.lo), abs(self.hi)))
+            word = "better" if self.lo > 0 else "worse"
+            span = f"{_percent(low)} to {_percent(high)}"
+            return f"{_percent(abs(self.lift))} % {word} than {self.over} ({span})"
+        span = f"{change(self.lift)}, {_signed(self.lo)} to {_signed(self.hi)}"
+        alike = max(-self.lo, self.hi) <= _ALIKE
+        return f"{'as good as' if alike else 'not clearly different from'} {self.over} ({span})"
+
+
+@dataclass(frozen=True)
+class NightFacts:
+    """Results of a run that its headline is made of.
+
+    Attributes
+    ----------
+    data_since
+        As-of of the live version before the run; None without one.
+    replay
+        The run repeats an earlier instant, and changes nothing.
+    failed_checks
+        Checks of the data that stopped the run.
+    decision
+        None if the run did not decide.
+    over_baseline
+        Lift of the live recipe over the best baseline.
+    over_last
+        Lift of tonight's scorer over the scorer that was accepted last.
+    cold_fault
+        Reason of the cold check to publish nothing.
+    published
+        Whether the lists went live; None before that.
+    """
+
+    run_id: str
+    as_of: Instant
+    data_since: Instant | None
+    replay: bool
+    failed_checks: tuple[DataCheck, ...] = ()
+    decision: Decision | None = None
+    over_baseline: Lift | None = None
+    over_last: Lift | None = None
+    cold_fault: str | None = None
+    published: bool | None = None
+
+
+def night_headline(run: Run | None, reason: str = "") -> Headline:
+    """Return the headline of a run.
+
+    Parameters
+    ----------
+    run
+        The run, or None if none was started.
+    reason
+        Reason why none was started, in one sentence.
+    """
+    return headline(night_facts(run)) if run else no_run(reason)
+
+
+def no_run(reason: str) -> Headline:
+    """Return the headline of a night that started no run, for the reason."""
+    return Headline("good", f"No new model was needed, the live lists stay: {reason}.")
+
+
+def headline(facts: NightFacts) -> Headline:
+    """Return the headline of a run from its facts."""
+    decision = facts.decision
+    if facts.failed_checks:
+        causes = _listed([check.sentence for check in facts.failed_checks])
+        return Headline(
+            "act",
+            f"The data of this night are not usable, the live lists stay: {causes}.",
+            "Deliver missing or corrected files into landing/, then start the night again.",
+        )
+    if decision is None:
+        return Headline("look", "The run has not decided yet.", "Start it again to continue it.")
+    if decision.kind == "block":
+        return _blocked(decision, facts.run_id)
+    if facts.cold_fault is not None:
+        return Headline(
+            "act",
+            f"The new lists were not published, the live lists stay: {facts.cold_fault}.",
+            "Check the data of the last days, then start a night with a later as-of.",
+        )
+    if decision.kind == "keep":
+        return _kept(decision)
+    return _promoted(facts, decision)
+
+
+def night_facts(run: Run) -> NightFacts:
+    """Read the facts of a run; its snapshot is committed."""
+    snapshot = run.read(SnapshotFile)
+    validation = run.find(ValidationFile)
+    facts = NightFacts(
+        run_id=run.run_id,
+        as_of=snapshot.as_of,
+        data_since=None if snapshot.champion is None else snapshot.champion.as_of,
+        replay=snapshot.replay,
+        failed_checks=() if validation is None else validation.failed,
+    )
+    if run.committed("gate") is None:
+        return facts
+    decision, cold, published = decision_of(run), run.find(ColdCheckFile), run.find(PublicationFile)
+    return replace(
+        facts,
+        decision=decision,
+        over_baseline=_over_baseline(run, snapshot, decision),
+        over_last=_over_last(run, snapshot, decision),
+        cold_fault=None if cold is None else cold.fault,
+        published=None if published is None else published.went_live,
+    )
+
+
+def _promoted(facts: NightFacts, decision: Decision) -> Headline:
+    lists = "first lists" if decision.kind == "first" else "new lists"
+    if facts.published:
+        opening = f"{lists.capitalize()} are live"
+    elif facts.published is None and not facts.replay:
+        opening = f"{lists.capitalize()} go live"
+    else:
+        opening = f"{lists.capitalize()} passed every check, and were not published"
+    lifts = [x for x in (facts.over_baseline, facts.over_last) if x is not None]
+    quality = ", ".join(lift.text for lift in lifts)
+    parts = "; ".join(part for part in (_change(facts, decision), quality) if part)
+    news = f"{opening}: {parts}."
+    reasons = _doubts(decision, facts.over_baseline)
+    if reasons:
+        return Headline("look", news, f"Worth a look: {_listed(reasons)}.")
+    return Headline("good", news)
+
+
+def _change(facts: NightFacts, decision: Decision) -> str:
+    """Name the recipe, and the reason why the lists are new."""
+    if decision.kind == "switch":
+        return f"the recipe {decision.recipe} replaces the one before"
+    if decision.kind == "first" or facts.data_since is None:
+        return f"the recipe {decision.recipe}"
+    return f"the same recipe on {_more_data(facts.as_of - facts.data_since)}"
+
+
+def _doubts(decision: Decision, over_baseline: Lift | None) -> list[str]:
+    """Return the reasons to look at lists that went live."""
+    rules = decision.rules
+    doubts = [rule.sentence for rule in rules if rule.name == "first.users"]
+    absent = [rule.subject for rule in rules if rule.name == "absent"]
+    if absent:
+        doubts.append(f"{_listed(absent)} could not be trained")
+    if over_baseline is not None and over_baseline.hi < 0:
+        doubts.append(f"the lists are worse than {over_baseline.over}")
+    if decision.inconclusive is not None:
+        doubts.append(f"{decision.inconclusive} may be better and can be accepted")
+    return doubts
+
+
+def _kept(decision: Decision) -> Headline:
+    text = decision.reasons[0] if decision.reasons else decision.sentence
+    todo = "Nothing to do yet: the next night compares again."
+    if decision.inconclusive is not None:
+        todo = f"Worth a look: {decision.inconclusive} may be better and can be accepted."
+    return Headline("look", f"The live lists stay: {text}.", todo)
+
+
+def _blocked(decision: Decision, run_id: str) -> Headline:
+    causes = [rule for rule in decision.rules if stops("block", rule)]
+    named = list(dict.fromkeys(rule_title(rule.name) for rule in causes))
+    first = causes[0].sentence if causes else decision.reasons[0]
+    more = f" (failed: {_listed(named)})" if len(named) > 1 else ""
+    todo = "Look for the cause in the data of the last days, and deliver missing or corrected files"
+    todo += " into landing/."
+    if offers(decision):
+        todo += f" If the data are right: `nightjar gate accept {run_id} --by NAME --reason TEXT`."
+    return Headline("act", f"Nothing was published, the live lists stay: {first}{more}.", todo)
+
+
+def _over_baseline(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
+    """Return the lift of the decision's recipe over the best baseline; None if it is that."""
+    level = next((x for x in decision.levels if x.recipe_hash == decision.recipe_hash), None)
+    # The best baseline has a ratio of 1 without error.
+    if level is None or level.ratio is None or not level.se:
+        return None
+    metric = metric_name(NDCG, snapshot.config.recommend.length)
+    evaluated = run.read(EvaluationFile).recipes
+    ranks = {
+        name: recipe.capabilities.baseline
+        for name, recipe in snapshot.recipes.items()
+        if recipe.capabilities.baseline is not None and name in evaluated
+    }
+    best = max(ranks, key=lambda name: (evaluated[name].metrics.get(metric, 0.0), -ranks[name]))
+    lift = level.ratio - 1
+    return Lift(_BASELINES.get(best, plain(best)), lift, *normal_interval(lift, level.se))
+
+
+def _over_last(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
+    """Return the lift over the scorer before: of a switch by all blocks, else by this block."""
+    if decision.kind == "switch":
+        status = _status(decision.e_processes, decision.recipe)
+        if status is None or status.lift is None or status.lift_lo is None:
+            return None
+        return Lift("the recipe before", status.lift, status.lift_lo, status.lift_hi or math.inf)
+    if decision.kind != "refresh" or run.read(EvaluationFile).references.last is None:
+        return None
+    tonight, stored = (
+        run.frame("evaluate", f"reference-last-{side}") for side in ("tonight", "stored")
+    )
+    recipe, gate = snapshot.recipes[str(snapshot.champion_name)], snapshot.config.gate
+    baseline = recipe.capabilities.baseline is not None
+    seed_sd = snapshot.seed_sds.get(recipe.family, 0.0 if baseline else gate.default_seed_sd)
+    result = difference(*paired(tonight, stored, NDCG), tau_candidate=seed_sd, tau_champion=seed_sd)
+    if not math.isfinite(result.v_ratio):
+        return None
+    return Lift("the last model", result.x, *normal_interval(result.x, result.se))
+
+
+def _status(statuses: Sequence[EProcessStatus], recipe: str | None) -> EProcessStatus | None:
+    return next((status for status in statuses if status.recipe == recipe), None)
+
+
+def _more_data(span: timedelta) -> str:
+    days = round(span / timedelta(days=1))
+    if days < 1:
+        return "newer data"
+    count, unit = (days // 7, "week") if days % 7 == 0 else (days, "day")
+    number = _NUMBERS[count] if count < len(_NUMBERS) else f"{count:,}"
+    return f"{number} more {unit if count == 1 else unit + 's'} of data"
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Join texts; more than three are counted."""
+    shown = "; ".join(texts[:3])
+    return f"{shown}; and {len(texts) - 3} more" if len(texts) > 3 else shown
+
+
+def _percent(share: float) -> str:
+    """Format a share in percent, with a decimal below 10."""
+    return decimal(100 * share, 0 if abs(share) >= 0.0995 else 1).removesuffix(".0")
+
+
+def _signed(share: float) -> str:
+    text = decimal(100 * share, 0)
+    return text if text.startswith(("−", "0")) else f"+{text}"

@@ -1,0 +1,113 @@
+"""Tests of the headline: a status for every outcome, and lifts with their intervals."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from pipeline.data.validate.checks import DataCheck
+from pipeline.evaluation.gate.decision import RuleResult
+from pipeline.report.headline import Headline, Lift, NightFacts, headline, night_headline
+from tests.records import AS_OF, decision
+
+FACTS = NightFacts(
+    run_id="20240101T000000Z-1a2b3c4d",
+    as_of=AS_OF,
+    data_since=AS_OF - timedelta(days=14),
+    replay=False,
+    over_baseline=Lift("popularity", 0.226, 0.11, 0.345),
+    over_last=Lift("the last model", 0.028, -0.06, 0.12),
+    published=True,
+)
+LAST = RuleResult("refresh.last", "als", -0.3, -0.1, "fail", "−30.0 % against the last scorer")
+VOLUME = RuleResult("check.volume", "", 10.0, 100.0, "fail", "10 events, 100 expected")
+FEW = RuleResult("first.users", "popularity", 20, 200, "underpowered", "20 users, 200 needed")
+ABSENT = RuleResult("absent", "als", None, None, "reported", "als: its training failed")
+CHECK = DataCheck("event_id_missing", "fail", 1.0, 0.0, "3 rows lack an event id")
+
+
+def facts(kind, *, more=None, **fields):
+    made = decision(kind=kind, reasons=("20 users can be evaluated",), **fields)
+    return replace(FACTS, decision=made, **(more or {}))
+
+
+def test_a_refresh_reads_as_a_person_would_write_it():
+    assert headline(facts("refresh")) == Headline(
+        "good",
+        "New lists are live: the same recipe on two more weeks of data; 23 % better than "
+        "popularity (11 to 34), as good as the last model (+2.8 %, −6 to +12).",
+        "Nothing to do.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (facts("first"), "good"),
+        (facts("switch"), "good"),
+        (facts("refresh"), "good"),
+        (facts("refresh", more={"published": False, "replay": True}), "good"),
+        (facts("refresh", more={"published": None}), "good"),
+        (facts("first", rules=(FEW,)), "look"),
+        (facts("refresh", rules=(ABSENT,)), "look"),
+        (facts("refresh", inconclusive="als"), "look"),
+        (facts("refresh", more={"over_baseline": Lift("p", -0.2, -0.3, -0.1)}), "look"),
+        (facts("keep", waiting=True), "look"),
+        (facts("block", rules=(LAST,)), "act"),
+        (facts("block", rules=(VOLUME,)), "act"),
+        (facts("refresh", more={"cold_fault": "the lists differ", "published": None}), "act"),
+        (replace(FACTS, failed_checks=(CHECK,)), "act"),
+        (FACTS, "look"),
+    ],
+)
+def test_every_outcome_has_a_status(given, expected):
+    result = headline(given)
+    assert result.status == expected
+    assert (result.todo == "Nothing to do.") == (expected == "good")
+
+
+def test_a_block_offers_its_override_unless_the_data_failed():
+    offered = headline(facts("block", rules=(LAST,), recipe_hash="hash"))
+    assert f"nightjar gate accept {FACTS.run_id}" in offered.todo
+    assert LAST.sentence in offered.news
+    assert "gate accept" not in headline(facts("block", rules=(VOLUME,), recipe_hash="hash")).todo
+
+
+def test_a_night_without_a_run_has_nothing_to_do():
+    result = night_headline(None, "41 new events; 100,000 are needed")
+    assert result.status == "good"
+    assert "41 new events; 100,000 are needed" in result.text
+
+
+def test_a_switch_names_the_new_recipe():
+    over = Lift("the recipe before", 0.04, 0.02, 0.06)
+    result = headline(facts("switch", more={"over_last": over}))
+    assert "als replaces" in result.news
+    assert "4 % better than the recipe before (2 to 6)" in result.news
+
+
+@pytest.mark.parametrize(
+    ("lift", "text"),
+    [
+        (Lift("x", 0.0712, 0.0164, 0.127), "7.1 % better than x (1.6 to 13)"),
+        (Lift("x", -0.12, -0.2, -0.05), "12 % worse than x (5 to 20)"),
+        (Lift("x", 0.0, 0.0, 0.0), "as good as x (0.0 %, 0 to 0)"),
+        (Lift("x", 0.02, -0.4, 0.44), "not clearly different from x (+2.0 %, −40 to +44)"),
+    ],
+)
+def test_a_lift_names_its_interval(lift, text):
+    assert lift.text == text
+
+
+@pytest.mark.parametrize(
+    ("span", "text"),
+    [
+        (timedelta(days=1), "one more day of data"),
+        (timedelta(days=7), "one more week of data"),
+        (timedelta(days=13), "13 more days of data"),
+        (timedelta(hours=3), "newer data"),
+    ],
+)
+def test_a_refresh_names_the_days_since_the_live_version(span, text):
+    given = replace(facts("refresh"), data_since=AS_OF - span)
+    assert f"the same recipe on {text}" in headline(given).news
