@@ -28,7 +28,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import TriggerRule, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dags.common import AirflowWorkspace, instant_param, log, resolve_at
+from dags.common import (
+    AirflowWorkspace,
+    describe_events,
+    instant_param,
+    leave_note,
+    log,
+    resolve_at,
+)
 from dags.factory import nightjar_dag, nightjar_task, workspace_task
 
 if TYPE_CHECKING:
@@ -61,6 +68,7 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     log.log(level, result.text())
     if not result.files:
         raise AirflowSkipException("no file is new")
+    leave_note(result.sentence)
     summary = {**plain(result), "events": result.new_events}
     del summary["outcomes"], summary["warnings"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
@@ -73,6 +81,8 @@ def announce_events(ingested: dict[str, Any]) -> None:
     """Update the asset of new events."""
     if not ingested["events"]:
         raise AirflowSkipException("no new event was accepted")
+    names = ("events", "files", "lake_version")
+    describe_events(**{name: ingested[name] for name in names})
 
 
 # A pass without new files folds in events of an earlier pass that ended before this task.
@@ -124,6 +134,7 @@ def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
     result = None if drifted is None else TypeAdapter(Drift).validate_python(drifted)
     decision = policy(ws, resolve_at(get_current_context()), drift=result, progress=log.info)
     log.info(decision.reason)
+    leave_note(decision.reason)
     if not decision.wanted:
         raise AirflowSkipException(decision.reason)
     return decision.reason
@@ -133,6 +144,7 @@ def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
 def request_retrain(reason: str) -> None:
     """Request a retrain by updating an asset."""
     log.info(reason)
+    describe_events(reason=reason)
 
 
 @nightjar_task(retries=0, trigger_rule=TriggerRule.NONE_FAILED)
@@ -144,7 +156,9 @@ def report_outcome(ingested: dict[str, Any] | None) -> None:
         raise AirflowFailException("; ".join(ingested["problems"]))
 
 
-@nightjar_dag(tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *")
+@nightjar_dag(
+    tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *", reports_failures=True
+)
 def feedback_ingest(workspace: AirflowWorkspace) -> None:
     """Ingest new files and fold them into lists."""
     ingested = ingest(workspace)

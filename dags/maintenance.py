@@ -66,7 +66,9 @@ def gc(ws: Workspace) -> GcResult:
 
 
 # Before the nightly run at 03:00: a pinned version keeps its small files until the run is removed.
-@nightjar_dag(tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *")
+@nightjar_dag(
+    tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *", reports_failures=True
+)
 def maintenance(workspace: AirflowWorkspace) -> None:
     """Compact the stores and remove data that have become unnecessary."""
     gc(workspace)
