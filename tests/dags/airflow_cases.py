@@ -28,6 +28,7 @@ from airflow.timetables.base import TimeRestriction
 
 from dags import alerts, common, factory, links, problems, review, webhook
 from dags.common import AirflowWorkspace
+from dags.late_night import late_night
 from dags.local import runner
 from dags.settings import BASELINES
 from pipeline.errors import ConfigError
@@ -733,6 +734,57 @@ def test_the_line_of_a_problem_names_the_live_version(
     (tmp_path / "ledger.jsonl").write_text("damaged\n")
 
     assert problems.live_text(NIGHTJAR) == "The lists that were live stay live"
+
+
+DUE = datetime(2026, 3, 10, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("states", "toml", "paused", "end"),
+    [
+        ({}, "", False, None),  # a new installation
+        ({DUE - timedelta(days=1): "success"}, "", False, "did not start"),
+        ({DUE - timedelta(days=1): "success"}, "", True, None),
+        ({DUE - timedelta(days=1): "success"}, 'mode = "adaptive"', False, None),
+        ({DUE - timedelta(days=1): "success"}, 'mode = "both"', False, "did not start"),
+        ({DUE: "running"}, "", False, "is not over after 3 hours"),
+        ({DUE: "queued"}, "", False, "is not over after 3 hours"),
+        ({DUE: "success"}, "", False, None),
+        ({DUE: "failed"}, "", False, None),  # its last task has reported it
+        ({DUE: "success"}, 'cron = "30 3 * * *"', False, "did not start"),
+        ({DUE: "success"}, 'cron = "0 4 * * *"\ntimezone = "Europe/Berlin"', False, None),
+    ],
+)
+def test_a_night_that_is_late_or_never_started(
+    states: dict[datetime, str],
+    toml: str,
+    paused: bool,
+    end: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def count(dag_id: str, logical_dates: list[datetime] | None = None, states: Any = None) -> int:
+        assert dag_id == "nightly_retrain"
+        runs = given if logical_dates is None else {at: given.get(at) for at in logical_dates}
+        return sum(state in (states or ALL) for state in runs.values())
+
+    given = states
+    (tmp_path / "nightjar.toml").write_text(f"[schedule]\n{toml}\n")
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
+    ti = SimpleNamespace(
+        get_dag=lambda dag_id: SimpleNamespace(is_paused=paused), get_dr_count=count
+    )
+
+    sentence = late_night(NIGHTJAR, ti, DUE + timedelta(hours=3, minutes=45))
+
+    assert (sentence is None) == (end is None)
+    assert end is None or (sentence or "").endswith(end)
+    # Not late yet: the night before is over, or was never due.
+    if DUE - timedelta(days=1) in states:
+        assert late_night(NIGHTJAR, ti, DUE + timedelta(hours=2)) is None
+
+
+ALL = ("success", "failed", "running", "queued")
 
 
 class _Ti:
