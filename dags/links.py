@@ -73,10 +73,10 @@ def addresses(ws: Workspace, run: str, version: int | None) -> dict[str, str]:
     served = configured if configured.startswith("http") else local
     root = (os.environ.get(MLFLOW_VARIABLE) or served).rstrip("/")
     # MLflow completes the address of a run by the id of its experiment.
-    found = {
+    places = {
         PAGE: f"{root}/get-artifact?path=page.html&run_id={run}",
         MLFLOW_RUN: f"{root}/#/runs/{run}",
     }
     if version is not None:
-        found[VERSION] = f"{root}/#/models/{ws.config.registry.model_name}/versions/{version}"
-    return found
+        places[VERSION] = f"{root}/#/models/{ws.config.registry.model_name}/versions/{version}"
+    return places

@@ -43,8 +43,8 @@ def copy_note(dag_run: Any) -> None:
     written = dag_run.dag_run_note
     if session is None or (written is not None and written.user_id is not None):
         return
-    found = XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_run.dag_id, key=NOTE)
-    newest_first = session.scalars(found).all()
+    rows = XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_run.dag_id, key=NOTE)
+    newest_first = session.scalars(rows).all()
     texts = [XComModel.deserialize_value(row) for row in reversed(newest_first)]
     if texts:
         dag_run.note = "\n".join(texts)[:MAX_LENGTH]

@@ -196,14 +196,15 @@ def _warn_of_waiting(
 ) -> tuple[FileResult, ...]:
     """Finish the pass; a file that an earlier pass reported as waiting becomes a warning."""
     outcomes = []
+    at: datetime = current.at
     for file in current.finish():
         # Other problems may be over in the next pass, or are those of the machine.
         if file.batch_id and file.error_id and file.waits_for_config:
             cause = hashlib.sha256(file.sentence.encode()).hexdigest()[:16]
             key = f"waits {file.batch_id} {cause}"
-            since = reported[key] = known.get(key, current.at)
+            since = reported[key] = known.get(key, at)
             if key in known:
-                age = age_text(current.at - since)
+                age = age_text(at - since)
                 reason = file.sentence.removeprefix(f"{file.file}: ")
                 warnings.append(f"{file.file}: waits for {age}: {reason}")
                 outcomes.append(replace(file, sentence="", exit_code=0))
