@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Param, get_current_context
 
-from dags.common import AirflowWorkspace, instant_param, log, param_instant
+from dags.common import AirflowWorkspace, instant_param, leave_note, log, param_instant
 from dags.factory import nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SCHEDULES = ("nightly", "weekly", "adaptive", "never")
 PARAMS = {
-    "begin": instant_param("From", "First as-of, with a time zone.", "2017-11-01T09:00:00Z"),
-    "end": instant_param("To", "Latest possible as-of, with a time zone.", "2017-12-01T09:00:00Z"),
+    "begin": instant_param("From", "First as-of, with a time zone.", required=True),
+    "end": instant_param("To", "Latest possible as-of, with a time zone.", required=True),
     "every": Param(
         "1d",
         type="string",
@@ -39,6 +39,7 @@ PARAMS = {
         list(SCHEDULES),
         type="array",
         items={"type": "string", "enum": list(SCHEDULES)},
+        examples=list(SCHEDULES),
         title="Schedules",
         description="Retrain schedules to compare: when a full nightly run takes place.",
     ),
@@ -69,6 +70,7 @@ def replay_days(ws: Workspace) -> dict[str, Any]:
         progress=log.info,
     )
     log.info(result.text())
+    leave_note(f"{params['begin']} to {params['end']}: {', '.join(params['schedules'])}")
     summary = plain(result)
     return {name: summary[name] for name in ("backtest", "rows", "figure")}
 

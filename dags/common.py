@@ -15,14 +15,18 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, Context, Param
+from airflow.sdk import Asset, Context, Param, get_current_context
+
+from dags.settings import DagSettings, read_settings
 
 if TYPE_CHECKING:
     from pipeline.base import AsOf
 
 DEFAULT_NAME = "nightjar"
+NOTE = "note"
+"""XCom key of the text that becomes the note of the run (`dags.plugins.run_note`)."""
 
 log = logging.getLogger("airflow.task")
 """Log of the task that runs."""
@@ -92,10 +96,8 @@ class AirflowWorkspace:
         Without the variable the default workspace is `var` beside the folder of the DAGs; any
         other workspace raises `ConfigError`.
         """
-        if folder := os.environ.get(self.home_variable):
-            return Path(folder)
-        if self.is_default:
-            return Path(__file__).resolve().parents[1] / "var"
+        if folder := self._folder():
+            return folder
         # In the body: a DAG file is parsed without importing `pipeline` (ADR 6).
         from pipeline.errors import ConfigError
 
@@ -103,6 +105,16 @@ class AirflowWorkspace:
             "workspace.variable_missing",
             f"{self.home_variable} is not set; it must name the folder of workspace {self.name}",
         )
+
+    def settings(self) -> DagSettings:
+        """Return the schedule and the names of the recipes; it may be called at parse time."""
+        folder = self._folder()
+        return DagSettings() if folder is None else read_settings(folder / "nightjar.toml")
+
+    def _folder(self) -> Path | None:
+        if folder := os.environ.get(self.home_variable):
+            return Path(folder)
+        return Path(__file__).resolve().parents[1] / "var" if self.is_default else None
 
     def _asset(self, name: str, path: str) -> Asset:
         root = "nightjar://" if self.is_default else f"nightjar://{self.name}/"
@@ -119,23 +131,47 @@ def pools() -> dict[str, tuple[int, str]]:
     return {workspace.heavy_pool: (1, description) for workspace in WORKSPACES}
 
 
-def instant_param(title: str, description: str, default: str | None = None) -> Param:
+def instant_param(title: str, description: str, *, required: bool = False) -> Param:
     """Return a param for an instant.
 
     Parameters
     ----------
     title, description
         Texts of the trigger form.
-    default
-        Instant in ISO 8601 with a time zone; without one the param may stay empty.
+    required
+        Whether a run without it is refused; otherwise the param may stay empty.
 
     Returns
     -------
     Param with format ``date-time``.
     """
     # Airflow validates an empty field against the type, so null has to be allowed.
-    kind = "string" if default else ["null", "string"]
-    return Param(default, type=kind, format="date-time", title=title, description=description)
+    kind = "string" if required else ["null", "string"]
+    return Param(None, type=kind, format="date-time", title=title, description=description)
+
+
+def recipes_param(workspace: AirflowWorkspace) -> Param:
+    """Return a param for recipes of the workspace's config, as a list to choose from."""
+    return Param(
+        None,
+        type=["null", "array"],
+        items={"type": "string"},
+        examples=list(workspace.settings().recipes),
+        title="Recipes",
+        description="Configured recipes to train; empty means all. Baselines and the champion's "
+        "recipe are always included.",
+    )
+
+
+def recipe_param(workspace: AirflowWorkspace) -> Param:
+    """Return a param for one recipe; names outside the config, such as `tuned`, are allowed."""
+    return Param(
+        None,
+        type=["null", "string"],
+        examples=list(workspace.settings().recipes),
+        title="Recipe",
+        description="Name of the recipe to start from; empty means the champion's.",
+    )
 
 
 def resolve_as_of(context: Context) -> AsOf:
@@ -209,6 +245,24 @@ def parse_param(context: Context, param: str) -> AsOf | None:
     """
     text = context["params"][param]
     return _as_of(text) if text else None
+
+
+def leave_note(text: str) -> None:
+    """Leave a text for the note of the run."""
+    get_current_context()["ti"].xcom_push(key=NOTE, value=text)
+
+
+def describe_events(**extra: Any) -> None:
+    """Attach values to the asset events of the running task; Airflow shows them as JSON.
+
+    Parameters
+    ----------
+    extra
+        Plain values.
+    """
+    context = get_current_context()
+    for asset in context["outlets"]:
+        context["outlet_events"][asset].extra.update(extra)
 
 
 def was_triggered_by_request(context: Context) -> bool:

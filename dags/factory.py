@@ -5,7 +5,8 @@ Guarantees:
 * Each DAG starts paused, runs once at a time and does not catch up on missed runs.
 * Each task has an owner, retries, a time limit and its function's docstring as documentation.
 * XCom holds only scalars, lists and dicts; Airflow's logs hold no returned values.
-* An expected failure reaches Airflow as one sentence, and is retried only if a retry can help.
+* An expected failure reaches Airflow as one sentence, and is retried only if a retry can help. A
+  line of level ERROR above the traceback names the lists that stay live and the next step.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags import common
+from dags.alerts import on_failure
 from dags.common import AirflowWorkspace
+from dags.problems import PROBLEM, bug_text, log_problem, retry_text
 
 if TYPE_CHECKING:
     from pipeline.workspace.workspace import Workspace
@@ -43,17 +46,15 @@ DEFAULT_ARGS: dict[str, Any] = {
 HEAVY_TASK_ARGS: dict[str, Any] = {"execution_timeout": timedelta(hours=2)}
 """Added to `DEFAULT_ARGS` for a task that runs long."""
 
-PROBLEM = "problem"
-"""XCom key under which a failed task leaves ``{id, sentence, exit_code}``."""
-
 
 def nightjar_dag(
     *,
     tag: str,
     doc_md: str | None,
-    params: Mapping[str, Param],
+    params: Mapping[str, Param | Callable[[AirflowWorkspace], Param]],
     cron: str | None = None,
     asset: str | None = None,
+    reports_failures: bool = False,
 ) -> Callable[[Callable[[AirflowWorkspace], None]], list[DAG]]:
     """Decorate a function that adds the tasks of a DAG for a workspace.
 
@@ -63,13 +64,17 @@ def nightjar_dag(
     Parameters
     ----------
     tag
-        Second tag; the first one is the workspace's name.
+        Second tag; the first one is the workspace's name, the last one the schedule.
     doc_md
         Markdown of the DAG's page: the docstring of its file.
+    params
+        By name: a param, or a function that returns that of a workspace.
     cron
         Schedule in UTC; without one the DAG is only started by hand.
     asset
         Attribute of `AirflowWorkspace` with an asset whose events start the DAG, too.
+    reports_failures
+        Whether each task that failed is reported to the webhook.
 
     Returns
     -------
@@ -79,17 +84,22 @@ def nightjar_dag(
     def build(add_tasks: Callable[[AirflowWorkspace], None]) -> list[DAG]:
         dags = []
         for workspace in common.WORKSPACES:
+            schedule = _schedule(workspace, cron, asset)
+            callback = {"on_failure_callback": on_failure(workspace)} if reports_failures else {}
             with DAG(
                 workspace.dag_id(add_tasks.__name__),
                 description=add_tasks.__doc__,
                 doc_md=doc_md,
-                schedule=_schedule(workspace, cron, asset),
+                schedule=schedule,
                 catchup=False,
                 max_active_runs=1,
                 is_paused_upon_creation=True,
-                default_args=DEFAULT_ARGS,
-                params=dict(params),
-                tags=[workspace.name, tag],
+                default_args=DEFAULT_ARGS | callback,
+                params={
+                    name: param(workspace) if callable(param) else param
+                    for name, param in params.items()
+                },
+                tags=[workspace.name, tag, _schedule_tag(schedule)],
             ) as dag:
                 add_tasks(workspace)
             dags.append(dag)
@@ -106,6 +116,22 @@ def _schedule(workspace: AirflowWorkspace, cron: str | None, asset: str | None) 
     if asset is None:
         return timetable
     return AssetOrTimeSchedule(timetable=timetable, assets=[getattr(workspace, asset)])
+
+
+def _schedule_tag(schedule: Any) -> str:
+    """Return a schedule in words, for the list of DAGs."""
+    if schedule is None:
+        return "by hand"
+    if not hasattr(schedule, "expression"):
+        return f"{_schedule_tag(schedule.timetable)} or on request"
+    minute, hour, *days = schedule.expression.split()
+    if days != ["*", "*", "*"]:
+        return f"{schedule.expression} {schedule.timezone}"
+    if minute.isdigit() and hour.isdigit():
+        return f"daily {int(hour):02}:{int(minute):02} {schedule.timezone}"
+    if hour == "*" and minute.startswith("*/"):
+        return f"every {minute.removeprefix('*/')} minutes"
+    return f"{schedule.expression} {schedule.timezone}"
 
 
 @dataclass(frozen=True)
@@ -221,7 +247,7 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
     available a minute later. After any other expected error the task fails without a retry.
     """
     from pipeline.errors import StorageError
-    from pipeline.stores.disk import expected_failure
+    from pipeline.stores.disk import expected_failure, is_failure
     from pipeline.workspace.child_process import CHILD_FOLDER, keep_private
     from pipeline.workspace.library_output import HiddenOutput
     from pipeline.workspace.workspace import Workspace
@@ -236,13 +262,19 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
     except AirflowException:  # such as a skip
         raise
     except BaseException as error:  # a panic of a Rust library is not an `Exception`
+        ti = get_current_context()["ti"]
         if (failure := expected_failure(error)) is None:
             output.show()
+            if is_failure(error):
+                log_problem(workspace, bug_text(error), retry_text(ti, is_retried=True))
             raise
+        is_retried = isinstance(failure, StorageError)
+        sentence = f"{failure.sentence} [{failure.id}, docs/ERRORS.md]"
+        log_problem(workspace, sentence, retry_text(ti, is_retried=is_retried))
         problem = {"id": failure.id, "sentence": failure.sentence, "exit_code": failure.exit_code}
         # A failed task returns no value, so `report_outcome` reads the error from its own key.
-        get_current_context()["ti"].xcom_push(key=PROBLEM, value=problem)
-        if isinstance(failure, StorageError):
+        ti.xcom_push(key=PROBLEM, value=problem)
+        if is_retried:
             raise AirflowException(failure.sentence) from error
         raise AirflowFailException(failure.sentence) from error
     finally:

@@ -2,9 +2,9 @@
 
 **Schedule.** Every five minutes. A new DAG is paused: unpause it to start the schedule. A pass
 without new files is skipped and green. A pass in which a file was rejected, or waits for a
-correction of the config, is red and names the file; all other files are ingested. A link, or
-another entry of `landing/` that is not a regular file, makes one pass red; later passes only log a
-warning.
+correction of the config, is red and names the file; all other files are ingested. A file that
+waits, a link, or another entry of `landing/` that is not a regular file makes one pass red; later
+passes only log a warning.
 
 **Results.** The live model computes new lists for the users with events since their last list, and
 for no other user; the lists go live at once. A pass that accepted events updates the asset
@@ -13,6 +13,10 @@ days are compared with the reference period (drift). If drift or enough new even
 model, the pass updates the asset `nightjar://retrain_requested`, which starts `nightly_retrain`. An
 asset event can get lost, so each pass decides from the state of the lake: the next pass requests
 the retrain again, even without new files, and the nightly schedule starts a run in any case.
+
+**Messages.** A task that failed, and a night that did not start or is not over three hours after it
+was due, are posted to the Airflow connection `nightjar_webhook`, if that exists: once per cause,
+and again after a day.
 
 **Manual runs.** With an `at`, events after that instant are quarantined as dated in the future.
 Without one, the instant of the pass is the one at which the run is due; if that is before the last
@@ -28,8 +32,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import TriggerRule, get_current_context
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dags.common import AirflowWorkspace, instant_param, log, resolve_at
+from dags.common import (
+    AirflowWorkspace,
+    describe_events,
+    instant_param,
+    leave_note,
+    log,
+    resolve_at,
+)
 from dags.factory import nightjar_dag, nightjar_task, workspace_task
+from dags.late_night import watch_nights
 
 if TYPE_CHECKING:
     from pipeline.monitoring.verdicts import Drift
@@ -61,6 +73,7 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     log.log(level, result.text())
     if not result.files:
         raise AirflowSkipException("no file is new")
+    leave_note(result.sentence)
     summary = {**plain(result), "events": result.new_events}
     del summary["outcomes"], summary["warnings"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
@@ -73,6 +86,8 @@ def announce_events(ingested: dict[str, Any]) -> None:
     """Update the asset of new events."""
     if not ingested["events"]:
         raise AirflowSkipException("no new event was accepted")
+    names = ("events", "files", "lake_version")
+    describe_events(**{name: ingested[name] for name in names})
 
 
 # A pass without new files folds in events of an earlier pass that ended before this task.
@@ -124,6 +139,7 @@ def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
     result = None if drifted is None else TypeAdapter(Drift).validate_python(drifted)
     decision = policy(ws, resolve_at(get_current_context()), drift=result, progress=log.info)
     log.info(decision.reason)
+    leave_note(decision.reason)
     if not decision.wanted:
         raise AirflowSkipException(decision.reason)
     return decision.reason
@@ -133,6 +149,7 @@ def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
 def request_retrain(reason: str) -> None:
     """Request a retrain by updating an asset."""
     log.info(reason)
+    describe_events(reason=reason)
 
 
 @nightjar_task(retries=0, trigger_rule=TriggerRule.NONE_FAILED)
@@ -141,13 +158,18 @@ def report_outcome(ingested: dict[str, Any] | None) -> None:
     if ingested is None:
         raise AirflowSkipException("no file is new")
     if ingested["problems"]:
+        for problem in ingested["problems"]:
+            log.error(f"{problem}. All other files are ingested, and the live lists stay live.")
         raise AirflowFailException("; ".join(ingested["problems"]))
 
 
-@nightjar_dag(tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *")
+@nightjar_dag(
+    tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *", reports_failures=True
+)
 def feedback_ingest(workspace: AirflowWorkspace) -> None:
     """Ingest new files and fold them into lists."""
     ingested = ingest(workspace)
+    ingested.operator.on_execute_callback = [watch_nights(workspace)]
     announce_events(workspace, ingested)
     folded = foldin(workspace)
     drifted = drift(workspace)

@@ -14,6 +14,9 @@ stay.
 another process has locked at that moment, such as a table during ingest, is left out and retried
 after ten minutes. If it is still locked after the last retry, the run is red and names the process.
 
+**Messages.** A red run is posted to the Airflow connection `nightjar_webhook`, if that exists: once
+per cause, and again after a day.
+
 **Manual runs.** With an `at`, ages are measured from that instant; without one, from the instant at
 which the run is due, or, where `publish.live_from` is `as_of`, from the last ingest. An instant
 more than a year after the last ingest is refused, as a wrong clock would remove nearly everything;
@@ -66,7 +69,9 @@ def gc(ws: Workspace) -> GcResult:
 
 
 # Before the nightly run at 03:00: a pinned version keeps its small files until the run is removed.
-@nightjar_dag(tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *")
+@nightjar_dag(
+    tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *", reports_failures=True
+)
 def maintenance(workspace: AirflowWorkspace) -> None:
     """Compact the stores and remove data that have become unnecessary."""
     gc(workspace)

@@ -18,8 +18,11 @@ evidence is inconclusive. Without an answer the champion stays.
 **Outcome.** Green: a model was promoted (`first`, `switch`, `refresh`); the champion stays (`keep`,
 and publishing is skipped); an earlier run already decided (`already_done`); a request found nothing
 to do, or the last seven days have no event (`nothing_to_do`). Red: the gate blocked, or a
-task failed. The last task, `report_outcome`, gives the reason in one sentence. It also posts
-decisions and red runs to the Airflow connection `nightjar_webhook`, if that exists.
+task failed. The last task, `report_outcome`, gives the reason in one sentence, writes the headline
+into the note of the run, and links to the page of the night, the run in MLflow and the version. It
+also posts decisions, red runs and a second scheduled run in a row with nothing to do to the Airflow
+connection `nightjar_webhook`, if that exists. A red run with the same cause is posted again after a
+day. A task that failed writes one line of level ERROR: the cause, what stays live, the next step.
 
 **Repeated runs.** Clear a task or start the run again: each step returns the result that it has
 already committed.
@@ -33,17 +36,20 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import (
     Context,
     Param,
+    TaskGroup,
     TriggerRule,
     chain,
     get_current_context,
 )
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from dags import webhook
+from dags import alerts, webhook
 from dags.common import (
     AirflowWorkspace,
     instant_param,
+    leave_note,
     log,
+    recipes_param,
     resolve_as_of,
     was_triggered_by_request,
 )
@@ -54,9 +60,11 @@ from dags.factory import (
     task_problem,
     workspace_task,
 )
+from dags.links import ADDRESSES, LINKS, addresses
 from dags.nightly_task import STARTED, NightlyRun, current_decision, nightly_task, started_run
+from dags.problems import log_problem
 from dags.review import ReviewOperator, approved_by
-from dags.run_outcome import RunOutcome, determine_outcome
+from dags.run_outcome import DECISIONS, RunOutcome, determine_outcome
 
 if TYPE_CHECKING:
     from pipeline.stores.runs import Ref
@@ -68,14 +76,7 @@ PARAMS = {
         "Instant that bounds all data of the run, with a time zone; empty means the instant at "
         "which the run is due. The demo's data end in 2017: use 2017-12-29T09:00:00Z there.",
     ),
-    "recipes": Param(
-        None,
-        type=["null", "array"],
-        items={"type": "string"},
-        title="Recipes",
-        description="Names of configured recipes to train, one per line; empty means all. "
-        "Baselines and the champion's recipe are always included.",
-    ),
+    "recipes": recipes_param,
     "publish": Param(
         True,
         type="boolean",
@@ -193,8 +194,15 @@ def cold_check(run: NightlyRun) -> Ref:
 def register(run: NightlyRun) -> Ref:
     """Record the run in MLflow; a promoted model becomes a version there."""
     from pipeline.steps.nightly.register import register
+    from pipeline.workspace.artifacts import MlflowFile
+    from pipeline.workspace.night import register_folder
 
-    return register(run.workspace, run.run_id, progress=run.progress)
+    ref = register(run.workspace, run.run_id, progress=run.progress)
+    committed = run.workspace.run(run.run_id)
+    copied = committed.read(MlflowFile, step=register_folder(committed))
+    links = addresses(run.workspace, copied.run, copied.version)
+    get_current_context()["ti"].xcom_push(key=ADDRESSES, value=links)
+    return ref
 
 
 @nightly_task(needs="promotion")
@@ -220,22 +228,55 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     context = get_current_context()
     ti = context["ti"]
     outcome = _outcome(ti)
+    as_of = _as_of_text(context) or "an invalid instant"
+    headline, next_step = _headline(workspace, outcome)
     message = {
-        "dag": ti.dag_id,
+        **alerts.message(ti, outcome.status, outcome.sentence, headline=headline),
         "run_id": started_run().get("run_id") or ti.run_id,
-        "as_of": _as_of_text(context),
-        "status": outcome.status,
-        "sentence": outcome.sentence,
+        "as_of": as_of,
     }
-    if outcome.is_posted:
-        webhook.post(workspace.webhook_connection, message)
-    log.info(outcome.sentence)
+    _post(workspace, outcome, message)
+    leave_note(f"{outcome.status}, as of {as_of}. {headline} {next_step}")
+    ti.xcom_push(key=ADDRESSES, value=ti.xcom_pull(task_ids="register", key=ADDRESSES))
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:
+        log_problem(workspace, outcome.sentence, next_step)
         # A failed task returns no value; the runner reads this one.
         ti.xcom_push(key="return_value", value=report)
         raise AirflowFailException(outcome.sentence)
+    log.info(outcome.sentence)
     return report
+
+
+def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> tuple[str, str]:
+    """Return what happened and what to do, each in one or two sentences."""
+    from pipeline.report.headline import night_headline, no_run
+    from pipeline.workspace.workspace import Workspace
+
+    run_id = started_run().get("run_id")
+    if not run_id and outcome.status != "failed":
+        headline = no_run(outcome.sentence)
+        return headline.news, headline.todo
+    if run_id:
+        headline = night_headline(Workspace.open(workspace.home()).run(run_id))
+        # A run whose data or model were refused has a headline; one that broke has not.
+        if outcome.status != "failed" or headline.status == "act":
+            return headline.news, headline.todo
+    return outcome.sentence, (
+        "Correct the cause, then clear the first task: no finished step is repeated."
+    )
+
+
+def _post(workspace: AirflowWorkspace, outcome: RunOutcome, message: dict[str, Any]) -> None:
+    """Post decisions, red runs and a second run in a row that had nothing to do."""
+    dag_id, status = message["dag"], outcome.status
+    if outcome.is_red:
+        alerts.report(workspace, f"{dag_id} {outcome.cause}", message)
+    elif status == "nothing_to_do" and not was_triggered_by_request(get_current_context()):
+        alerts.report(workspace, f"{dag_id} {status}", message, after=2)
+    elif status in DECISIONS:
+        alerts.end(workspace, dag_id)
+        webhook.post(workspace.webhook_connection, message)
 
 
 def _outcome(ti: Any) -> RunOutcome:
@@ -266,20 +307,17 @@ def _as_of_text(context: Context) -> str | None:
 )
 def nightly_retrain(workspace: AirflowWorkspace) -> None:
     """Retrain, evaluate, publish."""
-    recipes = snapshot(workspace)
-    prepared = features(workspace)
-    chain(recipes, validate(workspace), prepared)
-    chain(
-        prepared,
-        train.expand(workspace, recipe=recipes),
-        evaluate(workspace),
-        gate(workspace),
-        ReviewOperator(task_id="review", gate_task="gate"),
-        accept(workspace),
-        refit(workspace),
-        cold_check(workspace),
-        register(workspace),
-        recommend(workspace),
-        publish(workspace),
-        report_outcome(workspace),
-    )
+    with TaskGroup("data", prefix_group_id=False, tooltip="Pin, check and split the data."):
+        recipes = snapshot(workspace)
+        checked, prepared = validate(workspace), features(workspace)
+    with TaskGroup("models", prefix_group_id=False, tooltip="Train, evaluate and decide."):
+        trained, evaluated = train.expand(workspace, recipe=recipes), evaluate(workspace)
+        decided = gate(workspace)
+        reviewed, accepted = ReviewOperator(task_id="review", gate_task="gate"), accept(workspace)
+    with TaskGroup("release", prefix_group_id=False, tooltip="Record the run; put lists live."):
+        tested = refit(workspace), cold_check(workspace)
+        live = register(workspace), recommend(workspace), publish(workspace)
+    reported = report_outcome(workspace)
+    reported.operator.operator_extra_links = LINKS
+    chain(recipes, checked, prepared, trained, evaluated, decided, reviewed, accepted)
+    chain(accepted, *tested, *live, reported)

@@ -33,17 +33,15 @@ class RunOutcome:
         Whether the DAG run must fail.
     exit_code
         0, or the exit code that the command line would have returned.
+    cause
+        The same text for runs that are red for the same reason.
     """
 
     status: str
     sentence: str
     is_red: bool
     exit_code: int
-
-    @property
-    def is_posted(self) -> bool:
-        """True for decisions and red runs, which the webhook receives."""
-        return self.is_red or self.status in DECISIONS
+    cause: str = ""
 
 
 def determine_outcome(
@@ -63,16 +61,19 @@ def determine_outcome(
     decision
         ``kind`` and ``sentence`` of the decision; empty if there is none.
     problems
-        Task -> ``sentence`` and ``exit_code`` of an expected failure.
+        Task -> ``id``, ``sentence`` and ``exit_code`` of an expected failure.
     """
     # Failures come first: the tasks after a failed one did not run because of it.
     failed = sorted(task for task, state in states.items() if state == "failed")
     if failed:
         expected = [task for task in failed if task in problems]
         if not expected:
-            return _failure(f"{', '.join(failed)} failed because of a bug: see the task's log")
+            names = ", ".join(failed)
+            return _failure(f"{names} failed because of a bug: see the task's log", cause=names)
         problem = problems[expected[0]]
-        return _failure(f"{expected[0]}: {problem['sentence']}", problem["exit_code"])
+        sentence = f"{expected[0]}: {problem['sentence']}"
+        # Sentences may hold numbers that change from run to run.
+        return _failure(sentence, problem["exit_code"], cause=problem["id"])
     if not started or "upstream_failed" in states.values():
         return _failure("a task before this one did not run: see the graph")
     if started["status"] != "new":
@@ -85,8 +86,9 @@ def determine_outcome(
     if kind not in DECISIONS:
         return _failure(f"unknown decision {kind!r} of the gate")
     blocked = kind == "block"
-    return RunOutcome(kind, sentence, is_red=blocked, exit_code=5 if blocked else 0)
+    code = 5 if blocked else 0
+    return RunOutcome(kind, sentence, is_red=blocked, exit_code=code, cause=kind if blocked else "")
 
 
-def _failure(sentence: str, exit_code: int = 1) -> RunOutcome:
-    return RunOutcome("failed", sentence, is_red=True, exit_code=exit_code)
+def _failure(sentence: str, exit_code: int = 1, cause: str = "") -> RunOutcome:
+    return RunOutcome("failed", sentence, is_red=True, exit_code=exit_code, cause=cause or sentence)

@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Param, get_current_context
 from airflow.sdk.exceptions import AirflowSkipException
 
-from dags.common import AirflowWorkspace, instant_param, log, parse_param
+from dags.common import (
+    AirflowWorkspace,
+    instant_param,
+    leave_note,
+    log,
+    parse_param,
+    recipe_param,
+)
 from dags.factory import nightjar_dag, workspace_task
 
 if TYPE_CHECKING:
@@ -44,12 +51,7 @@ PARAMS = {
         "Instant that bounds the data of the search, with a time zone; runs with a later as-of "
         "evaluate the result. Empty means the as-of of the last nightly run.",
     ),
-    "recipe": Param(
-        None,
-        type=["null", "string"],
-        title="Recipe",
-        description="Name of the recipe to start from; empty means the champion's.",
-    ),
+    "recipe": recipe_param,
 }
 
 
@@ -80,6 +82,7 @@ def search(ws: Workspace) -> dict[str, Any]:
         progress=log.info,
     )
     log.info(result.sentence)
+    leave_note(result.sentence)
     names = ("study", "status", "sentence", "start", "best")
     return {name: getattr(result, name) for name in names}
 

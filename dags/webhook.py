@@ -3,7 +3,7 @@
 Guarantees:
 
 * Without the connection no message is sent.
-* An address that does not answer fails no run and delays it by at most the timeout.
+* An address that does not answer, or answers slowly, fails no run and delays it by at most 5 s.
 * Neither the address nor the password is logged.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Mapping
 from email.message import Message
 from http.client import HTTPException
@@ -21,7 +22,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 from airflow.sdk import BaseHook, Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-_TIMEOUT_S = 10
+_TIMEOUT_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,15 @@ class _NoRedirect(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> None:
         return None
+
+
+def exists(connection_id: str) -> bool:
+    """Return whether the Airflow connection exists."""
+    try:
+        BaseHook.get_connection(connection_id)
+    except AirflowNotFoundException:
+        return False
+    return True
 
 
 def post(connection_id: str, message: Mapping[str, Any]) -> bool:
@@ -56,6 +66,20 @@ def post(connection_id: str, message: Mapping[str, Any]) -> bool:
         connection = BaseHook.get_connection(connection_id)
     except AirflowNotFoundException:
         return False
+    # In a thread: the timeout of a socket neither bounds the look-up of a name nor an answer that
+    # arrives byte by byte.
+    accepted: list[bool] = []
+    sender = threading.Thread(
+        target=lambda: accepted.append(_send(connection, message)), daemon=True
+    )
+    sender.start()
+    sender.join(_TIMEOUT_S)
+    if sender.is_alive():
+        log.warning("The webhook did not answer within %g s; the message is dropped.", _TIMEOUT_S)
+    return accepted == [True]
+
+
+def _send(connection: Connection, message: Mapping[str, Any]) -> bool:
     try:
         request = Request(  # noqa: S310 - `address` allows only http and https
             address(connection),

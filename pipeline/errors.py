@@ -7,7 +7,8 @@ line numbers, and its sentence begins with the place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import ClassVar
 
 
@@ -21,6 +22,24 @@ def printable(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return the hint at the allowed name that resembles another one most.
+
+    Parameters
+    ----------
+    name
+        A name that is not allowed, perhaps with a typo.
+    allowed
+        Names that are allowed.
+
+    Returns
+    -------
+    Text to append to a sentence; empty if no name is similar.
+    """
+    similar = get_close_matches(name, list(allowed), n=1)
+    return f"; nearest: {similar[0]}" if similar else ""
 
 
 class NightjarError(Exception):

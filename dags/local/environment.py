@@ -60,6 +60,7 @@ def settings(home: Path, port: int = 8080) -> dict[str, str]:
         "PYTHONPATH": python_path,
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(ROOT / "dags" / "plugins"),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
         "AIRFLOW__CORE__PARALLELISM": "4",
@@ -73,6 +74,8 @@ def settings(home: Path, port: int = 8080) -> dict[str, str]:
         # Airflow sets these itself, whatever the umask is.
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS": "0o700",
         "AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS": "0o600",
+        # It logs hundreds of lines about itself.
+        "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "great_expectations=WARNING",
         "AIRFLOW__API__HOST": "127.0.0.1",
         "AIRFLOW__API__PORT": str(port),
         "AIRFLOW__API__WORKERS": "1",

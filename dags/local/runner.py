@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import Any, BinaryIO, Final, NoReturn
@@ -169,7 +169,9 @@ class Runner:
         self._display.begin(f"starting {dag_id}")
         # The DAG is parsed again because its params keep the values of the last run. It gets a
         # logical date because `test` without one replaces the last run.
-        run = load_dags()[dag_id].test(run_conf=dict(conf), logical_date=datetime.now(UTC))
+        run = load_dags()[dag_id].test(
+            run_conf=dict(conf), logical_date=datetime.now(UTC), run_after=_due(dag_id, conf)
+        )
         with create_session() as session:
             states = {
                 ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}": str(ti.state)
@@ -238,6 +240,33 @@ def load_dags() -> dict[str, Any]:
     if bag.import_errors:
         raise RuntimeError("; ".join(bag.import_errors.values()))
     return dict(bag.dags)
+
+
+def _due(dag_id: str, conf: Mapping[str, Any]) -> datetime:
+    """Return the instant of a run, from which Airflow makes its id and its place in the grid.
+
+    It is the `as_of` or `at` of the params, as for a run that the schedule starts; a run that is
+    repeated gets one of the next seconds, because Airflow keeps one run per id.
+    """
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from airflow.utils.types import DagRunType
+    from sqlalchemy import select
+
+    now = datetime.now(UTC)
+    try:
+        due = datetime.fromisoformat(conf.get("as_of") or conf.get("at") or "")
+    except ValueError:
+        return now  # the first task refuses it
+    if due.tzinfo is None or due > now:
+        return now
+    with create_session() as session:
+        taken = set(session.scalars(select(DagRun.run_id).where(DagRun.dag_id == dag_id)))
+    while (
+        DagRun.generate_run_id(run_type=DagRunType.MANUAL, logical_date=now, run_after=due) in taken
+    ):
+        due += timedelta(seconds=1)
+    return due
 
 
 def _require_no_scheduler(dags: Mapping[str, Any]) -> None:

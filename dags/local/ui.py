@@ -147,7 +147,7 @@ def _servers(
         Server(
             "scheduler",
             _python("airflow", "scheduler", "--skip-serve-logs"),
-            {**environment.for_tasks(env), **tokens},
+            {**environment.for_tasks(env), **tokens, "MLFLOW_PORT": str(ports[1])},
         ),
         Server("dag-processor", _python("airflow", "dag-processor"), airflow),
         Server("triggerer", _python("airflow", "triggerer", "--skip-serve-logs"), airflow),

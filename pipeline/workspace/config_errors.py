@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, nearest
 from pipeline.models.families import FAMILIES
 
 FieldOrigin = Callable[[str], str]
@@ -93,11 +93,16 @@ def config_error(
         case "union_tag_invalid":
             tag = first["ctx"]["tag"]
             return refused(
-                "config.unknown_family", f"unknown family {tag!r} in {field}. Allowed: {families}"
+                "config.unknown_family",
+                f"unknown family {tag!r} in {field}. Allowed: {families}{nearest(tag, FAMILIES)}",
             )
         case "extra_forbidden":
-            allowed = ", ".join(_fields(holder)) or "see `nightjar config show`"
-            return refused("config.unknown_setting", f"unknown setting {field}. Allowed: {allowed}")
+            names = _fields(holder)
+            allowed = ", ".join(names) or "see `nightjar config show`"
+            hint = nearest(str(place[-1]), names)
+            return refused(
+                "config.unknown_setting", f"unknown setting {field}. Allowed: {allowed}{hint}"
+            )
         # "[key]" is the last part of pydantic's location for a wrong key of a mapping.
         case "string_pattern_mismatch" if place[-1] == "[key]":
             name = place[1]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -13,13 +17,20 @@ from typing import Any
 
 import pytest
 from airflow.sdk import Connection
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    ParamValidationError,
+)
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
 
-from dags import common, factory, review, webhook
+from dags import alerts, common, factory, links, problems, review, webhook
 from dags.common import AirflowWorkspace
+from dags.late_night import late_night
 from dags.local import runner
+from dags.settings import BASELINES
 from pipeline.errors import ConfigError
 from pipeline.workspace.workspace import Workspace
 
@@ -266,15 +277,22 @@ def test_a_failure_of_the_machine_is_the_sentence_of_a_task(
     id: str | None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setenv("NIGHTJAR_HOME", str(Workspace.init(tmp_path / "ws").home))
-    problems: dict[str, Any] = {}
-    ti = SimpleNamespace(xcom_push=lambda key, value: problems.update(value))
+    left: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: left.update(value), try_number=1, max_tries=2)
     monkeypatch.setattr(factory, "get_current_context", lambda: {"ti": ti})
     with pytest.raises(failure) as caught, factory.open_workspace(AirflowWorkspace()):
         raise raised
     assert type(caught.value) is failure
-    assert problems.get("id") == id
+    assert left.get("id") == id
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(lines) == (failure is not AirflowSkipException)
+    for line in lines:  # the cause, the lists that stay live, the next step
+        assert (id or "Bug: KeyError: 'a bug'") in line
+        assert "No lists are live yet." in line
+        assert ("Airflow tries again" in line) == (failure is not AirflowFailException)
 
 
 class _Folder:
@@ -315,9 +333,9 @@ def test_params_are_typed_and_described() -> None:
     assert {n: p.value for n, p in params.items()} == {
         "as_of": None,
         "at": None,
-        "begin": "2017-11-01T09:00:00Z",
+        "begin": None,
         "budget": "20m",
-        "end": "2017-12-01T09:00:00Z",
+        "end": None,
         "every": "1d",
         "plant_shift": None,
         "schedules": ["nightly", "weekly", "adaptive", "never"],
@@ -328,6 +346,95 @@ def test_params_are_typed_and_described() -> None:
     }
     night = dict(NIGHTLY.params.items())
     assert "2017-12-29T09:00:00Z" in night["as_of"].description
+
+
+@pytest.mark.parametrize("name", ["begin", "end"])
+def test_a_backtest_has_no_period_of_its_own(name: str) -> None:
+    with pytest.raises(ParamValidationError):
+        dict(DAGS["backtest"].params.items())[name].resolve(None)
+
+
+def test_recipes_and_schedules_are_chosen_from_lists(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nightjar.toml").write_text('[recipes.fast]\nfamily = "als"\n')
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
+    dags = runner.load_dags()
+
+    for dag_id, name in (("nightly_retrain", "recipes"), ("tune", "recipe")):
+        param = dict(dags[dag_id].params.items())[name]
+        assert param.schema["examples"] == [*BASELINES, "fast"]
+        assert param.resolve(None) is None
+    schedules = dict(dags["backtest"].params.items())["schedules"]
+    assert schedules.schema["examples"] == ["nightly", "weekly", "adaptive", "never"]
+    with pytest.raises(ParamValidationError):
+        schedules.resolve(["hourly"])
+
+
+def test_the_tasks_of_a_night_are_in_three_groups() -> None:
+    groups = {
+        name: sorted(group.children)
+        for name, group in NIGHTLY.task_group.get_task_group_dict().items()
+        if name
+    }
+
+    assert groups == {
+        "data": ["features", "snapshot", "validate"],
+        "models": ["accept", "evaluate", "gate", "review", "train"],
+        "release": ["cold_check", "publish", "recommend", "refit", "register"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "tag"),
+    [
+        ("backtest", "by hand"),
+        ("feedback_ingest", "every 5 minutes"),
+        ("maintenance", "daily 02:37 UTC"),
+        ("nightly_retrain", "daily 03:00 UTC or on request"),
+    ],
+)
+def test_a_tag_shows_the_schedule(dag_id: str, tag: str) -> None:
+    assert tag in DAGS[dag_id].tags
+
+
+def test_the_last_task_of_a_night_links_to_page_run_and_version() -> None:
+    stored = DagSerialization.from_dict(json.loads(json.dumps(DagSerialization.to_dict(NIGHTLY))))
+    names = ["MLflow run", "model version", "night page"]
+    left = {"MLflow run": "http://x/#/runs/1"}
+    ti: Any = SimpleNamespace(task_id="report_outcome", xcom_pull=lambda task_ids, key: left)
+
+    assert sorted(stored.get_task("report_outcome").extra_links) == names
+    shown = {link.name: link.get_link(None, ti_key=ti) for link in links.LINKS}  # type: ignore[arg-type]
+    assert shown == {**dict.fromkeys(names, ""), **left}
+
+
+@pytest.mark.parametrize(
+    ("variables", "tracking_uri", "root"),
+    [
+        ({}, None, "http://127.0.0.1:5000"),
+        ({"MLFLOW_PORT": "5001"}, None, "http://127.0.0.1:5001"),
+        ({"MLFLOW_PORT": "5001"}, "https://mlflow.example.org/", "https://mlflow.example.org"),
+        (
+            {"NIGHTJAR_MLFLOW_URL": "http://localhost:1/"},
+            "http://mlflow:5000",
+            "http://localhost:1",
+        ),
+    ],
+)
+def test_links_lead_to_the_mlflow_that_a_browser_reaches(
+    variables: dict[str, str], tracking_uri: str | None, root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MLFLOW_PORT", "NIGHTJAR_MLFLOW_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    registry = SimpleNamespace(tracking_uri=tracking_uri, model_name="nightjar")
+    ws: Any = SimpleNamespace(config=SimpleNamespace(registry=registry))
+
+    assert links.addresses(ws, "7", None)["MLflow run"] == f"{root}/#/runs/7"
+    assert "model version" not in links.addresses(ws, "7", None)
+    assert links.addresses(ws, "7", 3)["model version"] == f"{root}/#/models/nightjar/versions/3"
 
 
 def _context(
@@ -496,6 +603,188 @@ def test_an_address_that_cannot_be_reached_fails_nothing_and_logs_no_secret(
 )
 def test_the_address_of_a_connection(connection: Connection, address: str) -> None:
     assert webhook.address(connection) == address
+
+
+def test_a_hanging_address_delays_a_run_by_five_seconds(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and answers byte by byte
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        _connect(monkeypatch, json.dumps({"conn_type": "http", "host": address}))
+        threading.Thread(target=_drip, args=(silent,), daemon=True).start()
+        start = time.monotonic()
+
+        assert webhook.post("nightjar_webhook", MESSAGE) is False
+        assert 4.5 < time.monotonic() - start < 6
+    assert "did not answer within 5 s" in caplog.text
+
+
+def _drip(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        while True:
+            connection.send(b" ")
+            time.sleep(0.5)
+
+
+@pytest.fixture
+def variables(monkeypatch: pytest.MonkeyPatch, hook: _Hook) -> dict[str, Any]:
+    """Airflow's variables; a webhook exists."""
+    values: dict[str, Any] = {}
+    _connect(monkeypatch, json.dumps({"conn_type": "http", "host": hook.address}))
+    fake = SimpleNamespace(
+        get=lambda key, default, deserialize_json: deepcopy(values.get(key, default)),
+        set=lambda key, value, serialize_json: values.update({key: deepcopy(value)}),
+    )
+    monkeypatch.setattr(alerts, "Variable", fake)
+    return values
+
+
+NIGHTJAR = AirflowWorkspace()
+
+
+def _posted(hook: _Hook) -> list[str]:
+    return [message["sentence"] for _, _, message in hook.received]
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_cause_is_posted_once_until_it_is_over(hook: _Hook) -> None:
+    for cause in ("a x", "a x", "b y", "a x"):
+        alerts.report(NIGHTJAR, cause, {**MESSAGE, "sentence": cause})
+    assert _posted(hook) == ["a x", "b y"]
+
+    alerts.end(NIGHTJAR, "a")
+    for cause in ("a x", "b y"):
+        alerts.report(NIGHTJAR, cause, {**MESSAGE, "sentence": cause})
+    assert _posted(hook) == ["a x", "b y", "a x"]
+
+
+def test_a_cause_is_posted_again_after_a_day(hook: _Hook, variables: dict[str, Any]) -> None:
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    ago = datetime.now(UTC) - timedelta(hours=23, minutes=1)
+    variables["nightjar_alerts"]["a x"]["posted"] = ago.isoformat()
+
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert len(hook.received) == 2
+
+
+def test_a_message_that_was_not_received_is_posted_again(hook: _Hook, variables: Any) -> None:
+    hook.status = 500
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    hook.status = 200
+
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert variables["nightjar_alerts"]["a x"]["count"] == 2
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_cause_can_need_two_reports(hook: _Hook) -> None:
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE, after=2)
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE, after=2)
+    assert len(hook.received) == 1
+
+
+def test_without_a_webhook_no_variable_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alerts, "Variable", None)  # any use of it would raise
+
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    alerts.end(NIGHTJAR, "a")
+
+
+FAILURE = {"id": "lock.held", "sentence": "process 1 holds the lock", "exit_code": 6}
+
+
+@pytest.mark.parametrize(("problem", "posts"), [(FAILURE, 1), (None, 2)])
+@pytest.mark.usefixtures("variables")
+def test_a_failed_task_is_noted_and_posted_by_its_error(
+    hook: _Hook, problem: dict[str, Any] | None, posts: int
+) -> None:
+    notes: list[str] = []
+    for number in (1, 2):  # the second process has another id, and the same error
+        left = problem and {**problem, "sentence": f"process {number} holds the lock"}
+        ti = SimpleNamespace(
+            dag_id="maintenance",
+            task_id="gc",
+            run_id="r",
+            log_url="http://airflow/dags/maintenance/runs/r/tasks/gc",
+            xcom_pull=lambda task_ids, key, left=left: left,
+            xcom_push=lambda key, value: notes.append(value),
+        )
+        alerts.on_failure(NIGHTJAR)({"ti": ti, "exception": ValueError(f"bug {number}")})  # type: ignore[typeddict-item]
+
+    assert len(hook.received) == posts
+    _, _, message = hook.received[0]
+    assert message["url"] == "http://airflow/dags/maintenance/runs/r"
+    assert message["url"] in message["text"] and notes[0] in message["text"]
+    assert len(notes) == 2
+
+
+def test_passes_and_maintenance_report_their_failures() -> None:
+    reporting = {t.dag_id for t in TASKS if t.on_failure_callback}
+
+    assert reporting == {"feedback_ingest", "maintenance"}
+
+
+def test_the_line_of_a_problem_names_the_live_version(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
+    assert problems.live_text(NIGHTJAR) == "No lists are live yet"
+    (tmp_path / "ledger.jsonl").write_text("damaged\n")
+
+    assert problems.live_text(NIGHTJAR) == "The lists that were live stay live"
+
+
+DUE = datetime(2026, 3, 10, 3, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("states", "toml", "paused", "end"),
+    [
+        ({}, "", False, None),  # a new installation
+        ({DUE - timedelta(days=1): "success"}, "", False, "did not start"),
+        ({DUE - timedelta(days=1): "success"}, "", True, None),
+        ({DUE - timedelta(days=1): "success"}, 'mode = "adaptive"', False, None),
+        ({DUE - timedelta(days=1): "success"}, 'mode = "both"', False, "did not start"),
+        ({DUE: "running"}, "", False, "is not over after 3 hours"),
+        ({DUE: "queued"}, "", False, "is not over after 3 hours"),
+        ({DUE: "success"}, "", False, None),
+        ({DUE: "failed"}, "", False, None),  # its last task has reported it
+        ({DUE: "success"}, 'cron = "30 3 * * *"', False, "did not start"),
+        ({DUE: "success"}, 'cron = "0 4 * * *"\ntimezone = "Europe/Berlin"', False, None),
+    ],
+)
+def test_a_night_that_is_late_or_never_started(
+    states: dict[datetime, str],
+    toml: str,
+    paused: bool,
+    end: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def count(dag_id: str, logical_dates: list[datetime] | None = None, states: Any = None) -> int:
+        assert dag_id == "nightly_retrain"
+        runs = given if logical_dates is None else {at: given.get(at) for at in logical_dates}
+        return sum(state in (states or ALL) for state in runs.values())
+
+    given = states
+    (tmp_path / "nightjar.toml").write_text(f"[schedule]\n{toml}\n")
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
+    ti = SimpleNamespace(
+        get_dag=lambda dag_id: SimpleNamespace(is_paused=paused), get_dr_count=count
+    )
+
+    sentence = late_night(NIGHTJAR, ti, DUE + timedelta(hours=3, minutes=45))
+
+    assert (sentence is None) == (end is None)
+    assert end is None or (sentence or "").endswith(end)
+    # Not late yet: the night before is over, or was never due.
+    if DUE - timedelta(days=1) in states:
+        assert late_night(NIGHTJAR, ti, DUE + timedelta(hours=2)) is None
+
+
+ALL = ("success", "failed", "running", "queued")
 
 
 class _Ti:

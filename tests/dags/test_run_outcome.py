@@ -16,8 +16,7 @@ FIRST = {"kind": "first", "sentence": "s"}
 def test_a_decision_gives_the_outcome(kind: str, is_red: bool, exit_code: int) -> None:
     outcome = determine_outcome(GREEN, NEW, {"kind": kind, "sentence": "s"}, {})
 
-    assert outcome == RunOutcome(kind, "s", is_red, exit_code)
-    assert outcome.is_posted
+    assert outcome == RunOutcome(kind, "s", is_red, exit_code, cause="block" if is_red else "")
 
 
 def test_every_decision_is_listed() -> None:
@@ -26,23 +25,22 @@ def test_every_decision_is_listed() -> None:
 
 
 @pytest.mark.parametrize("status", ["already_done", "nothing_to_do", "superseded"])
-def test_a_run_without_work_is_green_and_is_not_posted(status: str) -> None:
+def test_a_run_without_work_is_green(status: str) -> None:
     states = {"snapshot": "success", "validate": "skipped", "gate": "skipped"}
 
     outcome = determine_outcome(states, {"status": status, "sentence": "why"}, {}, {})
 
     assert outcome == RunOutcome(status, "why", is_red=False, exit_code=0)
-    assert not outcome.is_posted
 
 
 def test_an_expected_failure_keeps_its_sentence_and_exit_code() -> None:
     states = {**GREEN, "train_1": "failed", "gate": "upstream_failed"}
-    problems = {"train_1": {"sentence": "als: too little memory", "exit_code": 2}}
+    problem = {"id": "memory.needed", "sentence": "als: too little memory", "exit_code": 2}
 
-    outcome = determine_outcome(states, NEW, {}, problems)
+    outcome = determine_outcome(states, NEW, {}, {"train_1": problem})
 
-    assert outcome == RunOutcome("failed", "train_1: als: too little memory", True, 2)
-    assert outcome.is_posted
+    sentence = "train_1: als: too little memory"
+    assert outcome == RunOutcome("failed", sentence, True, 2, cause="memory.needed")
 
 
 @pytest.mark.parametrize(
@@ -63,3 +61,4 @@ def test_everything_else_is_red_with_exit_code_1(
 
     assert (outcome.status, outcome.is_red, outcome.exit_code) == ("failed", True, 1)
     assert outcome.sentence.startswith(sentence)
+    assert outcome.cause

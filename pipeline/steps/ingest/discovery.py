@@ -18,7 +18,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from pipeline.data.sources.config import Source
-from pipeline.errors import ConfigError, DataError, StorageError, printable
+from pipeline.errors import ConfigError, DataError, StorageError, nearest, printable
 from pipeline.steps.ingest.irregular import Irregular
 from pipeline.steps.ingest.landing import FOLDER, MOVED, Mark, flaw, open_folder
 
@@ -116,11 +116,12 @@ def source_for(
     if table not in TABLES:
         raise ConfigError(
             "ingest.unknown_table",
-            f"unknown table {table}. Allowed: {', '.join(TABLES)}",
+            f"unknown table {table}. Allowed: {', '.join(TABLES)}{nearest(table, TABLES)}",
         )
     if wanted is not None:
         if wanted not in sources or sources[wanted].table != table:
-            known = ", ".join(sorted(n for n, s in sources.items() if s.table == table)) or "none"
+            names = sorted(n for n, s in sources.items() if s.table == table)
+            known = (", ".join(names) or "none") + nearest(wanted, names)
             raise ConfigError(
                 "ingest.unknown_source",
                 f"unknown source {wanted} of table {table}; name a configured one ({known}), or "

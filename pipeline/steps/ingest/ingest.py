@@ -13,10 +13,11 @@ anywhere else, and entries that are not regular files, are not moved.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -36,7 +37,7 @@ from pipeline.steps.ingest.discovery import (
     landed,
     source_for,
 )
-from pipeline.steps.ingest.irregular import read_reported, write_reported
+from pipeline.steps.ingest.irregular import age_text, read_reported, write_reported
 from pipeline.steps.ingest.landing import Mark, archive, mark, reject, remove_moved
 from pipeline.steps.ingest.read_file import FutureRows, NotRegular, Waits, read_text, sum_of
 from pipeline.steps.ingest.results import FileResult, FileStatus, IngestResult
@@ -156,7 +157,7 @@ def ingest_landed(
             known = read_reported(ws.home)
             warnings, reported = _report_irregular(current, listed, known)
             backlog = _ingest_landed(current, listed, log.progress)
-            outcomes = current.finish()
+            outcomes = _warn_of_waiting(current, known, warnings, reported)
             # After the commits: a pass that fails before it reports the entries again.
             if reported != known:
                 write_reported(ws.home, reported)
@@ -185,6 +186,31 @@ def _report_irregular(
             else:
                 current.add(inside.table, entry.file, FileStatus.NOT_READ, entry.problem)
     return warnings, reported
+
+
+def _warn_of_waiting(
+    current: _Pass,
+    known: Mapping[str, datetime],
+    warnings: list[str],
+    reported: dict[str, datetime],
+) -> tuple[FileResult, ...]:
+    """Finish the pass; a file that an earlier pass reported as waiting becomes a warning."""
+    outcomes = []
+    at: datetime = current.at
+    for file in current.finish():
+        # Other problems may be over in the next pass, or are those of the machine.
+        if file.batch_id and file.error_id and file.waits_for_config:
+            cause = hashlib.sha256(file.sentence.encode()).hexdigest()[:16]
+            key = f"waits {file.batch_id} {cause}"
+            since = reported[key] = known.get(key, at)
+            if key in known:
+                age = age_text(at - since)
+                reason = file.sentence.removeprefix(f"{file.file}: ")
+                warnings.append(f"{file.file}: waits for {age}: {reason}")
+                outcomes.append(replace(file, sentence="", exit_code=0))
+                continue
+        outcomes.append(file)
+    return tuple(outcomes)
 
 
 def _ingest_landed(current: _Pass, listed: Sequence[Landed], progress: Progress) -> int:
@@ -401,7 +427,7 @@ class _Pass:
                 most=config.limits.max_bad_rows,
             )
             if source.table == "events" and not text.broken:
-                _refuse_future(judged, file.file, self.at)
+                _refuse_future(judged, file.file)
         return FileRead(file, seen, digest, text, judged)
 
     def _commit(self) -> None:
@@ -430,14 +456,15 @@ def _result(
     return FileResult(file.file, file.name, status, digest, sentence, error_id=id, exit_code=code)
 
 
-def _refuse_future(judged: ValidatedRows, name: str, at: AsOf) -> None:
+def _refuse_future(judged: ValidatedRows, name: str) -> None:
     """Raise `FutureRows` if all rows of a file lie in the future."""
     future = judged.bad[c.REASONS].list.contains(f"{c.TIMESTAMP}_in_future")
     if judged.good.is_empty() and future.len() and future.all():
         raise FutureRows(
             "ingest.future_rows",
-            f"all rows lie after the instant of the pass, {to_the_second(at)}; correct the clock "
-            "of this machine, or the time zone or unit of the source",
+            # Without the instant, so that each pass gives the same sentence.
+            "all rows lie after the instant of the pass; correct the clock of this machine, or the "
+            "time zone or unit of the source",
             where=name,
             count=future.len(),
         )

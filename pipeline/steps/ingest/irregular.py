@@ -1,7 +1,10 @@
-"""Entries of the landing folder that are never read, and when each was reported first.
+"""Entries of the landing folder that stay there, and when each was reported first.
+
+They are entries that are never read, and files that wait for another config.
 
 Guarantees: an entry is a problem of one pass and a warning of the later ones; another entry in its
-place is reported again. A damaged or missing file only means that entries are reported again.
+place, and a file that waits for another reason, is reported again. A damaged or missing file only
+means that entries are reported again.
 """
 
 from __future__ import annotations
@@ -63,7 +66,7 @@ class Irregular:
         since, at
             Instants of the first pass and of this one.
         """
-        return f"{self.file}: {self.reason}, not read, for {_words(at - since)}; remove it"
+        return f"{self.file}: {self.reason}, not read, for {age_text(at - since)}; remove it"
 
 
 def read_reported(home: Path) -> dict[str, datetime]:
@@ -97,7 +100,8 @@ def write_reported(home: Path, reported: Mapping[str, datetime]) -> None:
         new.replace(path)
 
 
-def _words(age: timedelta) -> str:
+def age_text(age: timedelta) -> str:
+    """Return an age in its largest whole unit: ``3 hours``."""
     seconds = max(0, int(age.total_seconds()))
     lengths = {"day": 86_400, "hour": 3_600, "minute": 60}
     unit = next((name for name, length in lengths.items() if seconds >= length), "minute")

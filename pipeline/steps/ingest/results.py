@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final, Self
 
-from pipeline.errors import StorageError, printable
+from pipeline.errors import DataError, StorageError, printable
 from pipeline.stores.batches import Batch
 
 COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", "skipped")
@@ -133,6 +133,11 @@ class FileResult(RowCounts):
         """True if the file stays in its place for a later pass."""
         return self.status is FileStatus.WAITS or self.exit_code == StorageError.exit_code
 
+    @property
+    def waits_for_config(self) -> bool:
+        """True if the file may be valid, and only a user can end its waiting."""
+        return self.status is FileStatus.WAITS and self.exit_code == DataError.exit_code
+
     def not_moved(self, error: StorageError) -> Self:
         """Return this result for a file that could not be moved out of the landing folder."""
         return replace(self, sentence=error.sentence, error_id=error.id, exit_code=error.exit_code)
@@ -173,8 +178,8 @@ class IngestResult(RowCounts):
         One sentence per file that was set aside, waits, is not read or could not be moved; at most
         20 sentences of files that are not read, then their number.
     warnings
-        One sentence per entry of the landing folder that an earlier pass reported as not read; at
-        most 20, then the number of the others.
+        One sentence per entry of the landing folder that an earlier pass reported as not read, or
+        as waiting for another config; at most 20, then the number of the others.
     """
 
     files: int

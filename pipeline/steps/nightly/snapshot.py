@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, compact_instant, format_instant, silent
 from pipeline.data.split import ingested_by, is_silent, last_event
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, nearest
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.serving.publish import live
@@ -207,7 +207,8 @@ def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe
     if unknown:
         raise ConfigError(
             "recipe.unknown",
-            f"unknown recipe {unknown[0]!r}. Configured: {', '.join(known)}",
+            f"unknown recipe {unknown[0]!r}. Configured: {', '.join(known)}"
+            f"{nearest(unknown[0], known)}",
         )
     baselines = {n: r for n, r in known.items() if r.capabilities.baseline is not None}
     # The union of dicts keeps the order of the first one: baselines come first.

@@ -76,7 +76,8 @@ def test_an_as_of_before_all_data(copy):
         nightly(copy, NIGHTS[0].replace(year=2020))
 
 
-@pytest.mark.parametrize("name", ["alz", "../../../etc"])
-def test_a_recipe_that_is_not_configured(copy, name):
-    with raises("recipe.unknown"):
+@pytest.mark.parametrize(("name", "hint"), [("alz", "; nearest: als"), ("../../../etc", "")])
+def test_a_recipe_that_is_not_configured(copy, name, hint):
+    with raises("recipe.unknown") as error:
         nightly(copy, NIGHTS[2], recipes=[name])
+    assert error.value.sentence.partition("; ")[1:] == (hint[:2], hint[2:])

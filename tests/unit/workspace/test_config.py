@@ -42,6 +42,7 @@ def test_the_template_is_short():
 def test_an_error_names_the_field_and_the_allowed_values(file):
     sentence = refused(file, "[gate]\nalpa = 0.1\n")
     assert sentence.startswith("nightjar.toml: unknown setting gate.alpa. Allowed: alpha,")
+    assert sentence.endswith("; nearest: alpha")
 
 
 def test_a_wrong_section_names_the_sections(file):
@@ -61,6 +62,7 @@ def test_an_unknown_family_names_the_families(file):
     sentence = refused(file, '[recipes.x]\nfamily = "alz"\n')
     assert sentence.startswith("nightjar.toml: unknown family 'alz' in recipes.x. Allowed: ")
     assert "'als'" in sentence
+    assert sentence.endswith("; nearest: als")
 
 
 def test_a_wrong_field_of_a_recipe_names_those_of_its_family(file):

@@ -20,7 +20,7 @@ from typing import Final
 from pipeline.base import AsOf, Interval, Progress, compact_instant, format_instant, silent
 from pipeline.data.split import PinnedTask
 from pipeline.data.windows import parted
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, nearest
 from pipeline.evaluation.earlier_windows import earlier_windows, select_event_weights
 from pipeline.evaluation.trials import EarlierWindows
 from pipeline.evaluation.tuning_window import Window
@@ -170,7 +170,7 @@ def _first_recipe(
         )
     recipes = champion | configured
     if name not in recipes:
-        allowed = ", ".join(recipes)
+        allowed = ", ".join(recipes) + nearest(name, recipes)
         raise ConfigError("recipe.unknown", f"unknown recipe {name!r}; name one of {allowed}")
     if not axes(recipes[name]):
         raise ConfigError(

@@ -118,6 +118,32 @@ def test_a_file_of_the_future_waits_until_its_time(ws, here):
     assert landed(ws) == []
 
 
+# Another config
+
+
+def test_a_file_that_waits_for_another_config_is_a_problem_once_and_then_a_warning(ws, here):
+    land(ws, "orders-1.csv", orders(GOOD).replace("customer", "client"))
+    assert (feedback(ws, AT).exit_code, landed(ws)) == (3, ["orders-1.csv"])
+    for later, age in ((timedelta(minutes=5), "5 minutes"), (3 * HOUR, "3 hours")):
+        again = feedback(Workspace.open(ws.home), AT + later)
+        assert (again.failed, again.exit_code, again.files) == (False, 0, 1)
+        [warning] = again.warnings
+        assert warning.startswith(f"orders-1.csv: waits for {age}: has no column 'customer'")
+        assert warning in again.text()
+    assert landed(ws) == ["orders-1.csv"]
+    (ws.home / "nightjar.toml").write_text(CONFIG.replace('"customer"', '"buyer"'))
+    changed = Workspace.open(ws.home)  # a config that does not fit either is reported at once
+    assert [feedback(changed, AT + 4 * HOUR).failed for _ in range(2)] == [True, False]
+    (ws.home / "nightjar.toml").write_text(CONFIG.replace("customer", "client"))
+    corrected = feedback(Workspace.open(ws.home), AT + 5 * HOUR)
+    assert (corrected.accepted, corrected.warnings, landed(ws)) == (1, (), [])
+
+
+def test_a_file_of_the_future_is_a_problem_once(ws, here):
+    land(ws, "orders-1.csv", orders(TOMORROW))
+    assert [feedback(ws, AT + n * HOUR / 60).failed for n in range(2)] == [True, False]
+
+
 # Moves
 
 
