@@ -230,6 +230,18 @@ def lists(
     console.show({"rows": entries}, "" if console.json else lists_table(entries, titles(ws)))
 
 
+@command(app, "id")
+def id_(
+    console: Console,
+    users: Annotated[list[str], typer.Argument(help="Raw user ids, or pseudonyms.")],
+) -> None:
+    """Translate user ids into the pseudonyms of MLflow's models, and back."""
+    from pipeline.steps.lists import translate
+
+    other = translate(console.workspace, users)
+    console.show({"ids": other}, "\n".join(f"{user}  {name}" for user, name in other.items()))
+
+
 @command(app)
 def history(
     console: Console,

@@ -31,6 +31,7 @@ from pipeline.data.validate.checks import DataCheck
 from pipeline.data.validate.judge import Baseline
 from pipeline.evaluation.gate.decision import Decision
 from pipeline.evaluation.gate.evidence import HitOption
+from pipeline.evaluation.lift import Lift
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.models.families import AnyRecipe
 from pipeline.monitoring.policy import RetrainDecision
@@ -107,8 +108,10 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
         Results of earlier runs: see `LedgerHistory`.
     lake
         Id of the lake, which a copy of the workspace shares.
+    airflow_run
+        Address of the run in Airflow; None for a run that Airflow did not start.
     trigger, commit, libraries, replay
-        Recorded, but not part of the run id, as is `lake`.
+        Recorded, but not part of the run id, as are `lake` and `airflow_run`.
     """
 
     as_of: Instant
@@ -128,14 +131,14 @@ class SnapshotFile(Artifact, step="snapshot", file="snapshot"):
     libraries: Mapping[str, str]
     replay: bool
     lake: str
+    airflow_run: str | None = None
 
     @property
     def run_digest(self) -> str:
         """First 8 hex digits of the sha256 of all fields that decide the run's outcome."""
         # The id must not change with the commit or the machine: a repeated start finds its run.
-        decisive = self.model_dump(
-            mode="json", by_alias=True, exclude={"trigger", "commit", "libraries", "replay", "lake"}
-        )
+        aside = {"trigger", "commit", "libraries", "replay", "lake", "airflow_run"}
+        decisive = self.model_dump(mode="json", by_alias=True, exclude=aside)
         return short_digest(decisive)
 
 
@@ -520,6 +523,28 @@ class MlflowFile(Artifact, step="register", file="mlflow"):
 
     run: str
     version: int | None
+
+
+class HeadlineFile(Artifact, file="headline"):
+    """Lifts of the recipe that is live after the run, beside `MlflowFile`.
+
+    Attributes
+    ----------
+    recipe
+        The live recipe; None if no evaluated recipe is live.
+    over_baseline, over_before
+        Its scorer over the best baseline, and over the stored scorer of the version before.
+    links
+        Lifts from version 1 up to this run, each over the version before; empty if one is missing.
+    absent
+        Name of a figure in MLflow -> reason for its absence.
+    """
+
+    recipe: str | None = None
+    over_baseline: Lift | None = None
+    over_before: Lift | None = None
+    links: tuple[Lift, ...] = ()
+    absent: Mapping[str, str] = {}
 
 
 class PinFile(Artifact, step="publish-pin", file="pin"):
