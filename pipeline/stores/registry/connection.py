@@ -132,8 +132,8 @@ def connect(uri: str) -> MlflowClient:
     Raises
     ------
     RegistryError
-        ``registry.unavailable``, ``registry.server_version``, ``registry.database_missing``, ``registry.database_unusable``,
-        ``registry.database_damaged``, ``registry.database_newer``
+        ``registry.unavailable``, ``registry.server_version``, ``registry.database_missing``,
+        ``registry.database_unusable``, ``registry.database_damaged``, ``registry.database_newer``
     """
     file = sqlite_path(uri)
     # MLflow would create a missing file, and not name it.
