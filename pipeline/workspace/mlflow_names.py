@@ -4,7 +4,7 @@
 folder. Names of headline metrics begin with a digit, so they are above the folders.
 
 Guarantees: only headline metrics are outside the folders `attribution/`, `churn/`, `cost/`,
-`drift/` and `slice/`; bounds of the others are no metrics.
+`drift/` and `slice/`; metrics have no bounds but those of lifts.
 """
 
 from __future__ import annotations

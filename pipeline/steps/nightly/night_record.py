@@ -104,7 +104,6 @@ def night_record(
     headline, figures = shown_headline(night, file), _figures(night)
     split = run.read(SplitFile)
     tags = {
-        "nightjar.as_of": format_instant(night.as_of),
         "nightjar.decision": decision.kind,
         "nightjar.known_by": night.snapshot.known.text,
         "nightjar.snapshot": json.dumps(dict(night.snapshot.versions), sort_keys=True),
@@ -177,10 +176,7 @@ def _figures(night: Night) -> dict[str, float]:
 def _children(
     night: Night, winner: str | None, headline: Headline, artifacts: Mapping[str, Path | bytes]
 ) -> Iterator[ChildRecord]:
-    """Yield the recipes of the run: those that were trained, then those that failed.
-
-    The winner's run owns the version: it has the headline of the night, its page and its reasons.
-    """
+    """Yield the recipes of the run: those that were trained, then those that failed."""
     run, evaluations = night.run, night.run.read(EvaluationFile).recipes
     shared = _parameters(night, run.read(SplitFile))
     judged = {recipe.name: recipe for recipe in read_evaluated_recipes(night)}
@@ -195,6 +191,7 @@ def _children(
         if name == winner and (refit := run.find(CostFile, REFIT)) is not None:
             cost |= refit.metrics("refit_")
         figures = {**evaluations[name].metrics, **lifts.get(name, {})}
+        # The winner's run owns the version, so *Compare* shows the metrics of this run.
         own = name == winner
         yield ChildRecord(
             recipe=name,

@@ -394,9 +394,8 @@ class Registry:
         # A new model would get copies of all versions, and the aliases would be at both.
         own = f"tags.`{WORKSPACE_TAG}` = '{self._workspace}'"
         for model in self._client.search_registered_models(own) if self._workspace else ():
-            versions = self._client.search_model_versions(f"name = '{model.name}'", max_results=1)
-            runs = [self._client.get_run(version.run_id).info for version in versions]
-            if [run.experiment_id for run in runs] == [self._ensure_experiment()]:
+            runs = [self._client.get_run(version.run_id).info for version in model.latest_versions]
+            if self._ensure_experiment() in {run.experiment_id for run in runs}:
                 raise RegistryError(
                     "registry.model_renamed",
                     f"MLflow at {without_password(self._uri)} has no model {self._model_name}, but "
