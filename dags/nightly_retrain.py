@@ -67,6 +67,7 @@ from dags.review import ReviewOperator, approved_by
 from dags.run_outcome import DECISIONS, RunOutcome, determine_outcome
 
 if TYPE_CHECKING:
+    from pipeline.steps.nightly.register import Registered
     from pipeline.stores.runs import Ref
     from pipeline.workspace.workspace import Workspace
 
@@ -101,6 +102,7 @@ def snapshot(ws: Workspace) -> list[str]:
         resolve_as_of(context),
         recipes=params["recipes"] or None,  # Airflow's form passes an emptied field as []
         publish=params["publish"],
+        airflow_run=context["ti"].log_url.partition("/tasks/")[0],
         progress=log.info,
     )
     log.info(started.sentence)
@@ -191,7 +193,7 @@ def cold_check(run: NightlyRun) -> Ref:
 
 # A run that keeps the champion skips the tasks before, and is recorded all the same.
 @nightly_task(needs="decision", trigger_rule=TriggerRule.NONE_FAILED)
-def register(run: NightlyRun) -> Ref:
+def register(run: NightlyRun) -> Registered:
     """Record the run in MLflow; a promoted model becomes a version there."""
     from pipeline.steps.nightly.register import register
     from pipeline.workspace.artifacts import MlflowFile

@@ -66,6 +66,8 @@ SCORE: Final = "score"
 SLOT: Final = "slot"
 PROPENSITY: Final = "propensity"
 REASON: Final = "reason"
+KNOWN: Final = "known"
+"""Of the served model: whether the user is in the model's window."""
 
 # Delta Lake stores timestamps in microseconds.
 INSTANT: Final = pl.Datetime("us", "UTC")

@@ -25,11 +25,14 @@ from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.request import urlopen
 
 from dags.local import environment, login
-from pipeline.errors import NightjarError, ResourceError
+from pipeline.errors import NightjarError, RegistryError, ResourceError
+
+if TYPE_CHECKING:
+    from pipeline.workspace.workspace import Workspace
 
 _START_TIMEOUT_S = 180
 _STOP_TIMEOUT_S = 15
@@ -90,7 +93,7 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
     from pipeline.workspace.workspace import Workspace
 
     keep_private()
-    Workspace.open(home)  # the servers then create files with its modes
+    ws = Workspace.open(home)  # the servers then create files with its modes
     _require_free(port, "Airflow", "--port")
     _require_free(mlflow_port, "MLflow", "--mlflow-port")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -100,6 +103,7 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
     logs = environment.airflow_home(home) / "logs"
     logs.mkdir(exist_ok=True)
     _write(f"Starting Airflow and MLflow for {home} (half a minute) ...")
+    pages = _mlflow_pages(ws)
     passwords = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
     try:
         environment.write_login(environment.login_file(home), passwords[0])
@@ -109,13 +113,32 @@ def serve(home: Path, port: int, mlflow_port: int) -> NoReturn:
             _wait_until_up(processes, logs)
             airflow, mlflow = (f"?login={password}" for password in passwords)
             _write(f"\n  Airflow  http://127.0.0.1:{port}/{airflow}")
-            _write(f"  MLflow   http://127.0.0.1:{mlflow_port}/{mlflow}\n")
+            for name, page in pages.items():
+                _write(f"  {name:<7}  http://127.0.0.1:{mlflow_port}/{mlflow}{page}")
+            _write("")
             _write("Ctrl-C stops both.")
             while True:
                 _require_alive(processes, logs)
                 time.sleep(1)
     finally:
         environment.login_file(home).unlink(missing_ok=True)
+
+
+def _mlflow_pages(ws: Workspace) -> dict[str, str]:
+    """Return the pages of the registered model and of the runs, which are created if missing.
+
+    MLflow's own first page is about chats. It is the page if these two cannot be created: the
+    server then shows the cause.
+    """
+    from pipeline.workspace.registry import registry
+
+    client = registry(ws)
+    try:
+        client.prepare()
+        return dict(zip(("MLflow", "runs"), client.pages(), strict=True))
+    except RegistryError as error:
+        _write(error.sentence)
+        return {"MLflow": ""}
 
 
 def _servers(

@@ -250,6 +250,24 @@ def lists(
 
 @command(
     app,
+    "id",
+    examples="""
+    nightjar id anna@example.org
+    """,
+)
+def id_(
+    console: Console,
+    users: Annotated[list[str], typer.Argument(help="Raw user ids, or pseudonyms.")],
+) -> None:
+    """Translate user ids into the pseudonyms of MLflow's models, and back."""
+    from pipeline.steps.lists import translate
+
+    other = translate(console.workspace, users)
+    console.show({"ids": other}, "\n".join(f"{user}  {name}" for user, name in other.items()))
+
+
+@command(
+    app,
     examples="""
     nightjar history
     nightjar history --quality --out quality.png

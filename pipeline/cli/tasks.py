@@ -67,7 +67,11 @@ def register(
     if (run is None) != all_runs:
         raise ConfigError("usage.run_or_all", "give either --run ID or --all")
     if run is not None:
-        _run_step(console, "register", run)
+        from pipeline.steps.nightly.register import register as register_run
+
+        done = register_run(console.workspace, run, progress=console.progress)
+        version = "no version" if done.version is None else f"version {done.version}"
+        console.show(done, f"{version}, run {done.mlflow_run} of MLflow")
         return
     from pipeline.steps.maintenance.register_all import register_all
 

@@ -77,6 +77,39 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
     return of_users(rows, {user: assigned[user] for user in users})
 
 
+def translate(ws: Workspace, ids: Sequence[str]) -> dict[str, str]:
+    """Translate raw ids of users into pseudonyms, and pseudonyms into raw ids.
+
+    Parameters
+    ----------
+    ws
+        Workspace.
+    ids
+        Raw ids or pseudonyms; an id that is both counts as a raw id.
+
+    Returns
+    -------
+    The other id of each user, by the given one.
+
+    Raises
+    ------
+    ConfigError
+        `user.unknown`: an id is neither.
+    StorageError
+        `vault.entry_altered`
+    """
+    other = ws.vault.lookup_pseudonyms(ids) | ws.vault.lookup(ids)
+    for place, user in enumerate(ids, start=1):
+        if user not in other:
+            # The message may be logged, and the id may be a raw one.
+            raise ConfigError(
+                "user.unknown",
+                f"id {place} of {len(ids)} is neither the id of a user nor a pseudonym in "
+                f"{ws.home}; correct it, or ingest the user's events first",
+            )
+    return {user: other[user] for user in ids}
+
+
 def titles(ws: Workspace) -> dict[str, str]:
     """Return the titles of the items that have one, by item id."""
     items = ws.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).drop_nulls()

@@ -18,6 +18,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, Unpack
 
@@ -334,6 +335,20 @@ class Run:
         """
         self.bytes(step, name)
         return self.folder / step / name
+
+    def written_at(self, step: str, name: str) -> datetime:
+        """Return when a committed file was written, by its modification time.
+
+        Parameters
+        ----------
+        step
+            Folder of a committed step.
+        name
+            A file of its manifest.
+        """
+        path = self.folder / step / name
+        with storage_errors("storage.cannot_read", f"cannot read {path}"):
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
     def bytes(self, step: str, name: str) -> bytes:
         """Return the content of a committed file after checking its checksum.

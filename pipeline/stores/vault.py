@@ -159,15 +159,26 @@ class Vault:
         StorageError
             ``vault.entry_altered``; ``vault.pseudonym_missing``: one has no entry.
         """
-        with self._connection() as connection:
-            entries = list(_select(connection, "pseudonym", dict.fromkeys(pseudonyms)))
-        if missing := len(set(pseudonyms)) - len(entries):
+        raw = self.lookup_pseudonyms(pseudonyms)
+        if missing := len(set(pseudonyms)) - len(raw):
             raise StorageError(
                 "vault.pseudonym_missing",
                 f"the vault {self.path} has no entry for {missing:,} of {len(set(pseudonyms)):,} "
                 "users of the lake: it is older than the lake, or belongs to another workspace; "
                 "restore it from a backup that is not older than the lake",
             )
+        return raw
+
+    def lookup_pseudonyms(self, pseudonyms: Sequence[str]) -> dict[str, str]:
+        """Return ``{pseudonym: raw id}`` for the pseudonyms in the vault.
+
+        Raises
+        ------
+        StorageError
+            ``vault.entry_altered``
+        """
+        with self._connection() as connection:
+            entries = list(_select(connection, "pseudonym", dict.fromkeys(pseudonyms)))
         return {entry.pseudonym: self._open_seal(entry) for entry in entries}
 
     def _pseudonyms(

@@ -31,6 +31,7 @@ from pipeline.data.validate.checks import DataCheck
 from pipeline.data.validate.judge import Baseline
 from pipeline.evaluation.gate.decision import Decision
 from pipeline.evaluation.gate.evidence import HitOption
+from pipeline.evaluation.lift import Lift
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.models.families import AnyRecipe
 from pipeline.monitoring.policy import RetrainDecision
@@ -522,6 +523,28 @@ class MlflowFile(Artifact, step="register", file="mlflow"):
 
     run: str
     version: int | None
+
+
+class HeadlineFile(Artifact, file="headline"):
+    """Lifts of the recipe that is live after the run, beside `MlflowFile`.
+
+    Attributes
+    ----------
+    recipe
+        The live recipe; None if no evaluated recipe is live.
+    over_baseline, over_before
+        Its scorer over the best baseline, and over the stored scorer of the version before.
+    links
+        Lifts from version 1 up to this run, each over the version before; empty if one is missing.
+    absent
+        Name of a figure in MLflow -> reason for its absence.
+    """
+
+    recipe: str | None = None
+    over_baseline: Lift | None = None
+    over_before: Lift | None = None
+    links: tuple[Lift, ...] = ()
+    absent: Mapping[str, str] = {}
 
 
 class PinFile(Artifact, step="publish-pin", file="pin"):

@@ -24,7 +24,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias
@@ -158,7 +158,9 @@ class Child:
                 process.kill()
 
 
-def run_child(module: str, arguments: Sequence[str]) -> str:
+def run_child(
+    module: str, arguments: Sequence[str], *, also: Mapping[str, str] | None = None
+) -> str:
     """Run a module in a fresh process.
 
     Parameters
@@ -167,6 +169,8 @@ def run_child(module: str, arguments: Sequence[str]) -> str:
         Dotted name; it runs as ``__main__``.
     arguments
         Its command line.
+    also
+        Environment variables besides those of `child_environment`.
 
     Returns
     -------
@@ -185,7 +189,7 @@ def run_child(module: str, arguments: Sequence[str]) -> str:
             capture_output=True,
             timeout=_CHECK_SECONDS,
             cwd=CHILD_FOLDER,
-            env=child_environment(),
+            env={**child_environment(), **(also or {})},
             check=False,
         )
     except subprocess.TimeoutExpired:

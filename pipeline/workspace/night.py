@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import Final
 
@@ -103,6 +104,17 @@ class Night:
     def replay(self) -> bool:
         """True if newer lists were live at the start, so that the run changes nothing."""
         return self.snapshot.replay
+
+    @property
+    def span(self) -> tuple[datetime, datetime]:
+        """Start of the run, and the end of the last step before `register`."""
+        run, last = self.run, ("gate", "decision.json")
+        if run.committed("cold_check") is not None:
+            last = ("cold_check", "cold.json")
+        elif run.committed(ACCEPT) is not None:
+            last = (ACCEPT, "decision.json")
+        # Not of the manifest of `snapshot`: `touch` changes its time.
+        return run.written_at("snapshot", "snapshot.json"), run.written_at(*last)
 
     @cached_property
     def history(self) -> LedgerHistory:

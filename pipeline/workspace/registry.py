@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from pipeline.stores.registry import texts
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.history import LedgerHistory
@@ -32,7 +33,9 @@ def registry(ws: Workspace, suffix: str = "") -> Registry:
     if ws.config.registry.tracking_uri is None:
         relocate_artifact_uris(ws.mlflow_database)
     experiment = f"{ws.config.registry.experiment}{suffix}"
-    return Registry(ws.tracking_uri, experiment, ws.config.registry.model_name, ws.lake.id)
+    about = texts.STUDIES if suffix == STUDIES else texts.NIGHTS
+    model_name = ws.config.registry.model_name
+    return Registry(ws.tracking_uri, experiment, model_name, ws.lake.id, about=about)
 
 
 def point_aliases(ws: Workspace) -> None:

@@ -50,7 +50,7 @@ class Served:
     @property
     def passwords(self) -> tuple[str, str]:
         """The passwords of Airflow and of MLflow in the printed addresses."""
-        airflow, mlflow = re.findall(r"http://127\.0\.0\.1:\d+/\?login=(\S+)", self.output)
+        airflow, mlflow, _ = re.findall(r"http://127\.0\.0\.1:\d+/\?login=([^\s#]+)", self.output)
         return airflow, mlflow
 
     @property

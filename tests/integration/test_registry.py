@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ from pipeline.stores.registry.records import (
 from tests.raising import raises
 
 AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)
+BEGAN = datetime(2026, 11, 30, 3, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
 N_USERS, N_ITEMS = 40, 30
 
@@ -128,9 +131,8 @@ def night_of(home: Path, trained: Trained, run_id: str, at: datetime = AS_OF) ->
         return ChildRecord(
             recipe=name,
             params={"factors": 4, "device": None},
-            metrics={"ndcg_at_20": level, "ndcg_at_20_lo": level - 0.01, "nobody": float("nan")},
-            tags={"nightjar.trained_on": "cpu"},
-            artifacts={"figures/slices.png": home / "shot.png"},
+            metrics={"4 ndcg_at_20": level, "cost/fit_seconds": 1.5, "nobody": float("nan")},
+            artifacts={"figures/slices.png": home / "shot.png", "bounds.json": b"{}"},
         )
 
     return NightRecord(
@@ -145,6 +147,7 @@ def night_of(home: Path, trained: Trained, run_id: str, at: datetime = AS_OF) ->
         datasets=(
             DatasetRecord("events", 12, f"events@12-{run_id}", 320, "training"),
             DatasetRecord("items", 3, "items@3", 30, "catalogue"),
+            DatasetRecord("holdout", 12, f"holdout@12-{run_id}", 40, "evaluation"),
         ),
         params={"holdout_days": 7},
         metrics={"judged": 1200.0},
@@ -154,7 +157,12 @@ def night_of(home: Path, trained: Trained, run_id: str, at: datetime = AS_OF) ->
             "report/night.json": home / "decision.json",
         },
         winner="als",
-        model=ModelRecord(trained.files, "first: als leads", {"nightjar.decision": "first"}),
+        figure="+40.0 %",
+        began=BEGAN,
+        ended=BEGAN + timedelta(minutes=7),
+        model=ModelRecord(
+            trained.files, "+40.0 % over popularity", "first: als leads", {"Page": "page.html"}
+        ),
     )
 
 
@@ -188,14 +196,18 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     parent = runs.pop("(night)")
     assert parent.data.params == {"holdout_days": "7"}
     assert parent.data.metrics == {"judged": 1200.0}
-    assert parent.info.run_name == f"{night.as_of:%Y-%m-%d} first"
+    assert parent.info.run_name == f"{night.as_of:%Y-%m-%d} first +40.0 %"
+    assert runs["als"].info.run_name == f"{parent.info.run_name} als"
+    assert runs["popularity"].info.run_name == f"{night.as_of:%Y-%m-%d} popularity"
     assert parent.data.tags["mlflow.note.content"] == night.sentence
     for name, run in runs.items():
         assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert run.info.status == ("FAILED" if name == "broken" else "FINISHED")
+        times = run.info.start_time, run.info.end_time
+        assert times == tuple(round(at.timestamp() * 1000) for at in (night.began, night.ended))
     for name in ("als", "popularity"):
-        assert set(runs[name].data.metrics) == {"ndcg_at_20", "ndcg_at_20_lo"}
-        assert len(client.get_metric_history(runs[name].info.run_id, "ndcg_at_20")) == 1
+        assert set(runs[name].data.metrics) == {"4 ndcg_at_20", "cost/fit_seconds"}
+        assert len(client.get_metric_history(runs[name].info.run_id, "4 ndcg_at_20")) == 1
         read = {i.dataset.name: i.dataset for i in runs[name].inputs.dataset_inputs}
         assert json.loads(read["events"].source)["delta_table_version"] == 12
         assert json.loads(read["events"].profile)["num_rows"] == 320
@@ -217,12 +229,18 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     )
     (version,) = versions_of(uri, night.run_id)
     assert version.run_id == runs["als"].info.run_id
-    assert version.description == "first: als leads"
-    assert version.tags["nightjar.recipe"] == "als"
+    page = f"#/experiments/{parent.info.experiment_id}/runs/{version.run_id}/artifacts/page.html"
+    assert version.description == f"+40.0 % over popularity.\n\n[Page]({page})\n\nfirst: als leads"
+    assert version.tags == {
+        "nightjar.run_id": night.run_id,
+        "nightjar.recipe": "als",
+        "nightjar.decision": "first",
+    }
     assert len(runs["als"].outputs.model_outputs) == 1
     logged = client.get_logged_model(runs["als"].outputs.model_outputs[0].model_id)
     assert str(logged.status) == "READY"
-    assert {metric.key for metric in logged.metrics} == {"ndcg_at_20", "ndcg_at_20_lo"}
+    measured_on = {metric.key: metric.dataset_name for metric in logged.metrics}
+    assert measured_on == {"4 ndcg_at_20": "holdout", "cost/fit_seconds": None}
 
 
 def test_a_night_is_shown_once_however_often_it_is_mirrored(
@@ -255,7 +273,7 @@ def test_a_night_that_a_person_decided_otherwise_is_marked(
     )
     registry.mirror_night(kept)
     parent = runs_of(uri_of(home), "accepted")["(night)"]
-    assert parent.info.run_name == "2017-12-01 keep"
+    assert parent.info.run_name == "2017-12-01 keep +40.0 %"
     registry.mirror_night(accepted)
     assert_whole(uri_of(home), accepted)
 
@@ -478,10 +496,9 @@ def test_a_version_whose_files_were_removed_has_none(home: Path, trained: Traine
     registry = Registry(uri_of(home), "removed", "removed")
     night = night_of(home, trained, "removed")
     assert night.model is not None
-    model = replace(night.model, files=(), tags={"nightjar.files_removed": "true"})
+    model = replace(night.model, files=())
     assert registry.mirror_night(replace(night, model=model)).version == 1
     client = client_of(uri_of(home))
-    assert client.get_model_version("removed", "1").tags["nightjar.files_removed"] == "true"
     source = client.get_model_version_download_uri("removed", "1")
     assert not list(Path(urllib.request.url2pathname(source[7:])).glob("**/*.npz"))
 
@@ -494,6 +511,57 @@ def test_an_experiment_that_a_user_deleted_is_there_again(home: Path, trained: T
     registry.prepare()
     assert registry.mirror_night(night).version == mirrored.version
     assert client.get_experiment_by_name("deleted").lifecycle_stage == "active"
+
+
+def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trained) -> None:
+    client, uri = client_of(uri_of(home)), uri_of(home)
+    registry = Registry(uri, "renamed", "before", "own")
+    registry.prepare()
+    registry.mirror_night(night_of(home, trained, "renamed"))
+    client.rename_registered_model("before", "after")
+    with raises("registry.model_renamed") as caught:
+        Registry(uri, "renamed", "before", "own").prepare()
+    assert "before" in caught.value.sentence and "'after'" in caught.value.sentence
+    Registry(uri, "renamed", "after", "own").prepare()
+    # A copy of the workspace with an experiment of its own may have a model of its own.
+    Registry(uri, "copied", "copied", "own").prepare()
+
+
+@contextmanager
+def server_of_version(version: str) -> Iterator[str]:
+    """Serve what the connection reads from an MLflow of another version."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"OK" if self.path == "/health" else version.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Answer) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}"
+        served.shutdown()
+
+
+@pytest.mark.parametrize("version", ["2.22.0", "4.0.0", "<html>"])
+def test_a_server_of_another_main_version_is_refused(version: str) -> None:
+    with server_of_version(version) as address, raises("registry.server_version") as caught:
+        Registry(address, "nights", "nightjar").aliases()
+    assert repr(version) in caught.value.sentence
+
+
+def test_pages_are_those_for_models(registry: Registry, home: Path) -> None:
+    experiment = client_of(uri_of(home)).get_experiment_by_name("nights")
+    assert registry.pages() == (
+        "#/models/nightjar?workflowType=machine_learning",
+        f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning",
+    )
+    assert "4 ndcg" in experiment.tags["mlflow.note.content"]
+    described = client_of(uri_of(home)).get_registered_model("nightjar").description
+    assert "`nightjar id USER`" in described
 
 
 def test_runs_with_missing_or_empty_files_are_not_mirrored(home: Path, trained: Trained) -> None:
@@ -586,8 +654,8 @@ def test_the_version_answers_with_the_lists_of_the_scorer(
     model = mlflow.pyfunc.load_model(str(folder_of(home, shown[0].version)))
     history, scorer = trained.history, trained.scorer
     users = [*history.user_ids[::-1].tolist(), "stranger", history.user_ids[0]]
-    answer = model.predict(pd.DataFrame({c.USER_ID: users}), params={"k": 5})
-    direct = top_k(scorer.score(history), 5, exclude=history.seen)
+    answer = model.predict(pd.DataFrame({c.USER_ID: users}), params={"k": 2})
+    direct = top_k(scorer.score(history), 2, exclude=history.seen)
     lists = {
         user: [
             (scorer.item_ids[direct.item[at]], direct.score[at])
@@ -596,15 +664,30 @@ def test_the_version_answers_with_the_lists_of_the_scorer(
         for row, user in enumerate(history.user_ids.tolist())
     }
     expected = [
-        (user, position, item, np.float32(score), "model" if user in lists else "fallback")
+        (user, position, item, np.float32(score), "model" if known else "fallback", known)
         for user in users
-        for position, (item, score) in enumerate(lists.get(user, trained.fallback), start=1)
+        for known in (user in lists,)
+        for position, (item, score) in enumerate(lists.get(user, trained.fallback[:2]), start=1)
     ]
-    assert len(expected) > 5 * N_USERS
+    assert len(expected) > 2 * N_USERS
     assert list(answer.itertuples(index=False, name=None)) == expected
-    assert len(model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}), params={"k": 2})) == 2
-    with pytest.raises(ValueError, match="not 0"):
-        model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}), params={"k": 0})
+    # Without k lists are as long as the published ones.
+    assert len(model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}))) == len(trained.fallback)
+
+
+@pytest.mark.parametrize("k", [0, -1, 4, 10**12, "text"])
+def test_a_length_that_no_list_has_is_an_invalid_value(
+    home: Path, shown: tuple[Mirrored, Mirrored], k: object
+) -> None:
+    import mlflow.pyfunc
+    import pandas as pd
+    from mlflow.exceptions import MlflowException
+
+    model = mlflow.pyfunc.load_model(str(folder_of(home, shown[0].version)))
+    with pytest.raises(MlflowException) as caught:
+        model.predict(pd.DataFrame({c.USER_ID: ["stranger"]}), params={"k": k})
+    assert caught.value.error_code == "INVALID_PARAMETER_VALUE"
+    assert len(caught.value.message.splitlines()) == 1
 
 
 def test_a_version_is_code_and_arrays(home: Path, shown: tuple[Mirrored, Mirrored]) -> None:
@@ -820,7 +903,7 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
         versions = ask(address, "model-versions/search?max_results=10")["model_versions"]
         runs = [ask(address, f"runs/get?run_id={v['run_id']}")["run"] for v in versions]
         names = [{metric["key"] for metric in run["data"]["metrics"]} for run in runs]
-        assert names == [{"ndcg_at_20", "ndcg_at_20_lo"}] * 2
+        assert names == [{"4 ndcg_at_20", "cost/fit_seconds"}] * 2
         with urllib.request.urlopen(address, timeout=30) as page:
             assert b"<html" in page.read()
         assert (place / "mlflow" / "mlflow.db").exists()

@@ -267,20 +267,20 @@ def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights)
     night = client.get_run(shown).data
     assert night.tags["nightjar.policy"] == entry.trigger.reason
     assert night.tags["mlflow.note.content"] == f"{second.sentence}\n\n{entry.trigger.reason}"
-    assert night.metrics["drift.taste.items"] == pytest.approx(
+    assert night.metrics["drift/taste.items"] == pytest.approx(
         next(x.figure for x in read_drift(run).signals if x.name == "taste.items")
     )
     added = attribution.shown_effects[0]
-    assert night.metrics["attribution.added_response_rate_lo"] == pytest.approx(added.added_lo)
+    assert night.metrics["attribution/added_response_rate"] == pytest.approx(added.added)
     versions = client.search_model_versions("name = 'nightjar'")
     [one] = [x for x in versions if str(x.version) == first.model_version]
     assert one.run_id is not None
-    [metric] = client.get_metric_history(one.run_id, "attribution.visitor_hit_rate")
+    [metric] = client.get_metric_history(one.run_id, "attribution/visitor_hit_rate")
     assert metric.value == pytest.approx(all_users.visitor_hit_rate)
     assert (metric.step, metric.timestamp) == (14, round(NIGHTS[1].timestamp() * 1000))
     # Recorded again, it is there once.
     show_attribution(open_night(ws, second.run_id), registry(ws))
-    assert len(client.get_metric_history(one.run_id, "attribution.visitor_hit_rate")) == 1
+    assert len(client.get_metric_history(one.run_id, "attribution/visitor_hit_rate")) == 1
 
 
 def test_the_first_night_has_no_attribution_and_a_reference_that_is_enough(one_night):

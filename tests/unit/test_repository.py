@@ -183,7 +183,8 @@ IN_SQL = {
     "pipeline/stores/lake/compaction.py": {"column", "format_instant(instant)", "named"},
     "pipeline/stores/lake/delta.py": {"column", "named"},
     "pipeline/stores/registry/client.py": {
-        *("RUN_TAG", "RECIPE_TAG", "NightRecord.MARK", "night.run_id", "self._model_name")
+        *("RUN_TAG", "RECIPE_TAG", "NightRecord.MARK", "night.run_id", "self._model_name"),
+        *("WORKSPACE_TAG", "self._workspace"),
     },
     "pipeline/stores/registry/runs.py": {"RUN_TAG", "RECIPE_TAG", "recipe", "self._record.run_id"},
     "pipeline/stores/registry/connection.py": {"table", "column"},

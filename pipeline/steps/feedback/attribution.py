@@ -29,6 +29,7 @@ from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import AttributionFile
 from pipeline.workspace.as_of_view import AsOfView
 from pipeline.workspace.ledger import AttributionSummary
+from pipeline.workspace.mlflow_names import in_folders
 from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
@@ -274,7 +275,8 @@ def show_attribution(night: Night, registry: Registry) -> None:
         # Small groups have no figures.
         if row.by == VERSION and row.exposures is not None:
             days = (night.snapshot.as_of - live_from[row.name]).days
-            registry.add_metrics(int(row.name), _metrics(row), at=night.as_of, step=days)
+            shown = in_folders(_metrics(row), "")
+            registry.add_metrics(int(row.name), shown, at=night.as_of, step=days)
 
 
 def _metrics(row: AttributionRow) -> dict[str, float]:

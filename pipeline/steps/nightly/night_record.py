@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 from pipeline.base import compact_instant, format_instant
+from pipeline.evaluation.gate import EvaluatedRecipe
 from pipeline.evaluation.gate.decision import LiftWithoutAnswers
 from pipeline.steps.diagnostics.churn import churn_metrics
 from pipeline.steps.diagnostics.foldin_parity import parity_metrics
@@ -20,8 +22,19 @@ from pipeline.steps.diagnostics.live_quality import live_metrics
 from pipeline.steps.feedback.attribution import effect_metrics
 from pipeline.steps.feedback.drift import drift_metrics
 from pipeline.steps.feedback.policy import read_policy
-from pipeline.steps.reporting.page_files import page_files, page_names
+from pipeline.steps.nightly.before_page import BEFORE_PAGE
+from pipeline.steps.nightly.headline import (
+    Headline,
+    headline_of,
+    level_metrics,
+    over_best_baseline,
+    shown_headline,
+)
+from pipeline.steps.reporting.page_files import PAGE, page_files, page_names
+from pipeline.stores.registry.client import PAGES
 from pipeline.stores.registry.records import (
+    AIRFLOW_TAG,
+    EVALUATION,
     FILES_REMOVED_TAG,
     ChildRecord,
     DatasetRecord,
@@ -40,8 +53,9 @@ from pipeline.workspace.artifacts import (
     TablesFile,
     train_step,
 )
+from pipeline.workspace.mlflow_names import OVER_BASELINE, bounds, in_folders, lift_metrics
 from pipeline.workspace.night import Night, decision_of
-from pipeline.workspace.run_files import absences, trained
+from pipeline.workspace.run_files import absences, read_evaluated_recipes, trained
 from pipeline.workspace.versions import hyper_parameters
 
 _CONTEXTS = {"events": "training", "items": "catalogue", "users": "segments"}
@@ -50,15 +64,19 @@ _COPIED: Final = {
     "decision.json": ("gate", "decision.json"),
     "validation.json": ("validate", "validation.json"),
     "cleaning.json": ("features", "clean.json"),
+    "attribution.json": ("attribution", "attribution.json"),
 }
 """Files of a run that MLflow shows beside its page: name -> step and file."""
+_HEADLINE: Final = "headline.json"
+_BOUNDS: Final = "bounds.json"
+"""Bounds of the 95 % intervals of metrics, by name."""
 # Arrays and JSON only: a version is code that reads them, and nothing is pickled (ADR 4).
 _FILES: Final = ("scorer.npz", "history.npz", "meta.json")
 
 
 def record_names(run: Run) -> frozenset[str]:
     """Return the names of the files that MLflow shows for a run."""
-    return frozenset((*_COPIED, *page_names(run)))
+    return frozenset((*_COPIED, _HEADLINE, _BOUNDS, *page_names(run)))
 
 
 def has_model_files(run: Run) -> bool:
@@ -82,57 +100,88 @@ def night_record(
     """
     run, decision, policy = night.run, decision_of(night.run), read_policy(night.run)
     winner = decision.recipe if decision.promotes and not deleted else None
+    file = headline_of(night)
+    headline, figures = shown_headline(night, file), _figures(night)
+    split = run.read(SplitFile)
     tags = {
-        "nightjar.as_of": format_instant(night.as_of),
         "nightjar.decision": decision.kind,
         "nightjar.known_by": night.snapshot.known.text,
         "nightjar.snapshot": json.dumps(dict(night.snapshot.versions), sort_keys=True),
-        "nightjar.git_commit": night.snapshot.commit,
         "nightjar.replay": str(night.replay).lower(),
+        "mlflow.source.git.commit": night.snapshot.commit,
     }
     if policy is not None:
         tags["nightjar.policy"] = policy.reason
-    split = run.read(SplitFile)
+    if night.snapshot.airflow_run is not None:
+        tags[AIRFLOW_TAG] = night.snapshot.airflow_run
+    artifacts: dict[str, Path | bytes] = {_HEADLINE: file.to_bytes(), PAGE: page_files(run)[PAGE]}
+    began, ended = night.span
     return NightRecord(
         run_id=run.run_id,
         as_of=night.as_of,
         sentence=decision.sentence,
         why="" if policy is None else policy.reason,
-        children=tuple(_children(night, winner)),
-        datasets=_datasets(night),
+        figure=headline.text,
+        began=began,
+        ended=ended,
+        children=tuple(_children(night, winner, headline, artifacts)),
+        datasets=_datasets(night, split),
         params={
-            "holdout_days": split.holdout_days,
-            "task": split.task,
-            "target_kinds": ",".join(split.target_kinds),
+            **_parameters(night, split),
             # That of the gate: MLflow rejects a changed parameter after an override.
             "champion": run.read(DecisionFile).root.recipe,
         },
-        metrics={
-            **_cleaning(run),
-            **live_metrics(run),
-            **churn_metrics(run),
-            **parity_metrics(run),
-            **drift_metrics(run),
-            **effect_metrics(run),
-            **_answers(night),
-        },
-        tags=tags,
+        metrics={**headline.metrics, **in_folders(figures, "")},
+        tags={**tags, **headline.reasons},
         artifacts={
             **{name: run.path(*source) for name, source in _COPIED.items()},
             **page_files(run),
+            _HEADLINE: file.to_bytes(),
+            _BOUNDS: _json(bounds(figures, "")),
         },
         winner=winner,
-        model=None if winner is None else _model(night, winner, decision.sentence, tags),
+        model=None if winner is None else _model(night, headline, decision.sentence),
         version=version,
         taken=taken,
     )
 
 
-def _children(night: Night, winner: str | None) -> Iterator[ChildRecord]:
+def _parameters(night: Night, split: SplitFile) -> dict[str, str | int]:
+    """Return the facts of a run that *Compare* shows beside hyperparameters; it hides tags."""
+    holdout = split.holdout
+    return {
+        "as_of": format_instant(night.as_of),
+        "holdout": f"{holdout.start:%Y-%m-%d} to {holdout.end:%Y-%m-%d}",
+        "holdout_days": split.holdout_days,
+        "list_length": night.config.recommend.length,
+        "target_kinds": ",".join(split.target_kinds),
+        "task": split.task,
+    }
+
+
+def _figures(night: Night) -> dict[str, float]:
+    """Return the metrics of a run besides its headline, by their names in files."""
+    run = night.run
+    return {
+        **_cleaning(run),
+        **live_metrics(run),
+        **churn_metrics(run),
+        **parity_metrics(run),
+        **drift_metrics(run),
+        **effect_metrics(run),
+        **_answers(night),
+    }
+
+
+def _children(
+    night: Night, winner: str | None, headline: Headline, artifacts: Mapping[str, Path | bytes]
+) -> Iterator[ChildRecord]:
     """Yield the recipes of the run: those that were trained, then those that failed."""
     run, evaluations = night.run, night.run.read(EvaluationFile).recipes
+    shared = _parameters(night, run.read(SplitFile))
+    judged = {recipe.name: recipe for recipe in read_evaluated_recipes(night)}
     lifts = {
-        row.recipe: _lift("lift_without_answers", row)
+        row.recipe: _lift("attribution.lift_without_answers", row)
         for row in decision_of(run).without_answers
         if row.recipe != night.champion_name
     }
@@ -140,22 +189,47 @@ def _children(night: Night, winner: str | None) -> Iterator[ChildRecord]:
         step = train_step(name)
         file, cost = run.read(RecipeFile, step), run.read(CostFile, step).metrics()
         if name == winner and (refit := run.find(CostFile, REFIT)) is not None:
-            cost |= refit.metrics("refit.")
+            cost |= refit.metrics("refit_")
+        figures = {**evaluations[name].metrics, **lifts.get(name, {})}
+        # The winner's run owns the version, so *Compare* shows the metrics of this run.
+        own = name == winner
         yield ChildRecord(
             recipe=name,
-            params={"recipe": name, **hyper_parameters(file.recipe)},
-            metrics={**evaluations[name].metrics, **cost, **lifts.get(name, {})},
-            tags={"nightjar.trained_on": file.trained_on},
+            params={
+                "recipe": name,
+                **shared,
+                "trained_on": file.trained_on,
+                **hyper_parameters(file.recipe),
+            },
+            metrics={
+                **(headline.metrics if own else _recipe_metrics(night, judged, name)),
+                **in_folders(figures, "slice/all."),
+                **in_folders(cost, "cost/"),
+            },
+            tags={**headline.reasons, **_model_tags(night, name)} if own else {},
+            artifacts={
+                _BOUNDS: _json(bounds(figures, "slice/all.")),
+                **(artifacts if own else {}),
+            },
         )
     for name, reason in absences(night).items():
         if run.committed(train_step(name)) is None:
-            parameters = {"recipe": name, **hyper_parameters(night.recipes[name])}
+            parameters = {"recipe": name, **shared, **hyper_parameters(night.recipes[name])}
             yield ChildRecord(recipe=name, params=parameters, failure=reason)
 
 
-def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
+def _recipe_metrics(
+    night: Night, judged: Mapping[str, EvaluatedRecipe], name: str
+) -> dict[str, float]:
+    lift = over_best_baseline(night, judged, name)
+    over = {} if isinstance(lift, str) else lift_metrics(OVER_BASELINE, lift.interval)
+    return {**over, **level_metrics(night, name)}
+
+
+def _datasets(night: Night, split: SplitFile) -> tuple[DatasetRecord, ...]:
     rows = night.run.read(TablesFile).rows
-    return tuple(
+    holdout, events = split.holdout, night.snapshot.versions["events"]
+    tables = tuple(
         DatasetRecord(
             name=table,
             lake_version=version,
@@ -166,6 +240,16 @@ def _datasets(night: Night) -> tuple[DatasetRecord, ...]:
         )
         for table, context in _CONTEXTS.items()
         if (version := night.snapshot.versions[table]) is not None
+    )
+    return (
+        *tables,
+        DatasetRecord(
+            name="holdout",
+            lake_version=events or 0,
+            digest=f"{holdout.start:%Y%m%d}-{holdout.end:%Y%m%d}@{events}",
+            rows=night.run.frame("features", "truth").height,
+            context=EVALUATION,
+        ),
     )
 
 
@@ -198,24 +282,26 @@ def _cleaning(run: Run) -> dict[str, float]:
     return counts
 
 
-def _model(night: Night, winner: str, sentence: str, tags: Mapping[str, str]) -> ModelRecord:
-    cost = night.run.find(CostFile, REFIT)
+def _model(night: Night, headline: Headline, sentence: str) -> ModelRecord:
     there = has_model_files(night.run)
-    recipe = night.recipes[winner].model_dump(mode="json")
+    pages = {"Page of the night": PAGE}
+    if night.champion is not None:
+        before = f"Comparison with version {night.champion.model_version}"
+        pages[before] = f"{PAGES}/{BEFORE_PAGE}"
     return ModelRecord(
         files=tuple(night.run.path(REFIT, name) for name in _FILES) if there else (),
+        figure=headline.sentence,
         description=sentence,
-        tags={
-            **tags,
-            "nightjar.recipe_json": json.dumps(recipe, sort_keys=True),
-            **({} if there else {FILES_REMOVED_TAG: "true"}),
-            **({} if cost is None else _cost_tags(cost)),
-        },
+        pages=pages,
     )
 
 
-def _cost_tags(cost: CostFile) -> dict[str, str]:
-    return {
-        "nightjar.parameters": str(cost.parameters),
-        "nightjar.trained_on": cost.trained_on,
-    }
+def _model_tags(night: Night, winner: str) -> dict[str, str]:
+    """Return the tags of the run that owns the version."""
+    recipe = night.recipes[winner].model_dump(mode="json")
+    removed = {} if has_model_files(night.run) else {FILES_REMOVED_TAG: "true"}
+    return {"nightjar.recipe_json": json.dumps(recipe, sort_keys=True), **removed}
+
+
+def _json(content: Mapping[str, object]) -> bytes:
+    return json.dumps(content, sort_keys=True, indent=1).encode()

@@ -15,15 +15,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from pipeline.base import Progress
+from pipeline.base import Progress, silent
 from pipeline.errors import RegistryError
 from pipeline.steps.feedback.attribution import show_attribution
+from pipeline.steps.nightly.before_page import BEFORE_PAGE, version_before_page
+from pipeline.steps.nightly.headline import headline_of
 from pipeline.steps.nightly.night_record import night_record, record_names
+from pipeline.steps.nightly.registered_check import check_registered
 from pipeline.steps.reporting.index_page import draw_reports
 from pipeline.steps.reporting.page_files import draw_lost_page
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import Mirrored, NightRecord
-from pipeline.stores.runs import Run
+from pipeline.stores.runs import Ref, Run
 from pipeline.workspace.artifacts import REFIT, MlflowFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.night import Night, decision_of, register_folder
@@ -39,19 +42,49 @@ def _draw_reports(night: Night) -> None:
         draw_reports(night)
 
 
-@task_step("register", folder=lambda night: register_folder(night.run), check=_draw_reports)
-def register(night: Night, progress: Progress) -> str:
-    """Copy the run to MLflow, whatever it decided; a promotion becomes a version.
+@dataclass(frozen=True)
+class Registered:
+    """A run in MLflow.
+
+    Attributes
+    ----------
+    mlflow_run
+        MLflow's id of the run of the night.
+    version
+        Number of the registered version; None if the run created none.
+    """
+
+    mlflow_run: str
+    version: int | None
+    ref: Ref
+
+
+def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Registered:
+    """Copy a run to MLflow, whatever it decided; a promotion becomes a version.
 
     Parameters
     ----------
-    night, progress
-        The run, and a receiver of short texts; `task_step` passes both.
+    ws, run_id
+        Workspace and run; it must have decided.
+    progress
+        Receives short texts.
 
-    Returns
-    -------
-    The result in one sentence.
+    Raises
+    ------
+    RegistryError
+        MLflow is unavailable; the next call continues.
+    GateError
+        `register.lists_differ`: the registered model returns other lists than the refit.
     """
+    ref = _register(ws, run_id, progress=progress)
+    run = ws.run(run_id)
+    file = run.read(MlflowFile, register_folder(run))
+    return Registered(file.run, file.version, ref)
+
+
+@task_step("register", folder=lambda night: register_folder(night.run), check=_draw_reports)
+def _register(night: Night, progress: Progress) -> str:
+    """Mirror the run, and commit its headline figures."""
     # Runs and versions are found again by tags, which MLflow does not keep unique: two processes
     # at once would create them twice.
     with night.ws.lake.lock("register"):
@@ -60,12 +93,17 @@ def register(night: Night, progress: Progress) -> str:
             draw_lost_page(run)
         # First, because MLflow numbers versions in the order in which they are created.
         mirror.copy(mirror.lost(), progress)
+        file = headline_of(night)
         mirrored = mirror.copy_night(night)
+        if mirrored.version is not None:
+            progress("compare the lists of the registered model")
+            check_registered(night, mirrored.version)
         point_aliases(night.ws)
         if not night.replay:  # its events were counted by the run that it repeats
             show_attribution(night, mirror.client)
     with night.run.draft(register_folder(night.run)) as draft:
         draft.write(MlflowFile(run=mirrored.parent_run_id, version=mirrored.version))
+        draft.write(file)
         draft.rows = mirrored.children
     return "no version" if mirrored.version is None else f"version {mirrored.version}"
 
@@ -178,6 +216,9 @@ class Mirror:
         mirrored = self.client.mirror_night(record)
         if mirrored.version is not None:
             self._check_files(night, record, mirrored.version)
+            page = version_before_page(night, number or mirrored.version)
+            if page is not None:
+                self.client.add_page([mirrored.version], BEFORE_PAGE, page)
         return mirrored
 
     def _check_files(self, night: Night, record: NightRecord, version: int) -> None:

@@ -28,6 +28,7 @@ def start_requested(
     *,
     recipes: Sequence[str] | None = None,
     publish: bool = True,
+    airflow_run: str | None = None,
     progress: Progress = silent,
 ) -> Started:
     """Start a run if the policy still requires one.
@@ -36,7 +37,7 @@ def start_requested(
 
     Parameters
     ----------
-    ws, as_of, recipes, publish, progress
+    ws, as_of, recipes, publish, airflow_run, progress
         As in `snapshot`.
 
     Returns
@@ -59,7 +60,13 @@ def start_requested(
                 return Started("", "nothing_to_do", policy.reason)
             trigger = Trigger(policy=policy, drift=drift)
         return snapshot(
-            ws, as_of, recipes=recipes, publish=publish, trigger=trigger, progress=progress
+            ws,
+            as_of,
+            recipes=recipes,
+            publish=publish,
+            trigger=trigger,
+            airflow_run=airflow_run,
+            progress=progress,
         )
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, compact_instant, format_instant, silent
@@ -66,6 +67,7 @@ def snapshot(
     recipes: Sequence[str] | None = None,
     publish: bool = True,
     trigger: Trigger | None = None,
+    airflow_run: str | None = None,
     progress: Progress = silent,
 ) -> Started:
     """Start a run, or find the run that an earlier call started.
@@ -83,6 +85,8 @@ def snapshot(
         Whether a promotion goes live.
     trigger
         Decision of the policy that requested the run.
+    airflow_run
+        Address of the run in Airflow, to which MLflow links.
     progress
         Receives short texts.
 
@@ -104,7 +108,8 @@ def snapshot(
         recover_ledger(ws)
         # `gc` must not remove a version between its look-up and the commit of the snapshot.
         with ws.pinning():
-            started = _started(ws, as_of, recipes, publish, trigger)
+            origin = {"trigger": trigger, "airflow_run": airflow_run}
+            started = _started(ws, as_of, recipes, publish, origin)
         log.run_id, log.rows, log.result = started.run_id, len(started.recipes), started.sentence
     return started
 
@@ -114,7 +119,7 @@ def _started(
     as_of: AsOf,
     names: Sequence[str] | None,
     publish: bool,
-    trigger: Trigger | None,
+    origin: Mapping[str, Any],
 ) -> Started:
     configured = _configured(ws.config, names)
     settings = _settings_sum(ws.config, configured, publish)
@@ -151,11 +156,11 @@ def _started(
         pinned=pinned,
         seed_sds=history.seed_sds(as_of, pinned.task, ws.config.recommend.length),
         weights=history.last_weights(as_of, ws.config.features),
-        trigger=trigger,
         commit=provenance.commit(),
         libraries=provenance.libraries(),
         replay=live_row is not None and as_of <= live_row[c.AS_OF],
         lake=ws.lake.id,
+        **origin,
     )
     run_id = f"{compact_instant(as_of)}-{file.run_digest}"
     with ws.runs.open(run_id).draft("snapshot") as draft:

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from pipeline.errors import RegistryError
 from pipeline.failpoints import failpoint
 from pipeline.stores.disk import sha256, sync_tree
+from pipeline.stores.registry import texts
 from pipeline.stores.registry.connection import (
     artifacts_beside,
     connect,
@@ -38,13 +39,21 @@ from pipeline.stores.registry.connection import (
 )
 from pipeline.stores.registry.package import save
 from pipeline.stores.registry.records import (
+    DECISION_TAG,
+    EVALUATION,
     ChildRecord,
     Mirrored,
     ModelRecord,
     NightRecord,
     StudyRecord,
 )
-from pipeline.stores.registry.runs import RECIPE_TAG, RUN_TAG, NightRuns, log_metrics
+from pipeline.stores.registry.runs import (
+    NOTE_TAG,
+    RECIPE_TAG,
+    RUN_TAG,
+    NightRuns,
+    log_metrics,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -54,12 +63,10 @@ CHAMPION = "champion"
 PREVIOUS = "previous"
 WORKSPACE_TAG = "nightjar.workspace"
 _MODEL = "model"
-_PAGES = "comparisons"
-_ABOUT = (
-    "Retrained every night. Alias champion is the live version, previous the one before it. A "
-    "version's description is the decision that created it. Its run contains the metrics and, in "
-    "the folder comparisons, the pages of `nightjar compare`."
-)
+PAGES = "comparisons"
+"""Folder of pages that are added to the run of a version."""
+_COST = "cost/"
+_TRAINING = "workflowType=machine_learning"
 
 
 class Registry:
@@ -76,16 +83,25 @@ class Registry:
         Name of the registered model.
     workspace
         Id of the workspace to which both belong; "" if it has none yet.
+    about
+        Description of a new experiment.
     """
 
     def __init__(
-        self, tracking_uri: str, experiment: str, model_name: str, workspace: str = ""
+        self,
+        tracking_uri: str,
+        experiment: str,
+        model_name: str,
+        workspace: str = "",
+        *,
+        about: str = texts.NIGHTS,
     ) -> None:
         self._file = sqlite_path(tracking_uri)
         self._uri = tracking_uri
         self._experiment = experiment
         self._model_name = model_name
         self._workspace = workspace
+        self._about = about
 
     def prepare(self) -> None:
         """Create the database, the experiment and the registered model if they are missing.
@@ -94,6 +110,7 @@ class Registry:
         ------
         RegistryError
             ``registry.other_workspace``: the experiment or the model belongs to another workspace.
+            ``registry.model_renamed``: the model has another name in MLflow.
         """
         # A server has created its database itself.
         if self._file is not None:
@@ -206,7 +223,7 @@ class Registry:
             run = runs.find(child.recipe)
             if run is not None and night.model is not None:
                 logged = self._logged_model(night, child, run)
-                self._upload(child, night.model, run, logged, night.as_of)
+                self._upload(night, child, night.model, run, logged)
 
     def verify(self, version: int, sums: Mapping[str, str]) -> None:
         """Download files of a version and compare their checksums.
@@ -266,6 +283,15 @@ class Registry:
                 else:
                     self._client.set_registered_model_alias(self._model_name, alias, str(version))
 
+    def pages(self) -> tuple[str, ...]:
+        """Return the addresses of the model and of the runs, relative to the server.
+
+        Without the part ``workflowType`` MLflow opens its pages for chats.
+        """
+        with registry_errors(self._uri):
+            runs = f"#/experiments/{self._ensure_experiment()}/runs"
+            return tuple(f"{page}?{_TRAINING}" for page in (f"#/models/{self._model_name}", runs))
+
     def aliases(self) -> dict[str, int]:
         """Return the current version of each alias."""
         with registry_errors(self._uri):
@@ -306,7 +332,7 @@ class Registry:
             file.write_bytes(page)
             for version in versions:
                 run_id = self._client.get_model_version(self._model_name, str(version)).run_id
-                self._client.log_artifact(run_id, str(file), _PAGES)
+                self._client.log_artifact(run_id, str(file), PAGES)
 
     def add_metrics(
         self, version: int, metrics: Mapping[str, float], *, at: datetime, step: int
@@ -347,7 +373,8 @@ class Registry:
             return str(experiment.experiment_id)
         place = artifacts_beside(self._file) if self._file is not None else None
         # MLflow's pages show either training runs or chats; this tag selects training runs.
-        tags = {"mlflow.experimentKind": "custom_model_development"} | self._owner
+        tags = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: self._about}
+        tags |= self._owner
         return str(
             self._client.create_experiment(self._experiment, artifact_location=place, tags=tags)
         )
@@ -355,11 +382,26 @@ class Registry:
     def _ensure_registered(self) -> None:
         models = self._client.search_registered_models(f"name = '{self._model_name}'")
         if not models:
+            self._refuse_renamed()
             self._client.create_registered_model(
-                self._model_name, description=_ABOUT, tags=self._owner
+                self._model_name, description=texts.MODEL, tags=self._owner
             )
         elif self._is_unowned("model", self._model_name, models[0].tags):
             self._client.set_registered_model_tag(self._model_name, WORKSPACE_TAG, self._workspace)
+
+    def _refuse_renamed(self) -> None:
+        """Raise if the registered model of this experiment has got another name in MLflow."""
+        # A new model would get copies of all versions, and the aliases would be at both.
+        own = f"tags.`{WORKSPACE_TAG}` = '{self._workspace}'"
+        for model in self._client.search_registered_models(own) if self._workspace else ():
+            runs = [self._client.get_run(version.run_id).info for version in model.latest_versions]
+            if self._ensure_experiment() in {run.experiment_id for run in runs}:
+                raise RegistryError(
+                    "registry.model_renamed",
+                    f"MLflow at {without_password(self._uri)} has no model {self._model_name}, but "
+                    f"{model.name} with its versions; rename it to {self._model_name} in MLflow, "
+                    f"or set registry.model_name = {model.name!r} in nightjar.toml",
+                )
 
     @property
     def _owner(self) -> dict[str, str]:
@@ -416,7 +458,7 @@ class Registry:
         logged = self._logged_model(night, child, run)
         # READY is set after the upload, so any other status means that files may be missing.
         if str(logged.status) != "READY":
-            self._upload(child, model, run, logged, night.as_of)
+            self._upload(night, child, model, run, logged)
             failpoint("artifact_logged")
         # An earlier attempt may have created the version, and MLflow would create a second one.
         version = self._find_version(night)
@@ -445,8 +487,13 @@ class Registry:
                 # The location, not `models:/ID`, which MLflow resolves by a process-wide setting.
                 source=logged.artifact_location,
                 run_id=run.info.run_id,
-                tags={**model.tags, RUN_TAG: night.run_id, RECIPE_TAG: str(night.winner)},
-                description=model.description,
+                # Three, so that a reader finds them; all others are on the run.
+                tags={
+                    RUN_TAG: night.run_id,
+                    RECIPE_TAG: str(night.winner),
+                    DECISION_TAG: night.tags.get(DECISION_TAG, ""),
+                },
+                description=_description(model, run),
                 model_id=logged.model_id,
             )
             number = int(created.version)
@@ -477,7 +524,12 @@ class Registry:
         )
 
     def _upload(
-        self, child: ChildRecord, model: ModelRecord, run: Run, logged: LoggedModel, at: datetime
+        self,
+        night: NightRecord,
+        child: ChildRecord,
+        model: ModelRecord,
+        run: Run,
+        logged: LoggedModel,
     ) -> None:
         from mlflow.entities import LoggedModelOutput
 
@@ -486,7 +538,12 @@ class Registry:
         # MLflow would list the model twice if an earlier attempt has logged it.
         if not (outputs and outputs.model_outputs):
             self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-        log_metrics(self._client, run_id, child.metrics, at, model_id=model_id)
+        evaluated = {n: x for n, x in child.metrics.items() if not n.startswith(_COST)}
+        rest = {n: x for n, x in child.metrics.items() if n.startswith(_COST)}
+        holdout = next((x for x in night.datasets if x.context == EVALUATION), None)
+        at = night.as_of
+        log_metrics(self._client, run_id, evaluated, at, model_id=model_id, dataset=holdout)
+        log_metrics(self._client, run_id, rest, at, model_id=model_id)
         if model.files:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = Path(scratch, _MODEL)
@@ -494,3 +551,10 @@ class Registry:
                 self._client.log_model_artifacts(model_id, str(folder))
             self._sync(logged.artifact_location)
         self._client.finalize_logged_model(model_id, "READY")
+
+
+def _description(model: ModelRecord, run: Run) -> str:
+    """Return the description of a version: its figure, the links to its pages, the decision."""
+    address = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
+    links = (f"[{name}]({address}/{path})" for name, path in model.pages.items())
+    return "\n\n".join((f"{model.figure}.", " · ".join(links), model.description))

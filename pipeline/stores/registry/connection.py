@@ -132,8 +132,8 @@ def connect(uri: str) -> MlflowClient:
     Raises
     ------
     RegistryError
-        ``registry.unavailable``, ``registry.database_missing``, ``registry.database_unusable``,
-        ``registry.database_damaged``, ``registry.database_newer``
+        ``registry.unavailable``, ``registry.server_version``, ``registry.database_missing``,
+        ``registry.database_unusable``, ``registry.database_damaged``, ``registry.database_newer``
     """
     file = sqlite_path(uri)
     # MLflow would create a missing file, and not name it.
@@ -307,6 +307,16 @@ def _probe_server(uri: str) -> None:
         ) from fault
     if response.status_code != 200:
         raise OSError(f"the health check returned status {response.status_code}")
+    served = http_request(  # type: ignore[no-untyped-call]
+        credentials, "/version", "GET", timeout=_PROBE_SECONDS, max_retries=0
+    ).text.strip()
+    # Logged models and their metrics exist since MLflow 3; a later main version may change them.
+    if served.partition(".")[0] != (installed := version("mlflow")).partition(".")[0]:
+        raise RegistryError(
+            "registry.server_version",
+            f"MLflow at {without_password(uri)} has version {served[:20]!r}, the client "
+            f"{installed}; use a server of the same main version, or correct registry.tracking_uri",
+        )
 
 
 def _first_line(fault: Exception, uri: str) -> str:

@@ -4,10 +4,11 @@ Guarantees:
 
 * A user of the training window gets exactly the list of `models.topk`.
 * Other users, and users without remaining items, get the fallback list; `slot` marks it.
-* Lists are never padded.
+* `known` is false for ids that are not in the window, raw ids of the shop among them.
+* Lists are never padded, and never longer than the published ones.
 
-Users are pseudonyms. Rules and stock are not applied: the lists that users see are those of a
-publication.
+Users are pseudonyms; `nightjar id` translates ids. Rules and stock are not applied: the lists that
+users see are those of a publication.
 
 Files of a model, all read without pickle:
 
@@ -25,11 +26,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
+from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from pipeline import columns as c
-from pipeline.stores.registry.package import DEFAULT_K
 
 
 class Recommender(PythonModel):
@@ -55,28 +56,37 @@ class Recommender(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> pd.DataFrame:
-        """Return rows (`user_id`, `position` from 1, `item_id`, `score`, `slot`).
+        """Return rows (`user_id`, `position` from 1, `item_id`, `score`, `slot`, `known`).
 
         Parameters
         ----------
         model_input
             Column `user_id`: pseudonyms.
         params
-            ``k``: maximum length of a list, at least 1; default 20.
+            ``k``: maximum length of a list; default: the length of the published lists.
+
+        Raises
+        ------
+        MlflowException
+            ``INVALID_PARAMETER_VALUE``: `k` is not a number from 1 to that length.
         """
-        k = int((params or {}).get("k", DEFAULT_K))
-        if k < 1:
-            raise ValueError(f"k must be at least 1, not {k}")
+        longest = len(self._fallback)
+        k = (params or {}).get("k", longest)
+        if not isinstance(k, int) or not 1 <= k <= longest:
+            raise MlflowException.invalid_parameter_value(
+                f"k must be a whole number from 1 to {longest}, the length of the lists, not {k!r}"
+            )
         users = [str(user) for user in model_input[c.USER_ID]]
         lists = self._lists(sorted({user for user in users if user in self._row}), k)
         fallback = self._fallback[:k]
         rows = [
-            (user, position, item, score, c.Slot.MODEL if user in lists else c.Slot.FALLBACK)
+            (user, position, item, score, slot, user in self._row)
             for user in users
+            for slot in (c.Slot.MODEL if user in lists else c.Slot.FALLBACK,)
             for position, (item, score) in enumerate(lists.get(user, fallback), start=1)
         ]
-        kinds = (str, "int32", str, "float32", str)
-        columns = [c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT]
+        kinds = (str, "int32", str, "float32", str, bool)
+        columns = [c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT, c.KNOWN]
         return pd.DataFrame(rows, columns=columns).astype(dict(zip(columns, kinds, strict=True)))
 
     def _lists(self, users: list[str], k: int) -> dict[str, list[tuple[str, float]]]:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import ClassVar
 
 DECISION_TAG = "nightjar.decision"
+AIRFLOW_TAG = "nightjar.airflow_run"
+EVALUATION = "evaluation"
+"""Context of the dataset to which the metrics of a model are tied."""
 FILES_REMOVED_TAG = "nightjar.files_removed"
 
 
@@ -30,7 +33,7 @@ class DatasetRecord:
     rows
         Number of rows that the run read.
     context
-        Use of the rows: ``training``, ``catalogue``.
+        Use of the rows: ``training``, ``catalogue``, `EVALUATION`.
     """
 
     name: str
@@ -47,14 +50,14 @@ class RunRecord:
     Attributes
     ----------
     artifacts
-        Local file by path in MLflow, such as ``figures/slices.png``.
+        Local file, or content, by path in MLflow, such as ``figures/slices.png``.
     """
 
     # MLflow rejects a param whose value changes, so these are values that no retry changes.
     params: Mapping[str, str | int | float | bool | None] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    artifacts: Mapping[str, Path] = field(default_factory=dict)
+    artifacts: Mapping[str, Path | bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,15 +94,19 @@ class ModelRecord:
     files
         Local files ``scorer.npz``, ``history.npz`` and ``meta.json`` (see `pyfunc_model`); empty if
         they were removed.
+    figure
+        Lifts of the version; its description begins with them.
     description
         The decision in one sentence.
-    tags
-        Tags of the version: as-of, snapshot, recipe, git commit, decision.
+    pages
+        Pages among the artifacts of the version's run, to which the description links: name ->
+        path.
     """
 
     files: tuple[Path, ...]
+    figure: str
     description: str
-    tags: Mapping[str, str]
+    pages: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +123,8 @@ class ParentRecord(RunRecord):
         In UTC; timestamp of all metrics.
     sentence
         Description of the parent run.
+    began, ended
+        Start and end of all its runs; None for the time of the upload.
     """
 
     MARK: ClassVar[str]
@@ -124,6 +133,8 @@ class ParentRecord(RunRecord):
     sentence: str
     children: tuple[ChildRecord, ...]
     datasets: tuple[DatasetRecord, ...] = ()
+    began: datetime | None = None
+    ended: datetime | None = None
 
     @property
     def title(self) -> str:
@@ -134,6 +145,10 @@ class ParentRecord(RunRecord):
     def note(self) -> str:
         """Description of the parent run."""
         return self.sentence
+
+    def title_of(self, child: ChildRecord) -> str:
+        """Return the name of a child's run."""
+        return f"{self.as_of:%Y-%m-%d} {child.recipe}"
 
     def note_of(self, child: ChildRecord) -> str | None:
         """Return the description of a child's run; None for none."""
@@ -146,6 +161,8 @@ class NightRecord(ParentRecord):
 
     Attributes
     ----------
+    figure
+        Figure in the run's name, such as ``+23.0 %``.
     why
         The policy's reason for the run, in a sentence; shown below `sentence`.
     winner
@@ -157,6 +174,7 @@ class NightRecord(ParentRecord):
     """
 
     MARK = "(night)"
+    figure: str = ""
     why: str = ""
     winner: str | None = None
     model: ModelRecord | None = None
@@ -184,17 +202,25 @@ class NightRecord(ParentRecord):
 
     @property
     def title(self) -> str:
-        """The day, and the decision."""
-        return f"{self.as_of:%Y-%m-%d} {self.tags.get(DECISION_TAG, '')}".rstrip()
+        """The day, the decision, and the figure."""
+        parts = (f"{self.as_of:%Y-%m-%d}", self.tags.get(DECISION_TAG, ""), self.figure)
+        return " ".join(part for part in parts if part)
 
     @property
     def note(self) -> str:
-        """The decision, and below it the policy's reason for the run."""
-        return f"{self.sentence}\n\n{self.why}".rstrip()
+        """The decision, the policy's reason for the run, and the link to Airflow."""
+        airflow = self.tags.get(AIRFLOW_TAG)
+        link = "" if airflow is None else f"[The run in Airflow]({airflow})"
+        return "\n\n".join(part for part in (self.sentence, self.why, link) if part)
+
+    def title_of(self, child: ChildRecord) -> str:
+        """Return the day and the recipe; the winner's run is named like the night."""
+        day_and_recipe = super().title_of(child)
+        return f"{self.title} {child.recipe}" if child.recipe == self.winner else day_and_recipe
 
     def note_of(self, child: ChildRecord) -> str | None:
         """Return the failure of a recipe, or the decision for the winner."""
-        return child.failure or (self.sentence if child.recipe == self.winner else None)
+        return child.failure or (self.note if child.recipe == self.winner else None)
 
 
 class StudyRecord(ParentRecord):

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 RUN_TAG = "nightjar.run_id"
 RECIPE_TAG = "nightjar.recipe"
 AS_OF_TAG = "nightjar.as_of"
-_NOTE = "mlflow.note.content"
+NOTE_TAG = "mlflow.note.content"
 _NAME = "mlflow.runName"
 _A_BATCH = 100
 """Entities per request: MLflow's limit for params and tags."""
@@ -50,13 +50,15 @@ class NightRuns:
     def parent(self) -> Run:
         """Return the parent run; a new one is empty."""
         record = self._record
-        return self.find(record.MARK) or self._make(record.MARK, record.title, {_NOTE: record.note})
+        return self.find(record.MARK) or self._make(
+            record.MARK, record.title, {NOTE_TAG: record.note}
+        )
 
     def fill_parent(self, run: Run) -> None:
         """Log the content of the parent run."""
         record = self._record
         # Title and note change when a study grows, or when a user overrides a decision.
-        self._fill(run, record, {**record.tags, _NOTE: record.note, _NAME: record.title})
+        self._fill(run, record, {**record.tags, NOTE_TAG: record.note, _NAME: record.title})
 
     def child(self, child: ChildRecord, parent_id: str) -> Run:
         """Return the run of a recipe with its content.
@@ -68,10 +70,11 @@ class NightRuns:
         parent_id
             MLflow's id of the parent run.
         """
-        tags = {**child.tags, "mlflow.parentRunId": parent_id}
+        name = self._record.title_of(child)
+        # The name changes when a user overrides a decision.
+        tags = {**child.tags, "mlflow.parentRunId": parent_id, _NAME: name}
         if note := self._record.note_of(child):
-            tags[_NOTE] = note
-        name = f"{child.recipe} {self._record.as_of:%Y-%m-%d}"
+            tags[NOTE_TAG] = note
         run = self.find(child.recipe) or self._make(child.recipe, name, tags)
         self._fill(run, child, tags)
         for name, values in sorted(child.series.items()):
@@ -91,7 +94,8 @@ class NightRuns:
             MLflow's status, such as ``FINISHED``.
         """
         if run.info.status != status:
-            self._client.set_terminated(run.info.run_id, status)
+            ended = _millis(self._record.ended)
+            self._client.set_terminated(run.info.run_id, status, end_time=ended)
 
     def _make(self, recipe: str, name: str, tags: Mapping[str, str]) -> Run:
         identity = {
@@ -103,7 +107,10 @@ class NightRuns:
             "mlflow.user": "nightjar",
         }
         return self._client.create_run(
-            self._experiment_id, run_name=name, tags={**self._record.tags, **tags, **identity}
+            self._experiment_id,
+            start_time=_millis(self._record.began),
+            run_name=name,
+            tags={**self._record.tags, **tags, **identity},
         )
 
     def _fill(self, run: Run, record: RunRecord, tags: Mapping[str, str]) -> None:
@@ -121,15 +128,15 @@ class NightRuns:
         for place, file in sorted(record.artifacts.items()):
             self._upload(run_id, PurePosixPath(place), file)
 
-    def _upload(self, run_id: str, place: PurePosixPath, file: Path) -> None:
+    def _upload(self, run_id: str, place: PurePosixPath, file: Path | bytes) -> None:
         folder = str(place.parent) if place.parent.name else None
-        if file.name == place.name:
+        if isinstance(file, Path) and file.name == place.name:
             self._client.log_artifact(run_id, str(file), folder)
             return
         # MLflow has no argument for the name of an uploaded file.
         with tempfile.TemporaryDirectory() as scratch:
             renamed = Path(scratch, place.name)
-            renamed.write_bytes(file.read_bytes())
+            renamed.write_bytes(file if isinstance(file, bytes) else file.read_bytes())
             self._client.log_artifact(run_id, str(renamed), folder)
 
 
@@ -139,7 +146,7 @@ def _dataset(record: DatasetRecord) -> DatasetInput:
     return DatasetInput(
         Dataset(
             name=record.name,
-            digest=record.digest[:36],
+            digest=_digest(record),
             source_type="delta_table",
             source=json.dumps(
                 {"path": f"lake/{record.name}", "delta_table_version": record.lake_version}
@@ -150,6 +157,10 @@ def _dataset(record: DatasetRecord) -> DatasetInput:
     )
 
 
+def _digest(record: DatasetRecord) -> str:
+    return record.digest[:36]
+
+
 def log_metrics(
     client: MlflowClient,
     run_id: str,
@@ -158,6 +169,7 @@ def log_metrics(
     *,
     step: int = 0,
     model_id: str | None = None,
+    dataset: DatasetRecord | None = None,
 ) -> None:
     """Log metrics of a run; a repetition changes nothing.
 
@@ -175,19 +187,28 @@ def log_metrics(
         MLflow's step.
     model_id
         A logged model of the run; the metrics are its metrics.
+    dataset
+        Input of the run on which the metrics were measured.
     """
     from mlflow.entities import Metric
 
     # MLflow keeps one metric of equal name, value, step and instant, so a retry adds nothing. A
     # value that is not finite (no user was evaluated) makes MLflow's charts empty.
     millis = round(at.timestamp() * 1000)
+    measured_on = {}
+    if dataset is not None:
+        measured_on = {"dataset_name": dataset.name, "dataset_digest": _digest(dataset)}
     points = [
-        Metric(name, value, millis, step, model_id=model_id)
+        Metric(name, value, millis, step, model_id=model_id, **measured_on)
         for name, value in sorted(metrics.items())
         if math.isfinite(value)
     ]
     for batch in _batches(points):
         client.log_batch(run_id, metrics=batch)
+
+
+def _millis(instant: datetime | None) -> int | None:
+    return None if instant is None else round(instant.timestamp() * 1000)
 
 
 def _batches(rows: list[Any]) -> list[list[Any]]:

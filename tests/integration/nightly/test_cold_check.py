@@ -78,8 +78,8 @@ def test_a_refresh_measures_the_churn_of_idle_users_by_cause(shop):
     assert churn.seed_noise.reason is None and 0 <= churn.seed_noise.rate < 1
     logged = mlflow_metrics(ws, run.read(MlflowFile).run)
     for name in ("overlap_at_10", "stock", "data", "seed_noise"):
-        assert f"churn.{name}" in logged
-    assert logged["churn.overlap_at_10"] == churn.at[10].overlap
+        assert f"churn/{name}" in logged
+    assert logged["churn/overlap_at_10"] == churn.at[10].overlap
 
 
 def test_a_promotion_measures_the_parity_of_fold_in(shop):
@@ -93,7 +93,7 @@ def test_a_promotion_measures_the_parity_of_fold_in(shop):
     lists = {name: run.frame("cold_check", name) for name in ("folded", "retrained")}
     assert [frame[c.USER_ID].n_unique() for frame in lists.values()] == [parity.users] * 2
     logged = mlflow_metrics(ws, run.read(MlflowFile).run)
-    assert logged["foldin.overlap_at_10"] == parity.overlap
+    assert logged["churn/foldin.overlap_at_10"] == parity.overlap
     files = page_files(run)
     assert page_of(run).parity == ((NIGHTS[1], parity, None),)
     assert "Fold-in compared with retraining" in files["page.html"].read_text()

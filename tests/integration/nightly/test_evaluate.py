@@ -1,5 +1,6 @@
 """The evaluation of a night: lists that were live, scored on the events that followed."""
 
+import json
 from dataclasses import replace
 
 import polars as pl
@@ -44,7 +45,7 @@ def test_the_second_night_scores_the_lists_of_the_first(shop):
     summary = live_summary(night)[0]
     assert (summary.slice, summary.ndcg) == ("all", all_users.ndcg)
     logged = mlflow_metrics(ws, night.run.read(MlflowFile).run)
-    assert logged["live.ndcg_at_20"] == pytest.approx(all_users.ndcg)
+    assert logged["attribution/live.ndcg_at_20"] == pytest.approx(all_users.ndcg)
     # Computed again, after the second publication went live, it is the same.
     again = score(night, read_split(night.run), silent)
     assert tuple(map(PrequentialFigures.of, again.rows)) == file.rows
@@ -77,8 +78,12 @@ def test_the_second_night_compares_recipes_without_answers_to_the_lists_of_the_f
     assert count < 200 and {row.lift_without for row in lifts.values()} == {None}
     page = (night.run.folder / "page.html").read_text()
     assert "<h2>Lifts without events that answer a shown list</h2>" in page
-    share = mlflow_metrics(ws, night.run.read(MlflowFile).run)["answers.share"]
+    share = mlflow_metrics(ws, night.run.read(MlflowFile).run)["attribution/answers.share"]
     assert share == pytest.approx(len(answered) / len(pairs))
+
+
+def bounds_of(record):
+    return json.loads(record.artifacts["bounds.json"])
 
 
 def test_lifts_without_answers_are_metrics_of_each_recipe_in_mlflow(shop, monkeypatch):
@@ -91,12 +96,13 @@ def test_lifts_without_answers_are_metrics_of_each_recipe_in_mlflow(shop, monkey
     changed = replace(decision, without_answers=lifts)
     monkeypatch.setattr("pipeline.steps.nightly.night_record.decision_of", lambda _: changed)
     record = night_record(night, version=None, taken=frozenset())
-    ends = {"": 0.2, "_lo": 0.1, "_hi": 0.3}
+    name, own = "attribution/lift_without_answers", "attribution/refresh.lift_without_answers"
     assert len(record.children) == len(lifts) > 1
     for child in record.children:
-        lift = {end: child.metrics.get(f"lift_without_answers{end}") for end in ends}
-        assert lift == (dict.fromkeys(ends) if child.recipe == night.champion_name else ends)
-    assert {end: record.metrics[f"refresh.lift_without_answers{end}"] for end in ends} == ends
+        lift, span = child.metrics.get(name), bounds_of(child).get(name)
+        is_champion = child.recipe == night.champion_name
+        assert (lift, span) == ((None, None) if is_champion else (0.2, [0.1, 0.3]))
+    assert (record.metrics[own], bounds_of(record)[own]) == (0.2, [0.1, 0.3])
 
 
 def test_the_first_night_has_nothing_to_score(shop):

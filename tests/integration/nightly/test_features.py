@@ -43,8 +43,8 @@ def test_cleaning_of_every_table_is_in_mlflow(shop):
     ws = Workspace.open(home)
     run = ws.run(first.run_id)
     logged = mlflow_metrics(ws, run.read(MlflowFile).run)
-    assert logged["clean.events.rows_in"] > 5000
-    assert logged["clean.items.rows_out"] == run.read(CleanFile).items.rows_out == 160
+    assert logged["drift/clean.events.rows_in"] > 5000
+    assert logged["drift/clean.items.rows_out"] == run.read(CleanFile).items.rows_out == 160
 
 
 def test_the_task_is_inferred_once(third):

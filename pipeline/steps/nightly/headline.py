@@ -1,0 +1,299 @@
+"""Headline figures of a nightly run: lifts of the live recipe, as MLflow shows them first.
+
+    over the baseline          tonight's scorer of the live recipe, over tonight's best baseline
+    over the version before    the same scorer, over the stored scorer of the version that was live,
+                               on the users and the ground truth that the gate uses for a refresh
+    over version 1             product of the lifts over the version before, back to version 1
+
+Guarantees: figures are those of the run's own evaluations; a figure that does not exist is absent,
+with the reason; NDCG of different holdouts is never compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import polars as pl
+
+from pipeline import columns as c
+from pipeline.base import Progress
+from pipeline.errors import GateError
+from pipeline.evaluation.compare import difference, paired
+from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
+from pipeline.evaluation.gate import EvaluatedRecipe, compare
+from pipeline.evaluation.gate.rules import baselines, best_baseline, seed_sd_of
+from pipeline.evaluation.lift import Lift, chained
+from pipeline.number_text import change
+from pipeline.stores.runs import Draft
+from pipeline.workspace.artifacts import (
+    REFIT,
+    EvaluationFile,
+    HeadlineFile,
+    SplitFile,
+    train_step,
+)
+from pipeline.workspace.mlflow_names import (
+    DAYS,
+    MINUTES,
+    OVER_BASELINE,
+    OVER_BEFORE,
+    OVER_FIRST,
+    USERS,
+    level_name,
+    lift_metrics,
+)
+from pipeline.workspace.night import Night, decision_of, register_folder
+from pipeline.workspace.run_files import (
+    FALLBACK,
+    read_evaluated_recipes,
+    read_history,
+    read_scorer,
+    read_split,
+    trained,
+)
+
+_REPLACED = "replaced"
+"""Frames of the refit of a switch: values of tonight's scorer, and of the one that it replaces."""
+_FIRST = "1"
+
+
+def headline_of(night: Night) -> HeadlineFile:
+    """Return the headline figures of a decided run.
+
+    Those that `register` committed; before it, they are computed from the run and its champion's.
+    """
+    return night.run.find(HeadlineFile, register_folder(night.run)) or _measure(night)
+
+
+def _measure(night: Night) -> HeadlineFile:
+    recipes = {recipe.name: recipe for recipe in read_evaluated_recipes(night)}
+    name = decision_of(night.run).recipe
+    if name not in recipes:
+        reason = "no evaluated recipe is live after this run"
+        return HeadlineFile(absent=dict.fromkeys((OVER_BASELINE, OVER_BEFORE, OVER_FIRST), reason))
+    over_baseline = over_best_baseline(night, recipes, name)
+    over_before = _over_version_before(night, recipes, name)
+    links = over_before if isinstance(over_before, str) else _links(night, over_before)
+    lifts = {OVER_BASELINE: over_baseline, OVER_BEFORE: over_before, OVER_FIRST: links}
+    return HeadlineFile(
+        recipe=name,
+        over_baseline=None if isinstance(over_baseline, str) else over_baseline,
+        over_before=None if isinstance(over_before, str) else over_before,
+        links=() if isinstance(links, str) else links,
+        absent={name: text for name, text in lifts.items() if isinstance(text, str)},
+    )
+
+
+def over_best_baseline(
+    night: Night, recipes: Mapping[str, EvaluatedRecipe], name: str
+) -> Lift | str:
+    """Return the lift of a recipe over the night's best baseline, or the reason for its absence.
+
+    Parameters
+    ----------
+    recipes
+        All evaluated recipes of the run by name.
+    name
+        One of them.
+    """
+    judged = tuple(recipes.values())
+    if not baselines(judged):
+        return "no baseline was evaluated"
+    best = best_baseline(judged)
+    if best.name == name:
+        return f"{name} is itself the best baseline"
+    try:
+        lift = Lift.of(compare(recipes[name], best, night.config.gate), best.name)
+    except GateError as error:  # an incomplete evaluation; the decision reports it
+        return error.sentence
+    return lift or f"the mean of {best.name} is 0, or too few users were evaluated"
+
+
+def _over_version_before(
+    night: Night, recipes: Mapping[str, EvaluatedRecipe], name: str
+) -> Lift | str:
+    frames, gate = pair_with_version_before(night, name), night.config.gate
+    if isinstance(frames, str):
+        return frames
+    replaced = recipes.get(str(night.champion_name), recipes[name])
+    result = difference(
+        *paired(*frames, NDCG),
+        tau_candidate=seed_sd_of(recipes[name], gate),
+        tau_champion=seed_sd_of(replaced, gate),
+        min_users=gate.min_users,
+        min_nonzero=gate.min_nonzero,
+    )
+    number = str(night.champion and night.champion.model_version)
+    lift = Lift.of(result, number)
+    return lift or f"the mean of version {number} is 0, or too few users were evaluated"
+
+
+def pair_with_version_before(night: Night, name: str) -> tuple[pl.DataFrame, pl.DataFrame] | str:
+    """Return the values of tonight's scorer and of the stored one of the version before, per user.
+
+    Parameters
+    ----------
+    name
+        Recipe of tonight's scorer.
+
+    Returns
+    -------
+    tuple or str
+        Both frames, or the reason why the two were not compared.
+    """
+    champion, run = night.champion, night.run
+    if champion is None:
+        return "there is no version before this one"
+    if name == night.champion_name:
+        references = run.read(EvaluationFile).references
+        if references.last is None or references.last.run_id != champion.run_id:
+            skipped = f"the scorer of version {champion.model_version} was not compared"
+            return references.skipped or skipped
+        step, prefix = "evaluate", "reference-last"
+    else:
+        step, prefix = REFIT, _REPLACED
+        if f"{prefix}-stored.parquet" not in run.manifest(step)["files"]:
+            return (
+                f"the scorer of version {champion.model_version} was trained on events of this "
+                "holdout"
+            )
+    return run.frame(step, f"{prefix}-tonight"), run.frame(step, f"{prefix}-stored")
+
+
+def _links(night: Night, over_before: Lift) -> tuple[Lift, ...] | str:
+    """Return the lifts from version 1 up to this run, each over the version before."""
+    run = night.ws.runs.open(str(night.champion and night.champion.run_id))
+    number = over_before.against
+    if run.committed("gate") is None:
+        return f"the files of version {number} are gone"
+    before = Night.read(night.ws, run)
+    if before.champion is None:
+        return (over_before,) if number == _FIRST else f"the first version was {number}, not 1"
+    earlier = headline_of(before)
+    if not earlier.links:
+        return f"version {number} has none: {earlier.absent[OVER_FIRST]}"
+    links = (*earlier.links, over_before)
+    return links if chained(links) is not None else f"version {number} has a lift of −100 %"
+
+
+def write_replaced(night: Night, name: str, draft: Draft, progress: Progress) -> None:
+    """Write the values of tonight's scorer and of the one that a switch replaces, per user.
+
+    Nothing is written for another decision, or if the stored scorer has seen the holdout.
+
+    Parameters
+    ----------
+    name
+        The promoted recipe.
+    draft
+        Of the refit.
+    """
+    champion, run = night.champion, night.run
+    if champion is None or name == night.champion_name:
+        return
+    stored, split = night.ws.runs.open(champion.run_id), read_split(run)
+    if stored.read(SplitFile).holdout.start > split.cutoff:
+        return
+    progress(f"compare with the scorer of version {champion.model_version}")
+    fallback = read_scorer(run, train_step(FALLBACK)) if FALLBACK in trained(night) else None
+    users = run.frame("features", "users").select(c.USER_ID, c.SEGMENT)
+    pair = evaluate_stored(
+        read_scorer(stored, train_step(champion.name)),
+        read_history(stored, "train"),
+        read_scorer(run, train_step(name)),
+        read_history(run, "train"),
+        split,
+        k=night.config.recommend.length,
+        fallback=fallback,
+        segments=users if users.height else None,
+    )
+    draft.frame(f"{_REPLACED}-tonight", pair.tonight)
+    draft.frame(f"{_REPLACED}-stored", pair.stored)
+
+
+@dataclass(frozen=True)
+class Headline:
+    """Headline figures in the forms in which MLflow shows them.
+
+    Attributes
+    ----------
+    metrics
+        By name, in the order in which *Compare* sorts them.
+    reasons
+        Tag -> reason, for each figure that is absent.
+    text
+        Lift over the baseline for names of runs; empty if it is absent.
+    sentence
+        The lifts with their references and intervals.
+    """
+
+    metrics: Mapping[str, float]
+    reasons: Mapping[str, str]
+    text: str
+    sentence: str
+
+
+def shown_headline(night: Night, file: HeadlineFile) -> Headline:
+    """Return headline figures as MLflow shows them.
+
+    Parameters
+    ----------
+    night
+        The run.
+    file
+        Its figures.
+    """
+    lifts = _shown_lifts(file)
+    metrics: dict[str, float] = {}
+    for name, (_, interval) in lifts.items():
+        metrics |= lift_metrics(name, interval)
+    if file.recipe is not None:
+        metrics |= level_metrics(night, file.recipe)
+    began, ended = night.span
+    metrics[MINUTES] = round((ended - began).total_seconds() / 60, 1)
+    parts = [
+        f"{change(lift)} over {reference} (95 % interval {change(low)} to {change(high)})"
+        for reference, (lift, low, high) in dict(lifts.values()).items()
+    ]
+    baseline = lifts.get(OVER_BASELINE)
+    return Headline(
+        metrics=metrics,
+        reasons={f"nightjar.no_{_tag(name)}": text for name, text in file.absent.items()},
+        text="" if baseline is None else change(baseline[1][0]),
+        sentence=", ".join(parts) or "No lift was measured",
+    )
+
+
+def _shown_lifts(file: HeadlineFile) -> dict[str, tuple[str, tuple[float, float, float]]]:
+    """Return the reference and the interval of each lift that exists, by its name in MLflow."""
+    lifts = {}
+    if (over := file.over_baseline) is not None:
+        lifts[OVER_BASELINE] = over.against, over.interval
+    if (over := file.over_before) is not None:
+        lifts[OVER_BEFORE] = f"version {over.against}", over.interval
+    if file.links and (product := chained(file.links)) is not None:
+        lifts[OVER_FIRST] = f"version {_FIRST}", product
+    return lifts
+
+
+def level_metrics(night: Night, name: str) -> dict[str, float]:
+    """Return NDCG of a recipe, number of users and days of its holdout as headline metrics.
+
+    Parameters
+    ----------
+    name
+        An evaluated recipe.
+    """
+    k = night.config.recommend.length
+    figures = night.run.read(EvaluationFile).recipes[name].metrics
+    level = figures.get(metric_name(NDCG, k))
+    return {
+        **({} if level is None else {level_name(k): level}),
+        USERS: float(night.run.manifest("evaluate")["rows"]),
+        DAYS: float(night.run.read(SplitFile).holdout_days),
+    }
+
+
+def _tag(name: str) -> str:
+    return name.removesuffix(" pct").partition(" ")[2].replace(" ", "_")

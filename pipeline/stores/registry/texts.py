@@ -1,0 +1,35 @@
+"""Descriptions that MLflow shows on the pages of the experiments and of the registered model.
+
+Guarantees: they are the same for every workspace; MLflow renders them as Markdown.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_READING: Final = (
+    "Metrics 1 to 3 are lifts in percent, with their 95 % interval (low, high). If an interval "
+    "contains 0, the difference is not proven.\n\n"
+    "* *1 lift over baseline pct*: over the best baseline, on the holdout of the run.\n"
+    "* *2 lift over version before pct*: over the version that was live before, both on the same "
+    "users and days.\n"
+    "* *3 lift over version 1 pct*: product of the lifts over the version before.\n"
+    "* *4 ndcg* of two nights is measured on different users and days: do not compare it."
+)
+MODEL: Final = (
+    "Retrained every night. Alias champion is the live version, previous the one before it.\n\n"
+    f"**To compare versions**, select them in the list and press *Compare*. {_READING}\n\n"
+    "**Pages**: the run of a version has the page of its night (page.html), the comparison with "
+    "the version before, and the pages of `nightjar compare`, in the folder comparisons.\n\n"
+    "**Served model**: users are pseudonyms. `nightjar id USER` translates an id of the shop into "
+    "a pseudonym, and a pseudonym back. For any other id the column known is false, and the list "
+    "is the one for users without events."
+)
+NIGHTS: Final = (
+    "One run per night, named by its day, its decision and the lift of the live model over the "
+    f"best baseline; below it one run per recipe. {_READING}"
+)
+STUDIES: Final = (
+    "One run per tuning study, below it one run per trial. A study that has found a better recipe "
+    "adds it to the next nightly run as a candidate."
+)

@@ -1,0 +1,199 @@
+"""Headline figures of a night in MLflow: lifts on equal users, their reasons, and the page."""
+
+import time
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.base import format_instant, silent
+from pipeline.evaluation.lift import chained
+from pipeline.steps.nightly.before_page import version_before_page
+from pipeline.steps.nightly.headline import (
+    headline_of,
+    pair_with_version_before,
+    shown_headline,
+    write_replaced,
+)
+from pipeline.steps.nightly.night_record import night_record
+from pipeline.steps.nightly.registered_check import check_registered
+from pipeline.steps.reporting.comparison_rows import lift_rows
+from pipeline.workspace.artifacts import DecisionFile, MlflowFile, SplitFile
+from pipeline.workspace.night import open_night
+from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import mlflow_client
+from tests.raising import raises
+
+LEVELS = ["4 ndcg_at_20", "5 users", "6 days", "7 minutes"]
+
+
+def lifts_of(*names):
+    return [f"{name}{end}" for name in names for end in ("", " high", " low")]
+
+
+BASELINE = lifts_of("1 lift over baseline pct")
+ALL = [*BASELINE, *lifts_of("2 lift over version before pct", "3 lift over version 1 pct"), *LEVELS]
+
+
+@pytest.fixture(scope="module")
+def nights(two_nights):
+    home, first, second = two_nights
+    ws = Workspace.open(home)
+    return ws, open_night(ws, first.run_id), open_night(ws, second.run_id)
+
+
+def runs_of(ws, night, version):
+    """Return MLflow's run of the night, and the one that owns the version."""
+    client = mlflow_client(ws)
+    owner = client.get_model_version("nightjar", str(version)).run_id
+    return client.get_run(night.run.read(MlflowFile).run), client.get_run(owner)
+
+
+def test_both_runs_of_a_version_show_its_lifts_first(nights):
+    ws, first, second = nights
+    for night, version, names in ((first, 1, [*BASELINE, *LEVELS]), (second, 2, ALL)):
+        shown = shown_headline(night, headline_of(night)).metrics
+        assert sorted(shown) == names
+        for run in runs_of(ws, night, version):
+            outside = sorted(name for name in run.data.metrics if "/" not in name)
+            assert outside == sorted(run.data.metrics)[: len(names)] == names
+            assert {name: run.data.metrics[name] for name in names} == pytest.approx(shown)
+            folders = {name.partition("/")[0] for name in run.data.metrics if "/" in name}
+            assert folders <= {"attribution", "churn", "cost", "drift", "slice"}
+
+
+def test_lifts_are_those_of_the_gate(nights):
+    _, _, night = nights
+    file, decision = headline_of(night), night.run.read(DecisionFile).root
+    [last] = [rule for rule in decision.rules if rule.name == "refresh.last"]
+    assert file.over_before.lift == pytest.approx(last.figure)
+    [row] = [r for r in lift_rows(night, file.over_baseline.against) if r.name == "als"]
+    assert file.over_baseline.interval == pytest.approx((row.lift, row.lo, row.hi))
+    assert file.links == (file.over_before,)
+    assert chained(file.links)[0] == pytest.approx(file.over_before.lift)
+    split = night.run.read(SplitFile)
+    shown = shown_headline(night, file).metrics
+    assert shown["6 days"] == split.holdout_days
+    assert shown["5 users"] == night.run.manifest("evaluate")["rows"]
+
+
+def test_a_lift_that_does_not_exist_has_a_reason(nights):
+    ws, first, _ = nights
+    for run in runs_of(ws, first, 1):
+        reasons = {n: t for n, t in run.data.tags.items() if n.startswith("nightjar.no_")}
+        assert reasons == dict.fromkeys(
+            ("nightjar.no_lift_over_version_before", "nightjar.no_lift_over_version_1"),
+            "there is no version before this one",
+        )
+
+
+def test_a_scorer_that_was_skipped_leaves_its_lift_out(nights, monkeypatch):
+    _, _, night = nights
+    from pipeline.steps.nightly import headline
+
+    monkeypatch.setattr(headline, "pair_with_version_before", lambda *_: "it was skipped")
+    file = headline._measure(night)
+    assert (file.over_before, file.links) == (None, ())
+    assert set(file.absent.values()) == {"it was skipped"} and len(file.absent) == 2
+    assert sorted(shown_headline(night, file).metrics) == [*BASELINE, *LEVELS]
+
+
+def test_compare_shows_what_a_version_was_measured_on(nights):
+    ws, _, night = nights
+    parent, run = runs_of(ws, night, 2)
+    holdout = night.run.read(SplitFile).holdout
+    wanted = {
+        "as_of": format_instant(night.as_of),
+        "holdout": f"{holdout.start:%Y-%m-%d} to {holdout.end:%Y-%m-%d}",
+        "list_length": "20",
+        "task": "discovery",
+        "trained_on": "cpu",
+    }
+    assert wanted.items() <= run.data.params.items()
+    inputs = {i.dataset.name: i.tags[0].value for i in run.inputs.dataset_inputs}
+    assert inputs["holdout"] == "evaluation"
+    assert run.data.tags["mlflow.source.git.commit"] == night.snapshot.commit
+    began, ended = night.span
+    for one in (parent, run):
+        assert one.info.start_time == round(began.timestamp() * 1000)
+        assert one.info.end_time == round(ended.timestamp() * 1000)
+        assert one.info.run_name.startswith(f"{night.as_of:%Y-%m-%d} refresh +")
+    client = mlflow_client(ws)
+    version = client.get_model_version("nightjar", "2")
+    assert version.description.startswith(shown_headline(night, headline_of(night)).sentence)
+    assert version.description.startswith("+")
+    assert len(version.tags) == 3
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"page.html", "headline.json", "bounds.json", "comparisons"} <= names
+    [page] = client.list_artifacts(run.info.run_id, "comparisons")
+    assert f"artifacts/{page.path}" in version.description
+    logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    tied = {metric.key: metric.dataset_name for metric in logged.metrics}
+    assert tied["2 lift over version before pct"] == "holdout"
+
+
+def test_the_page_beside_the_version_before_evaluates_nothing(nights, monkeypatch):
+    _, first, second = nights
+    assert version_before_page(first, 1) is None
+
+    def evaluated(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr("pipeline.evaluation.evaluate.evaluate_stored", evaluated)
+    began = time.monotonic()
+    page = version_before_page(second, 2).decode()
+    assert time.monotonic() - began < 5
+    assert "Version 1 beside version 2" in page
+    assert f"{headline_of(second).over_before.users:,}" in page
+
+
+def test_after_a_switch_the_scorer_of_the_old_recipe_is_the_reference(nights):
+    _, _, night = nights
+    frames = {}
+
+    class Draft:
+        def frame(self, name, frame):
+            frames[name] = frame
+
+    write_replaced(night, night.champion_name, Draft(), silent)
+    assert frames == {}  # a refresh has been compared by `evaluate`
+    write_replaced(night, "mad", Draft(), silent)
+    assert set(frames) == {"replaced-tonight", "replaced-stored"}
+    _, stored = pair_with_version_before(night, night.champion_name)
+    # Users, ground truth and values of the old scorer are those of the gate's comparison.
+    replaced = frames["replaced-stored"].sort(c.USER_ID)
+    assert replaced.equals(stored.sort(c.USER_ID).select(replaced.columns))
+    mad = night.run.frame("evaluate", "users-mad")
+    both = frames["replaced-tonight"].join(mad, on=c.USER_ID, suffix="_own")
+    assert both.filter(pl.col("ndcg") == pl.col("ndcg_own")).height > 0.8 * both.height
+
+
+def test_the_registered_model_must_return_the_lists_of_the_refit(nights):
+    _, _, night = nights
+    check_registered(night, 2)
+    with raises("register.lists_differ") as caught:
+        check_registered(night, 1)
+    assert caught.value.exit_code == 5
+
+
+def test_runs_link_to_airflow(nights):
+    _, _, night = nights
+    address = "http://127.0.0.1:8080/dags/nightly_retrain/runs/manual__1"
+    snapshot = night.snapshot.model_copy(update={"airflow_run": address})
+    assert snapshot.run_digest == night.snapshot.run_digest
+    linked = type(night)(night.ws, night.run, snapshot, night.config, night.recipes)
+    record = night_record(linked, version=2, taken=frozenset())
+    assert record.tags["nightjar.airflow_run"] == address
+    assert f"({address})" in record.note
+
+
+def test_ids_are_translated_both_ways(nights):
+    from pipeline.steps.lists import translate
+
+    ws, _, _ = nights
+    there = translate(ws, ["u3", "u1"])
+    assert list(there) == ["u3", "u1"] and not set(there.values()) & {"u1", "u3"}
+    assert translate(ws, list(there.values())) == {name: user for user, name in there.items()}
+    with raises("user.unknown") as caught:
+        translate(ws, ["u1", "stranger"])
+    assert "stranger" not in caught.value.sentence
