@@ -370,6 +370,15 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return call
 
 
+def altered_commit(w: World) -> None:
+    """Alter a file of the last commit, whose checksums are lost; its size stays."""
+    lake = Lake(w.home / "lake")
+    lake.append("items", lake.read("items").head(1))
+    sums(w, "items").write_bytes(b"".join(sums(w, "items").read_bytes().splitlines(True)[:-1]))
+    path = max((w.home / "lake/items").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    path.write_bytes(path.read_bytes().replace(b"Item", b"Atom"))
+
+
 def unknown_items(w: World) -> None:
     ws = Workspace.open(w.home)
     night = Night.read(ws, ws.run(w.live_run))
@@ -454,6 +463,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("lake.sums_lost", 0): (lambda w: sums(w).unlink(), FEEDBACK),
+    ("lake.commit_altered", 0): (altered_commit, FEEDBACK),
     ("lake.file_unsummed", 0): (
         lambda w: sums(w).write_bytes(b"".join(sums(w).read_bytes().splitlines(True)[-1:])),
         FEEDBACK,

@@ -26,6 +26,7 @@ from deltalake import write_deltalake as write_delta
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.connection import lake_errors, options
+from pipeline.stores.lake.row_digest import ROWS, row_digest
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -568,7 +569,7 @@ class Lake:
                 # Delta keeps no properties of others, and has no further use of this text.
                 description=(self.id or None) if handle is None else None,
                 **how,
-                **options(txn),
+                **options(None if txn is None else dict([txn]), notes={ROWS: row_digest(frame)}),
             )
             version = (DeltaTable(path) if handle is None else handle).version()
             tail.end_commit(version)
