@@ -44,7 +44,7 @@ from pipeline.steps.maintenance import repair_batches
 from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.maintenance.register_all import register_all
 from pipeline.steps.nightly.publish import _refuse_unknown_items
-from pipeline.stores.batches import Batches
+from pipeline.stores.batches import FILES, Batches
 from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.registry import client
@@ -458,6 +458,12 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("lake.other_table", 0): (lambda w: exchange_table(w.home, "events"), FEEDBACK),
+    ("lake.other_copy", 0): (
+        lambda w: (lake := Lake(w.home / "lake")).append(
+            "events", lake.empty("events"), numbers={FILES: 1}
+        ),
+        FEEDBACK,
+    ),
     ("lake.publications_behind", 0): (
         lambda w: w.put_older("lake/publications", "lake/_sums/publications.jsonl"),
         FEEDBACK,
