@@ -6,7 +6,8 @@ Protocol, under the lake's lock ``ingest``:
    The name of a spooled file has its checksum.
 2. One commit to `batches` adds an `intent` row per file.
 3. The rows are written to quarantine, then to the table. Both commits carry the transaction
-   ("ingest", seq of the last file), so the lake writes them once.
+   ("ingest", seq of the last file), so the lake writes them once, and the number of all files up to
+   it (`files_number`).
 4. One commit to `batches` adds a `done` row per file.
 5. The spool is removed.
 
@@ -22,6 +23,7 @@ Guarantees:
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -40,6 +42,8 @@ from pipeline.stores.disk import fault_text, sha256, storage_errors, sync
 from pipeline.stores.lake import Lake
 
 APP: Final = "ingest"
+FILES: Final = "ingest.files"
+"""Application whose last number in a table is the `files_number` at its last commit of `APP`."""
 LOST: Final = "lost"
 MERGED: Final = ("items", "users")
 """Tables that each file replaces as a whole; rows of `events` are appended."""
@@ -188,10 +192,15 @@ class Batches:
         short = joined.with_columns(lost.alias(LOST)).filter(pl.col(LOST) > 0)
         return list(short.sort(c.SEQ).iter_rows(named=True))
 
-    def number_behind(self) -> tuple[str, int] | None:
-        """Return the transaction of the last file of events if the table does not have it yet."""
+    def number_behind(self) -> dict[str, int]:
+        """Return the numbers of the last file of events if the table does not have them yet."""
         last = max(self._done_events()[c.SEQ], default=0)
-        return None if last <= self.last_at() else (APP, last)
+        return {} if last <= self.last_at() else self._numbers(last)
+
+    def _numbers(self, seq: int) -> dict[str, int]:
+        """Return the transaction numbers of a commit by application."""
+        files = self._lake.read("batches", columns=[c.SEQ, c.BATCH_ID])
+        return {APP: seq, FILES: files_number(files, seq)}
 
     def _done_events(self) -> pl.DataFrame:
         done = (pl.col(c.STATUS) == BatchStatus.DONE) & (pl.col(c.TABLE) == "events")
@@ -261,7 +270,7 @@ class Batches:
                     f"or remove the folder {spool} and ingest the same files again",
                 ) from error
             write = self._lake.replace if table in MERGED else self._lake.append
-            write(table, frame, txn=(APP, seq))
+            write(table, frame, txn=(APP, seq), numbers=self._numbers(seq))
 
     def _note(self, rows: pl.DataFrame, status: BatchStatus) -> None:
         """Append rows with a status to the version of `batches` that this process has read."""
@@ -300,6 +309,25 @@ class Batches:
     def _remove_orphans(self, names: str = "*") -> None:
         for folder in self._spool.glob(names):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def files_number(batches: pl.DataFrame, seq: int) -> int:
+    """Return a number that identifies the files up to one: other files give another number.
+
+    Parameters
+    ----------
+    batches
+        Columns `seq` and `batch_id` of the table.
+    seq
+        The last file.
+
+    Returns
+    -------
+    The first 60 bits of a SHA-256.
+    """
+    files = batches.filter(pl.col(c.SEQ) <= seq).unique(c.SEQ).sort(c.SEQ)
+    digest = hashlib.sha256("".join(files[c.BATCH_ID]).encode())
+    return int(digest.hexdigest()[:15], 16)
 
 
 def _number(rows: pl.DataFrame) -> int:

@@ -7,7 +7,8 @@ Guarantees:
 * A wrong key raises before anything is written: a second set of pseudonyms for the same users
   cannot come about.
 * Pseudonyms are on the disk before they are returned.
-* A vault has a random id from its creation on, so that another one with the same key is noticed.
+* A vault has a random id from its creation on, and gets another one with each new users, so that
+  another vault with the same key is noticed, a copy that got other users included.
 * A file that is missing or empty is created only on request; reading it raises.
 * Lookup hash, pseudonym and raw id of an entry are bound to each other: every method opens the seal
   of the entries that it returns, so entries that were exchanged raise.
@@ -109,8 +110,8 @@ class Vault:
 
     @property
     def id(self) -> str:
-        """Random id of the vault."""
-        return vault_id(self.path)
+        """Newest random id of the vault."""
+        return vault_ids(self.path)[-1]
 
     def pseudonyms(self, raw: Sequence[str]) -> dict[str, str]:
         """Return ``{raw id: pseudonym}`` for all of `raw`; new users get a new pseudonym.
@@ -135,6 +136,8 @@ class Vault:
                 itertools.starmap(self._entry, new.items()),
             )
             pseudonyms |= self._pseudonyms(connection, new)
+            if new:
+                _add_id(connection)
             connection.execute("COMMIT")
         return {user: pseudonyms[key] for user, key in keys.items()}
 
@@ -247,8 +250,8 @@ class Vault:
             connection.execute("BEGIN IMMEDIATE")
             for statement in _SCHEMA.split(";"):
                 connection.execute(statement)
-            meta = [("check", self._check), (_ID, secrets.token_bytes(16))]
-            connection.executemany("INSERT OR IGNORE INTO meta VALUES (?, ?)", meta)
+            connection.execute("INSERT INTO meta VALUES ('check', ?)", (self._check,))
+            _add_id(connection)
             connection.execute("COMMIT")
 
     def _check_key(self) -> None:
@@ -286,8 +289,8 @@ def count_users(path: Path) -> int:
         return int(connection.execute(query).fetchone()[0])
 
 
-def vault_id(path: Path) -> str:
-    """Return the id of a vault without its key; "" for a missing or empty file, and without one.
+def vault_ids(path: Path) -> list[str]:
+    """Return the ids of a vault without its key, oldest first; none for a missing or empty file.
 
     Raises
     ------
@@ -295,10 +298,19 @@ def vault_id(path: Path) -> str:
         ``vault.unusable``
     """
     if not _has_content(path):
-        return ""
+        return []
     with _connected(path) as connection:
-        row = connection.execute("SELECT value FROM meta WHERE name = ?", (_ID,)).fetchone()
-    return "" if row is None else bytes(row[0]).hex()
+        return [bytes(value).hex() for _, value in _ids(connection)]
+
+
+def _ids(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+    query = "SELECT name, value FROM meta WHERE name GLOB ? ORDER BY name"
+    return connection.execute(query, (f"{_ID}*",)).fetchall()
+
+
+def _add_id(connection: sqlite3.Connection) -> None:
+    name = f"{_ID} {len(_ids(connection)):09}"
+    connection.execute("INSERT INTO meta VALUES (?, ?)", (name, secrets.token_bytes(16)))
 
 
 def verify_vault(path: Path) -> None:

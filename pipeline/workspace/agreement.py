@@ -17,10 +17,10 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.columns import BatchStatus
 from pipeline.errors import LakeError, StorageError
-from pipeline.stores.batches import APP
+from pipeline.stores.batches import APP, FILES, files_number
 from pipeline.stores.lake import SCHEMAS, Lake
 from pipeline.stores.ledger import Ledger
-from pipeline.stores.vault import count_users, vault_id
+from pipeline.stores.vault import count_users, vault_ids
 
 _COUNTS = {
     "events": c.ACCEPTED,
@@ -109,13 +109,15 @@ def compare_batches(lake: Lake) -> None:
     LakeError
         ``lake.batches_behind``: a table has a number that `batches` does not have, so that the next
         files would get numbers that are taken; ``lake.table_behind``: a table lacks the rows of a
-        file that is done.
+        file that is done; ``lake.other_copy``: a table was written after other files.
     """
     # In this order: an ingest writes its number to `batches`, then to the tables, then `done`.
     done = lake.read("batches", where=pl.col(c.STATUS) == BatchStatus.DONE)
-    numbers = {table: lake.last_txn(table, APP) or 0 for table in _COUNTS}
-    last = _newest(lake.read("batches", columns=[c.SEQ]), c.SEQ)
-    for table, number in numbers.items():
+    numbers = {table: lake.last_txns(table, APP, FILES) for table in _COUNTS}
+    batches = lake.read("batches", columns=[c.SEQ, c.BATCH_ID])
+    last = _newest(batches, c.SEQ)
+    for table, (written, files) in numbers.items():
+        number = written or 0
         if number > last:
             raise LakeError(
                 "lake.batches_behind",
@@ -131,6 +133,13 @@ def compare_batches(lake: Lake) -> None:
                 f"lake table {table} has rows up to file {number}, but batches has file {needed} "
                 f"as done: {table} is older, and rows are missing in it; restore the folder lake "
                 "as a whole from one backup",
+            )
+        if files is not None and files != files_number(batches, number):
+            raise LakeError(
+                "lake.other_copy",
+                f"lake table {table} was last written after other files than the {number} first "
+                "ones of batches: one of the two comes from another copy of this workspace; "
+                "restore the folder lake as a whole from one backup",
             )
 
 
@@ -161,7 +170,7 @@ def compare_vault(lake: Lake, vault: Path) -> None:
             f"{noted - count:,} users of the lake are missing in it; restore it from a backup that "
             "is not older than the lake. A new vault would give these users other pseudonyms",
         )
-    if noted and vault_id(vault) != last[c.VAULT_ID][0]:
+    if noted and last[c.VAULT_ID][0] not in vault_ids(vault):
         raise StorageError(
             "vault.other",
             f"the vault {vault} is not the one that the last ingest used: it gives the users of "
@@ -186,7 +195,8 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
         ``ledger.behind``: lines are missing at its end; ``ledger.other``: it has other lines;
         as `Ledger.entries`.
     LakeError
-        ``lake.lost``, ``lake.publications_behind``: the lake is older than the ledger.
+        ``lake.lost``, ``lake.publications_behind``: the lake is older than the ledger;
+        ``lake.other_copy``: it has another publication than the ledger.
     """
     # Before the lake: the entry of a publication is appended after its row.
     entries = ledger.entries()
@@ -198,7 +208,8 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
             f"the ledger has entries, but the lake {lake.root} has no batches; restore the lake "
             "from a backup",
         )
-    last = _last_publication(lake)
+    publications = lake.read("publications").sort(c.GENERATION)
+    last = _last_publication(publications)
     if generation > last[c.GENERATION]:
         raise LakeError(
             "lake.publications_behind",
@@ -206,6 +217,17 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
             f"{ledger.path} has generation {generation}: the lake is older; restore the folder "
             "lake as a whole from a backup that is not older than the ledger",
         )
+    # An id follows from as-of and recipe, so that a copy may have other lists of one id.
+    columns = (c.GENERATION, c.PUBLICATION_ID, c.SUMS)
+    published = set(publications.select(columns).iter_rows())
+    for entry in entries:
+        if c.GENERATION in entry and tuple(map(entry.get, columns)) not in published:
+            raise LakeError(
+                "lake.other_copy",
+                f"generation {entry[c.GENERATION]} of lake table publications has other lists than "
+                f"the ledger {ledger.path} names: one of the two comes from another copy of this "
+                "workspace; restore the whole workspace from one backup",
+            )
     # A ledger that was written again may lack lines that no other store has.
     accepted = max((entry.get("accepted_generation", 0) for entry in entries), default=0)
     if last[c.GENERATION] <= accepted:
@@ -229,8 +251,7 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
         )
 
 
-def _last_publication(lake: Lake) -> dict[str, Any]:
-    rows = lake.read("publications").sort(c.GENERATION)
+def _last_publication(rows: pl.DataFrame) -> dict[str, Any]:
     if rows.height:
         return rows.row(-1, named=True)
     return {c.GENERATION: 0, c.LEDGER_LINES: 0}

@@ -7,6 +7,7 @@ Guarantees:
 * A child imports nothing from the folder in which the user called the command: it may hold files
   of strangers. Its own current folder is the root, so relative paths must be made absolute before.
 * Every call returns a response or raises an error with a sentence.
+* A child that a signal from outside killed is started once more; limits and crashes are final.
 * A child's other output is not logged, since it may contain raw ids.
 """
 
@@ -24,14 +25,15 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Final, TypeAlias
+from typing import IO, Any, Final, TypeAlias, TypeVar
 
 from pipeline.errors import NightjarError, ResourceError
 from pipeline.workspace.permissions import set_umask
 
+T = TypeVar("T")
 Response: TypeAlias = dict[str, Any]
 """Plain JSON that a child returns."""
 
@@ -87,6 +89,8 @@ class Child:
     def call(self, function: str, **request: Any) -> Response:
         """Call a function in the child; a `NightjarError` of the child is raised here, too.
 
+        A child that is killed from outside is called once more, in a new process.
+
         Parameters
         ----------
         function
@@ -99,8 +103,11 @@ class Child:
         ChildFailed
             `child.died`, `child.timeout`, or `child.failed` for any other exception.
         ChildKilled
-            `resource.child_killed`: by a signal that is neither a limit nor a crash.
+            `resource.child_killed`: twice, by a signal that is neither a limit nor a crash.
         """
+        return _repeated_if_killed(lambda: self._call(function, request))
+
+    def _call(self, function: str, request: Response) -> Response:
         if self._process is None:
             self._process = subprocess.Popen(
                 _command(self._memory),
@@ -120,12 +127,7 @@ class Child:
         except (BrokenPipeError, ValueError):
             code = process.wait()
             self._end()
-            if -code in _FROM_OUTSIDE:
-                raise ChildKilled(
-                    "resource.child_killed",
-                    f"its process was killed ({_death(code)}), as the kernel does when memory is "
-                    "short; free memory, then start again",
-                ) from None
+            _refuse_killed("its process", code)
             raise ChildFailed("child.died", f"its process ended ({_death(code)})") from None
         except BaseException:
             self._end()
@@ -161,7 +163,7 @@ class Child:
 def run_child(
     module: str, arguments: Sequence[str], *, also: Mapping[str, str] | None = None
 ) -> str:
-    """Run a module in a fresh process.
+    """Run a module in a fresh process, and once more if that is killed from outside.
 
     Parameters
     ----------
@@ -180,7 +182,31 @@ def run_child(
     ------
     ChildFailed
         `child.timeout`, or `child.failed`.
+    ChildKilled
+        `resource.child_killed`: twice.
     """
+    return _repeated_if_killed(lambda: _run(module, arguments, also or {}))
+
+
+def _repeated_if_killed(call: Callable[[], T]) -> T:
+    """Call, and once more if the child was killed from outside: no request causes that."""
+    try:
+        return call()
+    except ChildKilled:
+        return call()
+
+
+def _refuse_killed(name: str, code: int) -> None:
+    """Raise if an exit code is that of a process that was killed from outside."""
+    if -code in _FROM_OUTSIDE:
+        raise ChildKilled(
+            "resource.child_killed",
+            f"{name} was killed ({_death(code)}), as the kernel does when memory is short; free "
+            "memory, then start again",
+        ) from None
+
+
+def _run(module: str, arguments: Sequence[str], also: Mapping[str, str]) -> str:
     command = _command(_CHECK_BYTES, module, *arguments)
     try:
         done = subprocess.run(
@@ -189,7 +215,7 @@ def run_child(
             capture_output=True,
             timeout=_CHECK_SECONDS,
             cwd=CHILD_FOLDER,
-            env={**child_environment(), **(also or {})},
+            env={**child_environment(), **also},
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -198,6 +224,7 @@ def run_child(
             f"{module} took longer than {_CHECK_SECONDS} seconds; stop other programs, then start "
             "the same command again",
         ) from None
+    _refuse_killed(module, done.returncode)
     if done.returncode:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
         raise ChildFailed(

@@ -188,17 +188,19 @@ class Champion(Published):
 
 
 class PublicationEntry(LedgerEntry, Champion):
-    """A base publication that went live."""
+    """A base publication that went live; `sums` has the checksums of its lists."""
 
     type: Literal["publication"] = "publication"
     live_from: Instant
+    sums: str = ""
 
 
 class PatchEntry(LedgerEntry, Published):
-    """A patch that went live behind a base publication."""
+    """A patch that went live behind a base publication; `sums` as there."""
 
     type: Literal["patch"] = "patch"
     live_from: Instant
+    sums: str = ""
     base: str
 
 

@@ -154,6 +154,7 @@ def ledger_entry(ws: Workspace, row: publish.PublicationRow) -> PublicationEntry
         "publication_id": row[c.PUBLICATION_ID],
         "generation": row[c.GENERATION],
         "model_version": row[c.MODEL_VERSION],
+        "sums": row[c.SUMS],
     }
     if row[c.BASE] is not None:
         return PatchEntry(**fields, base=row[c.BASE])

@@ -44,7 +44,7 @@ from pipeline.steps.maintenance import repair_batches
 from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.maintenance.register_all import register_all
 from pipeline.steps.nightly.publish import _refuse_unknown_items
-from pipeline.stores.batches import Batches
+from pipeline.stores.batches import FILES, Batches
 from pipeline.stores.lake import Lake
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.registry import client
@@ -370,6 +370,15 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return call
 
 
+def altered_commit(w: World) -> None:
+    """Alter a file of the last commit, whose checksums are lost; its size stays."""
+    lake = Lake(w.home / "lake")
+    lake.append("items", lake.read("items").head(1))
+    sums(w, "items").write_bytes(b"".join(sums(w, "items").read_bytes().splitlines(True)[:-1]))
+    path = max((w.home / "lake/items").glob("*.parquet"), key=lambda path: path.stat().st_mtime_ns)
+    path.write_bytes(path.read_bytes().replace(b"Item", b"Atom"))
+
+
 def unknown_items(w: World) -> None:
     ws = Workspace.open(w.home)
     night = Night.read(ws, ws.run(w.live_run))
@@ -449,11 +458,18 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("lake.other_table", 0): (lambda w: exchange_table(w.home, "events"), FEEDBACK),
+    ("lake.other_copy", 0): (
+        lambda w: (lake := Lake(w.home / "lake")).append(
+            "events", lake.empty("events"), numbers={FILES: 1}
+        ),
+        FEEDBACK,
+    ),
     ("lake.publications_behind", 0): (
         lambda w: w.put_older("lake/publications", "lake/_sums/publications.jsonl"),
         FEEDBACK,
     ),
     ("lake.sums_lost", 0): (lambda w: sums(w).unlink(), FEEDBACK),
+    ("lake.commit_altered", 0): (altered_commit, FEEDBACK),
     ("lake.file_unsummed", 0): (
         lambda w: sums(w).write_bytes(b"".join(sums(w).read_bytes().splitlines(True)[-1:])),
         FEEDBACK,

@@ -60,6 +60,24 @@ def test_each_table_gets_an_entry_with_user_and_reason(ws):
     assert feedback(again, AT).accepted == 1
 
 
+def test_an_altered_file_of_the_last_version_is_accepted_by_a_user_only(ws):
+    lake = ws.home / "lake"
+    files = (path for path in (lake / "events").rglob("*.parquet") if b"a2" in path.read_bytes())
+    path = next(files)
+    path.write_bytes(path.read_bytes().replace(b"bread", b"breed"))
+    sums = lake / "_sums" / "events.jsonl"
+    sums.write_bytes(b"".join(sums.read_bytes().splitlines(keepends=True)[:-1]))
+    with raises("lake.commit_altered"):
+        feedback(Workspace.open(ws.home), AT)
+    assert list(repair(ws).repaired) == ["events"]
+    assert [(entry.store, entry.by) for entry in repairs(ws)] == [("events", "anna")]
+    assert sorted(Workspace.open(ws.home).lake.read("events")["item_id"]) == [
+        "bread",
+        "bread",
+        "breed",
+    ]
+
+
 def test_a_sound_lake_gets_no_entry(ws):
     assert repair(ws).repaired == {}
     assert repair_checkpoints(ws).repaired == {}

@@ -157,6 +157,53 @@ def test_a_table_of_another_workspace_stops_a_pass(home, table):
     assert f"lake table {table} " in failed_checks(home)["agreement"]
 
 
+def diverged(home: Path, tmp_path: Path) -> Path:
+    """Return a copy of the workspace that got another file of as many users and rows."""
+    copy = Path(shutil.copytree(home, tmp_path / "copy"))
+    for place, name in ((home, "here"), (copy, "there")):
+        land(place, name, "u1", f"new-{name}")
+        assert outcome(place, *FEEDBACK).code == 0
+    land(home, "there", "u1", "new-there")
+    return copy
+
+
+@pytest.mark.parametrize("exchanged", [("batches",), ("events",), ("events", "items")])
+def test_a_table_of_a_copy_that_got_other_files_stops_a_pass(home, tmp_path, exchanged):
+    """Numbers, lake and vault are the same: a file of the copy would count as seen before."""
+    copy = diverged(home, tmp_path)
+    for table in exchanged:
+        shutil.rmtree(home / "lake" / table)
+        shutil.copytree(copy / "lake" / table, home / "lake" / table)
+        sums = f"lake/_sums/{table}.jsonl"
+        shutil.copy2(copy / sums, home / sums)
+    if exchanged == ("batches",):
+        shutil.copy2(copy / "vault.db", home / "vault.db")
+    for command in (FEEDBACK, NIGHTLY, ("gc",)):
+        assert outcome(home, *command)[:2] == (6, "lake.other_copy")
+    assert "batches" in failed_checks(home)["agreement"]
+    assert (home / "landing/events/there.csv").exists()
+
+
+def test_publications_of_a_copy_with_other_lists_stop_a_pass(home, tmp_path):
+    copy = diverged(home, tmp_path)
+    for table in ("publications", "recommendations"):
+        shutil.rmtree(home / "lake" / table)
+        shutil.copytree(copy / "lake" / table, home / "lake" / table)
+        sums = f"lake/_sums/{table}.jsonl"
+        shutil.copy2(copy / sums, home / sums)
+    for command in (FEEDBACK, NIGHTLY, ("history",)):
+        assert outcome(home, *command)[:2] == (6, "lake.other_copy")
+    assert "publications" in failed_checks(home)["ledger"]
+
+
+def test_a_vault_of_a_copy_that_got_other_users_stops_a_pass(home, tmp_path):
+    """It has the same key and as many users."""
+    copy = diverged(home, tmp_path)
+    shutil.copy2(copy / "vault.db", home / "vault.db")
+    for command in (FEEDBACK, NIGHTLY, ONE):
+        assert outcome(home, *command)[:2] == (6, "vault.other")
+
+
 def test_a_copy_of_the_workspace_has_the_same_lake(home, tmp_path):
     copy = Path(shutil.copytree(home, tmp_path / "copy"))
     shutil.rmtree(home / "lake" / "events")

@@ -25,7 +25,7 @@ from pipeline.errors import StorageError, UnsafeInputError, printable
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import FILE, checksum, flaw, open_folder
 from pipeline.stores.disk import fault_text, is_panic, storage_errors
-from pipeline.workspace.child_process import Child, ChildFailed, ChildKilled, Response
+from pipeline.workspace.child_process import Child, ChildFailed, ChildKilled
 
 _ROWS: Final = 50_000
 BROKEN_FILE: Final = "broken.parquet"
@@ -268,14 +268,6 @@ class Text:
     ignored_columns: tuple[str, ...]
 
 
-def _call_twice(child: Child, **request: Any) -> Response:
-    """Call `parse`, and once more if the process was killed from outside: no file causes that."""
-    try:
-        return child.call(_PARSE, **request)
-    except ChildKilled:
-        return child.call(_PARSE, **request)
-
-
 @contextmanager
 def read_text(
     child: Child, file: DiscoveredFile, digest: str, limits: Limits, scratch: Path
@@ -316,8 +308,8 @@ def read_text(
     with place as folder:
         bounds = limits.model_dump(mode="json")
         try:
-            response = _call_twice(
-                child, path=path, digest=digest, source=source, limits=bounds, out=folder
+            response = child.call(
+                _PARSE, path=path, digest=digest, source=source, limits=bounds, out=folder
             )
         except ChildKilled:
             raise

@@ -140,8 +140,8 @@ def repair_batches(
         kept = restoration.rows([file for file in sound if _day(file) in days])
         progress(f"write {len(days):,} days")
         # Otherwise a table from an older backup would keep an older number than `batches`.
-        txn = batches.number_behind()
-        lake.replace_partitions(_TABLE, pl.concat([kept, new]), days, txn=txn)
+        numbers = batches.number_behind()
+        lake.replace_partitions(_TABLE, pl.concat([kept, new]), days, numbers=numbers)
     counts = {batch[c.BATCH_ID]: r.height for batch, r in zip(chosen, restored, strict=True)}
     return BatchesRepaired(counts, tuple(sorted(days)), damaged)
 

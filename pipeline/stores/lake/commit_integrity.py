@@ -38,6 +38,7 @@ from pipeline.stores.disk import (
 )
 from pipeline.stores.lake.checksums import Checksums, Line
 from pipeline.stores.lake.connection import lake_errors
+from pipeline.stores.lake.row_digest import ROWS, are_among, read_files, row_digest
 from pipeline.stores.locks import LocksConfig, locked
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
@@ -118,10 +119,33 @@ class CommitIntegrity:
         ------
         LakeError
             ``lake.sums_lost``: more than one version has no checksums. They are not written now,
-            because the files may have changed since their commit.
+            because the files may have changed since their commit; ``lake.commit_altered``: the
+            files of the last commit have.
         """
         for missing in self._unacknowledged(version):
+            self._check_rows(missing)
             self.acknowledge(missing)
+
+    def _check_rows(self, version: int) -> None:
+        """Raise if a commit without checksums does not hold the rows that its writer had."""
+        actions = self._actions(version)
+        noted = next((a["commitInfo"].get(ROWS) for a in actions if "commitInfo" in a), None)
+        removed = [urllib.parse.unquote(a["remove"]["path"]) for a in actions if "remove" in a]
+        with lake_errors(self._table):
+            rows = read_files(self._path, self._table, self._added(version))
+            # Maintenance merges and deletes rows, so it has no rows of its own.
+            holds = (
+                noted == row_digest(rows)
+                if noted is not None
+                else are_among(rows, read_files(self._path, self._table, removed))
+            )
+        if not holds:
+            self._fail(
+                "lake.commit_altered",
+                f"version {version} has no checksums, and its files hold other rows than were "
+                "committed",
+                f"{_BACKUP}, or accept them with `nightjar repair sums`",
+            )
 
     def _unacknowledged(self, version: int) -> list[int]:
         missing = list(range(self.acknowledged() + 1, version + 1))
@@ -153,8 +177,9 @@ class CommitIntegrity:
             self._withdraw()
             self.check()
             return
+        for missing in self._unacknowledged(last):
+            self._check_rows(missing)
         self._added(last)
-        self._unacknowledged(last)
         self.check_log(last)
         if line is not None and line.version == last:
             self.compare(last, line.files)

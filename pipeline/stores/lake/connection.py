@@ -6,7 +6,7 @@ Guarantees: a Rust panic is raised as `LakeError`, and a conflict between writer
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,19 +21,27 @@ from pipeline.stores.disk import fault_text, is_panic, machine_error
 _LIBRARY_ERRORS: Final = (OSError, DeltaError, pl.exceptions.PolarsError, ValueError)
 
 
-def options(txn: tuple[str, int] | None = None, *, retries: int | None = None) -> dict[str, Any]:
+def options(
+    numbers: Mapping[str, int] | None = None,
+    *,
+    notes: dict[str, str] | None = None,
+    retries: int | None = None,
+) -> dict[str, Any]:
     """Return the options of a commit for deltalake.
 
     Parameters
     ----------
-    txn
-        (application, number), written with the commit.
+    numbers
+        Transaction numbers by application, written with the commit.
+    notes
+        Further information that the log entry of the commit holds.
     retries
         Attempts after a conflict; None for the library's default.
     """
     return {
         "commit_properties": CommitProperties(
-            app_transactions=None if txn is None else [Transaction(*txn)],
+            custom_metadata=notes,
+            app_transactions=[Transaction(*number) for number in (numbers or {}).items()] or None,
             max_commit_retries=retries,
         ),
         # Replays and audits read old versions, so the library must not expire their log.

@@ -14,7 +14,7 @@ Guarantees:
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from deltalake import write_deltalake as write_delta
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.connection import lake_errors, options
+from pipeline.stores.lake.row_digest import ROWS, row_digest
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -115,8 +116,22 @@ class Lake:
         int or None
             None if the application has not committed.
         """
+        return self.last_txns(table, app, version=version)[0]
+
+    def last_txns(
+        self, table: str, *apps: str, version: int | None = None
+    ) -> tuple[int | None, ...]:
+        """Return the highest transaction numbers of applications in one version.
+
+        Parameters
+        ----------
+        table, version
+            As in `last_txn`.
+        *apps
+            Applications.
+        """
         handle = self._open(table, version)
-        return None if handle is None else handle.transaction_version(app)
+        return tuple(None if handle is None else handle.transaction_version(app) for app in apps)
 
     def version_of(self, table: str, app: str, number: int) -> int | None:
         """Return the newest version with the transactions of an application up to a number.
@@ -226,6 +241,7 @@ class Lake:
         frame: pl.DataFrame,
         *,
         txn: tuple[str, int] | None = None,
+        numbers: Mapping[str, int] | None = None,
         after: int | None = None,
     ) -> int:
         """Append rows.
@@ -239,6 +255,8 @@ class Lake:
         txn
             (application, number). A number up to the application's last one was committed before,
             so nothing is written.
+        numbers
+            Numbers of further applications, which are written with the commit and not compared.
         after
             Version that the table must still have; -1 if it was never written.
 
@@ -256,7 +274,8 @@ class Lake:
         """
         # A file of items or users may bring a new column; `conform` refuses one in other tables.
         schema = "merge" if table in OPEN_ENDED else None
-        return self._write(table, frame, txn, after=after, mode="append", schema_mode=schema)
+        how = {"mode": "append", "schema_mode": schema}
+        return self._write(table, frame, how, txn, numbers, after)
 
     def replace(
         self,
@@ -264,6 +283,7 @@ class Lake:
         frame: pl.DataFrame,
         *,
         txn: tuple[str, int] | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> int:
         """Replace all rows of a table.
 
@@ -271,7 +291,7 @@ class Lake:
         ----------
         table
             Name of the table.
-        frame, txn
+        frame, txn, numbers
             As in `append`.
 
         Returns
@@ -279,7 +299,8 @@ class Lake:
         int
             Version with the rows.
         """
-        return self._write(table, frame, txn, mode="overwrite", schema_mode="overwrite")
+        how = {"mode": "overwrite", "schema_mode": "overwrite"}
+        return self._write(table, frame, how, txn, numbers)
 
     def replace_where(self, table: str, frame: pl.DataFrame, value: str) -> int:
         """Replace the rows of one partition. A repetition leaves the same rows.
@@ -312,6 +333,7 @@ class Lake:
         values: Collection[str],
         *,
         txn: tuple[str, int] | None = None,
+        numbers: Mapping[str, int] | None = None,
     ) -> int:
         """Replace the rows of some partitions, whose old files are not read.
 
@@ -323,7 +345,7 @@ class Lake:
             Rows of these partitions only.
         values
             Values of the partition column, as text; at least one.
-        txn
+        txn, numbers
             As in `append`.
 
         Returns
@@ -348,7 +370,8 @@ class Lake:
         # The values become part of SQL text below: the check allows no quote.
         check_partition(table, column, pl.Series(wanted))
         named = ", ".join(f"'{value}'" for value in wanted)
-        return self._write(table, frame, txn, mode="overwrite", predicate=f"{column} IN ({named})")
+        how = {"mode": "overwrite", "predicate": f"{column} IN ({named})"}
+        return self._write(table, frame, how, txn, numbers)
 
     def lock(
         self, name: str, *, wait: bool = False, shared: bool = False
@@ -528,10 +551,10 @@ class Lake:
         self,
         table: str,
         frame: pl.DataFrame,
+        how: Mapping[str, Any],
         txn: tuple[str, int] | None,
-        *,
+        numbers: Mapping[str, int] | None,
         after: int | None = None,
-        **how: Any,
     ) -> int:
         """Commit a frame; `how` has further arguments of `write_deltalake`."""
         frame = conform(table, frame)
@@ -568,7 +591,10 @@ class Lake:
                 # Delta keeps no properties of others, and has no further use of this text.
                 description=(self.id or None) if handle is None else None,
                 **how,
-                **options(txn),
+                **options(
+                    {**(numbers or {}), **({} if txn is None else dict([txn]))},
+                    notes={ROWS: row_digest(frame)},
+                ),
             )
             version = (DeltaTable(path) if handle is None else handle).version()
             tail.end_commit(version)

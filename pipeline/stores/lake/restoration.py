@@ -76,13 +76,10 @@ class Restoration(CommitIntegrity):
     def lost_sums(self) -> dict[int, dict[str, str]]:
         """Compute the checksums of the files that have none.
 
-        Those of the last commit are written at once, as its writer would have done: a crash may
-        have kept it from that.
-
         Returns
         -------
         dict
-            Version → file → SHA-256 in hex; empty if no other checksum is missing.
+            Version → file → SHA-256 in hex; empty if no checksum is missing.
 
         Raises
         ------
@@ -114,9 +111,6 @@ class Restoration(CommitIntegrity):
         }
         older = {f: size for f, size in sizes.items() if f not in sums and f not in listed}
         self._find_lost(min(self._versions(CHECKPOINT), default=versions[0]), older, lost)
-        if set(lost) == {versions[-1]}:
-            self.accept_sums(lost)
-            return {}
         return dict(lost)
 
     def _find_lost(

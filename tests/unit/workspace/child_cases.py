@@ -55,6 +55,15 @@ def die(signal_number):
     os.kill(os.getpid(), signal_number)
 
 
+def die_at_first(path, deaths, signal_number):
+    """Die in the first calls; `path` has a byte for each call."""
+    with Path(path).open("a") as calls:
+        calls.write(".")
+    if Path(path).stat().st_size <= deaths:
+        os.kill(os.getpid(), signal_number)
+    return {"pid": os.getpid()}
+
+
 def crash():
     os.abort()
 
@@ -89,6 +98,8 @@ def sleep(seconds, note):
 if __name__ == "__main__":
     if sys.argv[1] == "fail":
         raise ValueError("on purpose")
+    if sys.argv[1] == "die":
+        die_at_first(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
     if sys.argv[1] == "place":
         sys.stdout.write(json.dumps(place() | {"environment": environment()}))
         sys.exit(0)

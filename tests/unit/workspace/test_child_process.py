@@ -133,8 +133,42 @@ def test_a_child_that_was_killed_from_outside_is_named_as_that(child, signal_num
     assert child.call(f"{ME}:echo", text="", number=0)["pid"] != before
 
 
+KILLED = "resource.child_killed"
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "deaths", "calls", "error"),
+    [
+        (signal.SIGKILL, 1, 2, None),
+        (signal.SIGTERM, 2, 2, KILLED),
+        (signal.SIGXCPU, 1, 1, "child.failed child.died"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["call", "run"])
+def test_a_child_that_was_killed_from_outside_is_started_once_more(
+    child, tmp_path, signal_number, deaths, calls, error, kind
+):
+    path = tmp_path / "calls"
+
+    def start():
+        if kind == "call":
+            return child.call(
+                f"{ME}:die_at_first", path=str(path), deaths=deaths, signal_number=signal_number
+            )
+        return run_child(ME, ["die", str(path), str(deaths), str(int(signal_number))])
+
+    if error is None:
+        assert start()
+    else:
+        with raises(*error.split()):
+            start()
+    assert path.stat().st_size == calls
+
+
 def test_it_may_not_take_longer_than_it_was_given(tmp_path):
-    with Child(max_memory_bytes=GIB, max_seconds=3) as slow:
+    with Child(max_memory_bytes=GIB, max_seconds=20) as slow:
+        slow.call(f"{ME}:echo", text="", number=0)  # its start may take longer on a busy machine
+        slow._seconds = 3
         start = time.monotonic()
         with raises("child.timeout"):
             slow.call(f"{ME}:sleep", seconds=30, note=str(tmp_path / "pid"))

@@ -17,7 +17,7 @@ from pipeline import columns as c
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores import disk
 from pipeline.stores.disk import sha256
-from pipeline.stores.lake import SCHEMAS, Lake, commit_integrity
+from pipeline.stores.lake import SCHEMAS, Compaction, Lake, commit_integrity
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from tests.raising import raises
 
@@ -315,6 +315,71 @@ def torn(lake: Lake) -> CommitIntegrity:
     forget(lake, "events")
     log_of(lake, "events", 1).write_bytes(b"")
     return CommitIntegrity(lake.root, "events")
+
+
+KILLED = {
+    "append": lambda lake: lake.append("events", pl.concat([events("e2"), events("e3", day=1)])),
+    "append of nothing": lambda lake: lake.append("events", events()),
+    "append of a column": lambda lake: lake.append("items", items("salt", brand="x")),
+    "append without a column": lambda lake: lake.append("items", items("salt")),
+    "replace": lambda lake: lake.replace("items", items("salt", colour="red")),
+    "replace by nothing": lambda lake: lake.replace("items", items()),
+    "replace a partition": lambda lake: lake.replace_where("events", events("e2"), "2024-03-01"),
+    "lists": lambda lake: lake.append("recommendations", lists("p-1", "bread", "milk")),
+    "merge": lambda lake: Compaction(lake, "events").compact(),
+    "delete": lambda lake: Compaction(lake, "events").drop_before(c.INGESTED_AT, START),
+    "delete partitions": lambda lake: Compaction(lake, "events").drop_partitions(["2024-03-01"]),
+}
+
+
+@pytest.mark.parametrize("commit", KILLED)
+def test_the_rows_of_a_killed_writer_are_compared_with_its_commit(lake, commit):
+    old = pl.lit(START - timedelta(days=1), c.EVENTS[c.INGESTED_AT]).alias(c.INGESTED_AT)
+    lake.append("events", pl.concat([events("e0"), events("e1").with_columns(old)]))
+    lake.append("events", events("e1"))
+    lake.replace("items", items("milk", brand="y"))
+    KILLED[commit](lake)
+    for table in SCHEMAS:
+        if lake.version(table) is not None:
+            forget(lake, table)
+    again = Lake(lake.root)
+    again.check_tail()
+    again.acknowledge(*SCHEMAS)
+    for table in SCHEMAS:
+        again.verify(table)
+    again.check_tail()
+
+
+def alter(lake, table, old, new):
+    """Change the newest data file of a table; its size and its form stay."""
+    path = max(data_of(lake, table), key=lambda path: path.stat().st_mtime_ns)
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    assert old in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(old, new))
+    os.utime(path, ns=times)
+
+
+ALTERED = {
+    "append": lambda lake: lake.append("events", events("e2", day=1)),
+    "merge": lambda lake: Compaction(lake, "events").compact(),
+}
+
+
+@pytest.mark.parametrize("commit", ALTERED)
+def test_a_killed_writer_does_not_make_an_altered_file_valid(lake, commit):
+    lake.append("events", events("e0"))
+    lake.append("events", events("e1"))
+    ALTERED[commit](lake)
+    alter(lake, "events", b"i-bread", b"i-breed")
+    forget(lake, "events")
+    again = Lake(lake.root)
+    with raises("lake.commit_altered"):
+        again.check_tail()
+    with raises("lake.commit_altered"):
+        again.acknowledge("events")
+    with raises("lake.commit_altered"):
+        again.append("events", events("e3"))
+    assert again.version("events") == 2
 
 
 def test_a_slow_process_does_not_withdraw_the_commit_that_was_repeated(lake, monkeypatch):
