@@ -158,7 +158,7 @@ def test_older_live_lists_may_differ_more_and_are_compared_all_the_same(
     ws, run_id = refitted
     overlap = ws.run(shop[2].run_id).read(ColdCheckFile).overlap
     night = open_night(ws, run_id)
-    live = night.history.accepted(night.as_of)[-1]
+    live = night.history.published(night.as_of)[-1]
     # As if two runs had been stopped: the live lists are three times as old as usual.
     monkeypatch.setattr(type(night), "as_of", live.as_of + 3 * (night.as_of - live.as_of))
     assert 0 < overlap < 1
