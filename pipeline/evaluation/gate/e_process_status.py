@@ -17,6 +17,7 @@ from pipeline.base import Interval
 from pipeline.evaluation.gate.e_process import (
     EFFECTS,
     MIXTURE_WEIGHTS,
+    PERIODS,
     EProcess,
     EProcessKey,
     figures_of,
@@ -133,7 +134,7 @@ class EProcessStatus:
             )
         if self.q is not None and self.q_chance is not None and self.blocks > 1:
             text += f"; differences between blocks: Q {self.q:.1f} ({chance(self.q_chance)})"
-        if self.period_sd:
+        if self.period_sd is not None and self.blocks >= PERIODS:
             text += f", SD {share(self.period_sd)}"
         if self.holes:
             text += f"; {self.holes:.0f} days in no block"

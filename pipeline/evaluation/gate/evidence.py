@@ -265,9 +265,15 @@ def build_gate_history(
         e_processes=tuple(opening.e_processes.values()),
         opened=opening.at,
         openers=opening.recipes,
-        excused=tuple(d.block for d in decisions if d.kind == "block" or d.waiting),
+        excused=tuple(decision.block for decision in decisions if _is_excused(decision)),
         refused=tuple(sorted(refused)),
     )
+
+
+def _is_excused(decision: Decision) -> bool:
+    # A blocked run that a user accepted is of another kind, but nothing was recorded either.
+    unrecorded = decision.kind != "first" and not decision.e_processes
+    return decision.kind == "block" or decision.waiting or unrecorded
 
 
 def _narrows_bound(rule: RuleResult) -> bool:

@@ -205,7 +205,7 @@ def test_an_accepted_run_starts_the_references_anew():
 
 
 def test_an_accepted_run_that_was_not_published_is_a_reference():
-    # A refresh that the cold check stopped is no reference.
+    # A refresh that the cold check stopped is not a reference.
     stopped = decision(11, "refresh")
     past = history(publication(30), stopped, decision(10, "block"), override(10))
     assert [run.run_id for run in past.accepted] == ["r30", "r10"]

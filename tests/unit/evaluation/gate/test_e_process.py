@@ -246,6 +246,9 @@ def test_the_spread_behind_the_expected_number_of_blocks_is_stated() -> None:
     assert shown.newest_sd == pytest.approx(math.sqrt(got.u)) == plain(shown)["newest_sd"]
     assert f"has an SD of {100 * math.sqrt(got.u):.1f} %" in shown.sentence
     assert status(EProcess(KEY, OPENED, 0.1)).newest_sd is None
+    # The spread between blocks is estimated from four blocks on, and can be 0.
+    assert ", SD " not in shown.sentence
+    assert ", SD 0 %" in status(process(records(*THREE, (1100, 0.03, 0.85)))).sentence
 
 
 def test_the_interval_of_a_lift_is_that_of_a_ratio() -> None:

@@ -272,10 +272,12 @@ def test_a_candidate_that_is_clearly_better_is_switched_to_after_two_blocks() ->
 
 def test_the_anchor_of_a_switch_is_a_mean_over_its_last_blocks() -> None:
     levels = (
-        level_of("hash-new", block(1), 1.5, 0.01),
-        level_of("hash-new", Interval(block(2).start, block(1).start + DAY), 99.0, 0.01),
-        level_of("hash-new", block(2), 1.7, 0.01),
-        level_of("hash-new", block(9), 9.0, 0.01),
+        level_of("hash-new", block(1), 1.5, 0.01, True),
+        level_of("hash-new", Interval(block(2).start, block(1).start + DAY), 99.0, 0.01, True),
+        level_of("hash-new", block(2), 1.7, 0.01, True),
+        level_of("hash-new", block(9), 9.0, 0.01, True),
+        # Of a run that was not accepted.
+        level_of("hash-new", block(0), 99.0, 0.01),
     )
     decisions = nights(1, judged("als"), judged("new", 0.2, seed=2))
     process = build_gate_history(decisions)
@@ -559,6 +561,10 @@ def test_damaged_data_switch_nothing_and_add_no_record() -> None:
         after = build_gate_history([*healthy, decision])
         assert [len(p.records) for p in after.e_processes if p.key.candidate == "hash-new"] == [1]
         assert after.excused == (block(-1),)
+        # A user who accepts it leaves no hole in the evidence either.
+        if damage["last"] is not None:
+            by_hand = accept(decision, GateHistory(), by="Ada", reason="so")
+            assert build_gate_history([*healthy, by_hand]).excused[-1] == block(-1)
     # An ageing champion alone does not prevent a switch: it may be the cure.
     aged = evidence(*better, holdout=block(-1), past=past, month=reference("month", -0.2))
     assert decide(aged, CONFIG).kind == "switch"

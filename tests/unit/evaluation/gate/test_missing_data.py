@@ -157,6 +157,8 @@ REFRESH: list[tuple[str, dict[str, object], str, str, str]] = [
     ("R4 no standard column", {"last": pair(without)}, "block", "complete", "missing"),
     ("R5 one block", {"levels": 1}, "refresh", "refresh.level", "reported"),
     ("R6 baselines without hits", {"judged": dead(*BASELINES)}, "refresh", "refresh.floor", "pass"),
+    ("R6 the best baseline itself", {"champion": "decayed_popularity"}, "refresh", "refresh.floor",
+     "pass"),
     ("R7 baselines without hits", {"judged": dead(*BASELINES)}, "refresh", "refresh.anchor",
      "pass"),
     ("R7 never set", {"anchors": ()}, "refresh", "refresh.anchor", "reported"),
