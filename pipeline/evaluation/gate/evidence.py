@@ -271,9 +271,12 @@ def build_gate_history(
 
 
 def _is_excused(decision: Decision) -> bool:
-    # A blocked run that a user accepted is of another kind, but nothing was recorded either.
-    unrecorded = decision.kind != "first" and not decision.e_processes
-    return decision.kind == "block" or decision.waiting or unrecorded
+    # A user who accepts a blocked run changes its kind and leaves its rules.
+    refused = any(
+        rule.name.startswith("refresh.") and rule.outcome in ("fail", "missing")
+        for rule in decision.rules
+    )
+    return decision.kind == "block" or decision.waiting or refused
 
 
 def _narrows_bound(rule: RuleResult) -> bool:

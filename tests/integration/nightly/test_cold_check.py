@@ -164,13 +164,13 @@ def test_older_live_lists_may_differ_more_and_are_compared_all_the_same(
     assert 0 < overlap < 1
     assert earlier_overlaps(night) == (pytest.approx(overlap**3),)
 
-    accepted = type(night.history).accepted
+    accepted = type(night.history).published
     # The last run was published twice for one as-of.
 
     def twice(history, before):
         return (*accepted(history, before), accepted(history, before)[-1])
 
-    monkeypatch.setattr(type(night.history), "accepted", twice)
+    monkeypatch.setattr(type(night.history), "published", twice)
     assert earlier_overlaps(night) == (pytest.approx(overlap**3),)
 
 
