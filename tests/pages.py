@@ -8,7 +8,7 @@ from pipeline.data.clean.treat import CleanReport, ColumnReport
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.decision import LiftWithoutAnswers, RuleResult
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.prequential import LiveFigures, PrequentialFigures
 from pipeline.monitoring.policy import RetrainAction as Action
 from pipeline.monitoring.policy import RetrainDecision

@@ -39,12 +39,7 @@ from pipeline.errors import GateError
 from pipeline.evaluation.calibration import Calibration, RecipePair, Replay
 from pipeline.evaluation.compare import Difference, difference
 from pipeline.evaluation.gate import GateConfig, is_proved
-from pipeline.evaluation.gate.e_process import (
-    PERIODS,
-    figures_of,
-    opening_weight,
-    threshold_of,
-)
+from pipeline.evaluation.gate.e_process import PERIODS, figures_of, opening_weight, threshold_of
 from pipeline.evaluation.gate.records import BlockRecord
 from pipeline.evaluation.seed_variance import ReplicateBlock, replicate_variance, seed_spread
 

@@ -57,8 +57,9 @@ class AttributionConfig(Frozen):
     """Number of days after a list was shown in which an event is attributed to it."""
     clicks: tuple[str, ...] = (c.Kind.VIEW.value, c.Kind.CLICK.value)
     """Kinds of events that count as a click on a list entry."""
-    conversions: tuple[str, ...] = (c.Kind.PURCHASE.value,)
-    """Kinds of events that count as a purchase; their value is a quantity."""
+    visitor_hits: tuple[str, ...] = (c.Kind.PURCHASE.value,)
+    """Kinds of events that count as a visitor hit, usually a purchase; their value is a
+    quantity."""
 
 
 @dataclass(frozen=True)
@@ -304,7 +305,7 @@ def _responses(
 ) -> pl.DataFrame:
     """Return the exposures with a response: one row each, with the kinds of responses."""
     kind = pl.col(c.KIND)
-    bought = kind.is_in(list(config.conversions))
+    bought = kind.is_in(list(config.visitor_hits))
     returned, price = bought & (pl.col(c.TIMESTAMP) <= pl.col(_BACK)), pl.col(c.PRICE)
     # A purchase without a quantity counts as one.
     revenue = pl.when(bought & price.is_finite()).then(price * pl.col(c.VALUE).fill_null(1.0))

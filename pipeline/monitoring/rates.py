@@ -1,14 +1,15 @@
 """Response rates of groups: counts, and intervals clustered by user.
 
 Guarantees: a group of fewer than `MIN_GROUP_SIZE` users has no figure but their number; an interval
-treats the exposures of one user as dependent, and exists from `MIN_EFFECTIVE_USERS` on.
+treats the exposures of one user as dependent; with fewer than `MIN_EFFECTIVE_USERS` there is no
+rate, only counts.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +35,7 @@ RETURNED: Final = "returned"
 REVENUE: Final = "revenue"
 UNPRICED: Final = "unpriced"
 MIN_EFFECTIVE_USERS: Final = 50
-"""Minimum effective number of users of an interval; below it only counts are shown."""
+"""Minimum effective number of users of a rate; below it there are only counts."""
 _COUNTED: Final = (RESPONDED, CLICKED, PURCHASED, RATED, RETURNED, REVENUE, UNPRICED)
 
 ALL_USERS: Final = "all"
@@ -48,7 +49,7 @@ class AttributionRow:
     """One group, such as ``version`` (`by`) 7 (`name`); a small one has only `users`.
 
     A rate has its mean under its name, and its standard error and 95 % interval under ``_se``,
-    ``_lo`` and ``_hi``. With fewer than `MIN_EFFECTIVE_USERS` it has no interval and is not shown.
+    ``_lo`` and ``_hi``. With fewer than `MIN_EFFECTIVE_USERS` all four are None.
 
     Attributes
     ----------
@@ -228,8 +229,10 @@ def _figures(users: pl.DataFrame) -> dict[str, Any]:
         "ctr": _share(counted[CLICKED], shown),
         "visitor_hit_rate": _share(purchases, shown),
         # Revenue has no upper limit, unlike a share.
-        "revenue_per_exposure": _valid(ratio_ci(counted[REVENUE], shown, most=np.inf), shown),
-        "return_rate": _share(counted[RETURNED], purchases) if purchases.any() else None,
+        "revenue_per_exposure": ratio_ci(counted[REVENUE], shown, most=np.inf)
+        if _has_rate(shown)
+        else None,
+        "return_rate": _share(counted[RETURNED], purchases),
     }
     counts = {name: round(value) for name, value in totals.items() if name != REVENUE}
     row: dict[str, Any] = counts | {
@@ -242,12 +245,10 @@ def _figures(users: pl.DataFrame) -> dict[str, Any]:
     return row
 
 
-def _share(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean:
-    return _valid(proportion_ci(sums, counts), counts)
+def _share(sums: NDArray[np.float64], counts: NDArray[np.float64]) -> Mean | None:
+    return proportion_ci(sums, counts) if _has_rate(counts) else None
 
 
-def _valid(mean: Mean, counts: NDArray[np.float64]) -> Mean:
-    """Return a mean without its interval if a few users have most of the observations."""
-    if effective_users(counts) >= MIN_EFFECTIVE_USERS:
-        return mean
-    return replace(mean, lo=None, hi=None)
+def _has_rate(counts: NDArray[np.float64]) -> bool:
+    # If a few users have most of the observations, a rate and its error depend on these few.
+    return effective_users(counts) >= MIN_EFFECTIVE_USERS

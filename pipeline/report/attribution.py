@@ -5,6 +5,8 @@ Guarantees: nothing is computed here; a group below the minimum size shows only 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from pipeline.base import to_the_second
 from pipeline.monitoring.rates import (
     ALL_USERS,
@@ -102,21 +104,19 @@ def _cells(row: AttributionRow) -> tuple[str, ...]:
         row.name,
         f"{row.users:,}",
         wording.number(row.exposures),
-        wording.share(_shown(row, "response_rate")[0]),
-        _rate(*_shown(row, "ctr")),
-        _rate(*_shown(row, "visitor_hit_rate")),
+        wording.share(row.response_rate),
+        _rate(row, "ctr"),
+        _rate(row, "visitor_hit_rate"),
         wording.figure(row.revenue, ",.2f"),
-        wording.estimate(*_shown(row, "revenue_per_exposure"), least=2),
-        _rate(*_shown(row, "return_rate")),
+        wording.estimate(*_with_ends(row, "revenue_per_exposure"), least=2),
+        _rate(row, "return_rate"),
     )
 
 
-def _shown(row: AttributionRow, rate: str) -> tuple[float | None, float | None, float | None]:
-    """Return a rate with its interval; None for a rate without one."""
-    mean, lo, hi = (getattr(row, f"{rate}{end}") for end in ("", "_lo", "_hi"))
-    return (None, None, None) if lo is None else (mean, lo, hi)
+def _with_ends(row: AttributionRow, rate: str) -> Iterator[float | None]:
+    return (getattr(row, f"{rate}{end}") for end in ("", "_lo", "_hi"))
 
 
-def _rate(mean: float | None, lo: float | None, hi: float | None) -> str:
-    percent = [None if value is None else 100 * value for value in (mean, lo, hi)]
+def _rate(row: AttributionRow, rate: str) -> str:
+    percent = (None if value is None else 100 * value for value in _with_ends(row, rate))
     return wording.estimate(*percent, least=1, unit=" %")

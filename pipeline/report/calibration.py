@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from pipeline.evaluation.calibration import Calibration, RecipePair, Replay
-from pipeline.evaluation.gate.e_process import MAX_E_VALUE
+from pipeline.evaluation.gate.e_process_status import MAX_E_VALUE
 from pipeline.number_text import chance, change, share
 from pipeline.report.figure import BLUE, INK, LIGHT, ORANGE, write
 from pipeline.report.svg_card import card, svg

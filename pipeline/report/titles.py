@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
+from pipeline.evaluation.gate.e_process_status import EProcessStatus, e_value_text
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.number_text import NO_CHANGE, change
 from pipeline.report.night import Dated, LiftRow, PastRun, SliceRow

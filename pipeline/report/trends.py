@@ -11,7 +11,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pipeline.evaluation.gate.e_process import EProcessStatus, e_value_text
+from pipeline.evaluation.gate.e_process_status import EProcessStatus, e_value_text
 from pipeline.evaluation.prequential import ALL, LiveFigures
 from pipeline.report.figure import (
     BLUE,

@@ -55,6 +55,15 @@ _E = TypeVar("_E", bound=LedgerEntry)
 
 
 @dataclass(frozen=True)
+class AcceptedRun:
+    """A run whose scorer later ones are compared with; `name` is its recipe in that run."""
+
+    run_id: str
+    as_of: datetime
+    name: str
+
+
+@dataclass(frozen=True)
 class LedgerHistory:
     """All entries of a ledger, oldest line first. ``before`` is exclusive, ``until`` inclusive."""
 
@@ -82,23 +91,39 @@ class LedgerHistory:
         """Decisions that a user changed, by run."""
         return {entry.run_id: entry for entry in self.entries if isinstance(entry, OverrideEntry)}
 
-    # ------------------------------------------------------------ champions
+    @cached_property
+    def accepted(self) -> tuple[AcceptedRun, ...]:
+        """Runs that were published, and runs that a user accepted, oldest first.
 
-    def accepted(self, before: datetime) -> tuple[Champion, ...]:
-        """Return the publications of runs with an earlier as-of, oldest generation first."""
-        return tuple(entry for entry in self.publications if entry.as_of < before)
+        A run that promotes and is stopped before its publication is not accepted.
+        """
+        # The gate's own decision names the champion's recipe: a switch that a user accepted changes
+        # no champion before it is published.
+        runs = {
+            entry.run_id: AcceptedRun(entry.run_id, entry.as_of, str(entry.recipe))
+            for entry in self._by_as_of(DecisionEntry)
+            if entry.run_id in self.overrides
+        }
+        runs |= {p.run_id: AcceptedRun(p.run_id, p.as_of, p.name) for p in self.publications}
+        return tuple(sorted(runs.values(), key=attrgetter("as_of")))
 
-    def reference_runs(self, before: datetime) -> tuple[Champion, ...]:
+    def reference_runs(self, before: datetime) -> tuple[AcceptedRun, ...]:
         """Return the accepted runs that tonight's fit may be compared with, oldest first."""
         # A user who accepts a run declares its data healthy: earlier ones no longer count.
         by_hand = [entry.as_of for entry in self.overrides.values() if entry.as_of < before]
         since = max(by_hand, default=None)
-        accepted = self.accepted(before)
-        return tuple(entry for entry in accepted if since is None or entry.as_of >= since)
+        accepted = (run for run in self.accepted if run.as_of < before)
+        return tuple(run for run in accepted if since is None or run.as_of >= since)
+
+    # ------------------------------------------------------------ champions
+
+    def published(self, before: datetime) -> tuple[Champion, ...]:
+        """Return the publications of runs with an earlier as-of, oldest generation first."""
+        return tuple(entry for entry in self.publications if entry.as_of < before)
 
     def champion(self, before: datetime) -> Champion | None:
         """Return the champion that a run of this as-of finds."""
-        return next(reversed(self.accepted(before)), None)
+        return next(reversed(self.published(before)), None)
 
     @property
     def live(self) -> PublicationEntry | None:
@@ -297,8 +322,8 @@ def _always_enough(entries: Sequence[DecisionEntry], enough: int) -> tuple[int, 
 
 
 def references(
-    accepted: Sequence[Champion], as_of: datetime, precedes: Callable[[Champion], bool]
-) -> dict[str, Champion]:
+    accepted: Sequence[AcceptedRun], as_of: datetime, precedes: Callable[[AcceptedRun], bool]
+) -> dict[str, AcceptedRun]:
     """Select up to two accepted runs whose scorers tonight's fit is compared with.
 
     Parameters
@@ -317,11 +342,11 @@ def references(
     one nearest to 30 days. Either may be absent.
     """
 
-    def age(champion: Champion) -> float:
-        return (as_of - champion.as_of) / timedelta(days=1)
+    def age(run: AcceptedRun) -> float:
+        return (as_of - run.as_of) / timedelta(days=1)
 
     # `precedes` reads files: it is called for as few runs as possible.
-    last = next((champion for champion in reversed(accepted) if precedes(champion)), None)
-    near = [champion for champion in accepted if 21 <= age(champion) <= 45 and precedes(champion)]
-    month = min(near, key=lambda champion: abs(age(champion) - 30), default=None)
+    last = next((run for run in reversed(accepted) if precedes(run)), None)
+    near = [run for run in accepted if 21 <= age(run) <= 45 and precedes(run)]
+    month = min(near, key=lambda run: abs(age(run) - 30), default=None)
     return {name: run for name, run in (("last", last), ("month", month)) if run is not None}

@@ -72,7 +72,7 @@ class SelectedWeights(Frozen):
 
 @dataclass(frozen=True)
 class AttributionSummary:
-    """Attribution of a run's span over all users; None where the group is too small."""
+    """Attribution of a run's span over all users; None where there are too few users."""
 
     span: Interval
     events: int

@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import count
 
+from pipeline.base import Interval
+from pipeline.data.features import WEIGHED
 from pipeline.data.matrix import History
-from pipeline.data.split import Split
+from pipeline.data.split import Split, split_at
+from pipeline.data.windows import window
 from pipeline.errors import GateError
 from pipeline.evaluation.fits import FITS
 from pipeline.evaluation.gate import Decision, EarlierBlock, EvaluatedRecipe
@@ -108,6 +111,29 @@ def read_split(run: Run) -> Split:
         run.frame("features", "targets"),
         run.frame("features", "ratings") if rated else None,
     )
+
+
+def read_block(night: Night, holdout: Interval, like: Split) -> tuple[Split, History | None]:
+    """Separate other days of a run's events, and the training window before them.
+
+    Parameters
+    ----------
+    holdout, like
+        The days, and a split with the task.
+
+    Returns
+    -------
+    tuple
+        No window if fewer than `gate.min_users` users can be evaluated, because the gate compares
+        nothing on fewer.
+    """
+    events, config = night.events(*WEIGHED), night.config
+    split = split_at(events, holdout, like, config.features.rating_threshold)
+    if split.n_users < config.gate.min_users:
+        return split, None
+    items, users = (night.run.frame("features", table) for table in ("items", "users"))
+    history, _ = window(events, holdout.start, config.windows, items, users)
+    return split, history
 
 
 def write_fits(draft: Draft, scorers: tuple[Scorer, ...]) -> None:

@@ -11,11 +11,12 @@ from pipeline.errors import GateError
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.maintenance.gc import gc
 from pipeline.steps.nightly.accept import accept_run, set_anchor
+from pipeline.steps.nightly.gate_history import gate_history_of
 from pipeline.steps.nightly.nightly import nightly, result
 from pipeline.steps.reporting.page_files import page_files
 from pipeline.workspace.artifacts import DecisionFile, EvaluationFile
 from pipeline.workspace.ledger import entries_of
-from pipeline.workspace.night import decision_of
+from pipeline.workspace.night import decision_of, open_night
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
@@ -93,6 +94,23 @@ def test_the_next_night_builds_on_the_accepted_run(accepted, tmp_path):
     third, _ = decide(ws, NIGHTS[2])
     last = ws.run(third).read(EvaluationFile).references.last
     assert last.run_id == accepted[1]
+
+
+def test_the_next_night_is_compared_with_an_accepted_run_that_was_not_published(copy):
+    ws, _, run_id = copy
+    accept_run(ws, run_id, **WORD)
+    # Its large files stay for the comparison.
+    gc(ws, datetime.now(UTC) + timedelta(days=20))
+    land(ws.home, purchases(tastes=1, seed=7), NIGHTS[2], NIGHTS[1])
+    feedback(ws, NIGHTS[2])
+    third, _ = decide(ws, NIGHTS[2])
+    assert ws.run(third).read(EvaluationFile).references.last.run_id == run_id
+    rules = {rule.name: rule for rule in ws.run(third).read(DecisionFile).root.rules}
+    assert rules["refresh.last"].outcome != "missing"
+    # It is the start of the level history, too.
+    past = gate_history_of(open_night(ws, third))
+    assert past.levels_since == NIGHTS[1]
+    assert [level.block.end for level in past.levels if level.accepted][-1] == NIGHTS[1]
 
 
 def test_a_live_an_unknown_and_an_unexplained_run_cannot_be_accepted(copy):

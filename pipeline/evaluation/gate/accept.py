@@ -91,9 +91,7 @@ def accept(
             sentence=f"switch, {note}; {status.sentence}",
             anchor=anchor_from(decision, past, recipe_hash),
         )
-    # Refreshes are compared with accepted blocks, and this one now counts as accepted.
-    levels = tuple(replace(level, accepted=True) for level in decision.levels)
-    return replace(accepted, waiting=False, levels=levels, inconclusive=None)
+    return replace(accepted, waiting=False, inconclusive=None)
 
 
 def anchor_from(decision: Decision, past: GateHistory, recipe_hash: str) -> Anchor | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Annotated, Final, Self
+
+from pydantic import Field
 
 from pipeline.base import Interval
 
@@ -27,7 +29,8 @@ class BlockLevel:
     ratio, se
         Baseline ratio and its standard error; None if the best baseline has no hit.
     accepted
-        The decision of that run put a scorer live.
+        Its run was accepted. Later events decide that, so no decision contains it:
+        `build_gate_history` sets it.
     """
 
     recipe_hash: str
@@ -37,7 +40,7 @@ class BlockLevel:
     sd: float
     ratio: float | None
     se: float | None
-    accepted: bool = False
+    accepted: Annotated[bool, Field(exclude=True)] = False
 
     @property
     def relative_error(self) -> float:

@@ -22,7 +22,7 @@ from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.completeness import absence_rules, check_rules, completeness
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import Decision, Kind, RuleResult
-from pipeline.evaluation.gate.e_process import e_value_text
+from pipeline.evaluation.gate.e_process_status import e_value_text
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.refresh import Refresh, judge_refresh
 from pipeline.evaluation.gate.rules import (
@@ -78,7 +78,7 @@ def decide(evidence: Evidence, config: GateConfig) -> Decision:
         rules=(*checks, *reports, *decision.rules),
         reasons=(*decision.reasons, *evidence.notes, *left_out),
         sentence="; ".join((decision.sentence, *evidence.notes, *left_out)),
-        levels=tuple(replace(level, accepted=decision.promotes) for level in levels),
+        levels=tuple(levels),
         recipes=tuple(sorted(r.recipe_hash for r in evidence.judged)),
         without_answers=lifts_without_answers(evidence, config),
     )
@@ -172,7 +172,7 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     elif refresh.outcome == "underpowered":
         decision = _waiting(evidence, champion, refresh, config)
     else:
-        decision = _blocked(evidence, refresh.rules)
+        decision = replace(_blocked(evidence, refresh.rules), waiting=refresh.few_users)
     inconclusive = leader(candidacy for candidacy in counted if candidacy.inconclusive)
     if inconclusive is not None and decision.kind != "switch":
         name = inconclusive.candidate.name
@@ -288,11 +288,7 @@ def _accepted(
     anchor = None
     # With few users the first refresh with enough sets the anchor.
     if tonight.ratio is not None and tonight.n >= config.min_users:
-        earlier = [
-            level
-            for level in evidence.past.levels
-            if level.ratio is not None and level.block.end <= evidence.holdout.start
-        ]
+        earlier = evidence.past.ratios_until(evidence.holdout.start)
         anchor = Anchor.over((tonight, *disjoint(earlier, winner.recipe_hash)))
         if anchor is not None and anchor.thin:
             plural = "block" if anchor.blocks == 1 else "blocks"

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from pipeline.base import Interval
 from pipeline.evaluation.gate.anchors import Anchor, BlockLevel
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 
 Kind = Literal["first", "switch", "refresh", "keep", "block"]
 """`first`, `switch` and `refresh` put a new scorer live; `keep` and `block` leave the live one."""

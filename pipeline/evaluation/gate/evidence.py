@@ -18,7 +18,8 @@ from pipeline.base import Interval
 from pipeline.data.targets import Task
 from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.gate.anchors import Anchor, BlockLevel
-from pipeline.evaluation.gate.e_process import EProcess, EProcessKey, EProcessStatus
+from pipeline.evaluation.gate.e_process import EProcess, EProcessKey
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 
 if TYPE_CHECKING:
     from pipeline.evaluation.gate.decision import Decision, RuleResult
@@ -125,7 +126,7 @@ class GateHistory:
     levels_since
         Blocks that end earlier do not count for the usual level of the champion; None: all count.
     anchors
-        The newest anchor of each recipe.
+        The newest anchor of each recipe, of accepted runs.
     underpowered_nights
         Number of consecutive runs, up to the last one, with too few users for a refresh.
     e_processes
@@ -154,6 +155,15 @@ class GateHistory:
     def e_process(self, key: EProcessKey) -> EProcess | None:
         """Return the e-process of a key; None before its first run."""
         return next((a for a in self.e_processes if a.key == key), None)
+
+    def ratios_until(self, instant: datetime) -> list[BlockLevel]:
+        """Return the levels with a baseline ratio on blocks of accepted runs up to an instant.
+
+        Other blocks may be damaged. Two that overlap would count the same days twice, so `instant`
+        is the start of tonight's block.
+        """
+        levels = (x for x in self.levels if x.accepted and x.ratio is not None)
+        return [level for level in levels if level.block.end <= instant]
 
     def anchor_of(self, recipe_hash: str) -> Anchor | None:
         """Return a recipe's anchor.
@@ -213,7 +223,7 @@ class Evidence:
 def build_gate_history(
     decisions: Sequence[Decision],
     live: Sequence[bool] | None = None,
-    by_hand: Sequence[bool] | None = None,
+    accepted: Sequence[bool] | None = None,
 ) -> GateHistory:
     """Collect the results of earlier decisions for the next one.
 
@@ -222,42 +232,51 @@ def build_gate_history(
     decisions
         Decisions of earlier runs, oldest first.
     live
-        True for each decision whose model was published; all by default. A switch that was not
-        published resets no e-process.
-    by_hand
-        True for each decision that a user changed; none by default.
+        True for each decision whose model was published; by default each one that promotes. A
+        switch that was not published resets no e-process.
+    accepted
+        True for each decision whose model was published, or that a user accepted; `live` by
+        default. Levels, anchors and the end of a refusal follow from these only.
 
     Returns
     -------
     GateHistory
         Input of the next decision.
     """
-    opening, refused = _Opening(), set[str]()
-    levels_since = None
-    published = live or [True] * len(decisions)
-    changed = by_hand or [False] * len(decisions)
-    for decision, went_live, by_user in zip(decisions, published, changed, strict=True):
+    opening, refused, levels = _Opening(), set[str](), list[BlockLevel]()
+    anchors: dict[str, Anchor] = {}
+    live = [decision.promotes for decision in decisions] if live is None else live
+    counted = live if accepted is None else accepted
+    for decision, went_live, counts in zip(decisions, live, counted, strict=True):
         opening = opening.after(decision, went_live)
-        if decision.promotes:
-            refused.clear()
-        else:
+        levels += [replace(level, accepted=counts) for level in decision.levels]
+        if not counts:
             refused |= {r.name for r in decision.rules if r.outcome == "fail" and _narrows_bound(r)}
-        if by_user:
-            levels_since = decision.block.end
-    anchors = {d.anchor.recipe_hash: d.anchor for d in decisions if d.anchor is not None}
+            continue
+        refused.clear()
+        if decision.anchor is not None:
+            anchors[decision.anchor.recipe_hash] = decision.anchor
     # Only runs in a row up to the last one count.
     waiting = tuple(takewhile(lambda decision: decision.waiting, reversed(decisions)))
     return GateHistory(
-        levels=tuple(level for decision in decisions for level in decision.levels),
-        levels_since=levels_since,
+        levels=tuple(levels),
         anchors=tuple(anchors.values()),
         underpowered_nights=len(waiting),
         e_processes=tuple(opening.e_processes.values()),
         opened=opening.at,
         openers=opening.recipes,
-        excused=tuple(d.block for d in decisions if d.kind == "block" or d.waiting),
+        excused=tuple(decision.block for decision in decisions if _is_excused(decision)),
         refused=tuple(sorted(refused)),
     )
+
+
+def _is_excused(decision: Decision) -> bool:
+    # A user who accepts a blocked run changes its kind and leaves its rules.
+    refused = any(
+        rule.name.startswith("refresh.") and rule.outcome in ("fail", "missing")
+        for rule in decision.rules
+    )
+    return decision.kind == "block" or decision.waiting or refused
 
 
 def _narrows_bound(rule: RuleResult) -> bool:

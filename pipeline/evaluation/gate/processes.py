@@ -14,12 +14,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from pipeline.base import Interval
-from pipeline.evaluation.gate.e_process import (
-    EProcess,
-    EProcessKey,
-    later_weight,
-    opening_weight,
-)
+from pipeline.evaluation.gate.e_process import EProcess, EProcessKey, later_weight, opening_weight
 from pipeline.evaluation.gate.evidence import GateHistory
 from pipeline.evaluation.gate.records import BlockRecord
 

@@ -7,13 +7,15 @@ wide bounds, because both change with the seasons; they find damage that the sto
 A rule fails if a relative change x is below −max(margin, 3·se), so noise alone hardly ever blocks.
 
 Guarantees: without an accepted scorer the refresh fails; with too few users it is `underpowered`,
-not failed; the first rule is always the comparison with the last accepted scorer; a scorer, level
-or baseline of 0 fails no rule, and a champion that falls to 0 does.
+not failed, unless a slice or the level fails; the first rule is always the comparison with the last
+accepted scorer; a scorer, level or baseline of 0 fails no rule, and a champion that falls to 0
+does.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -70,6 +72,11 @@ class Refresh:
     anchor: Anchor | None = None
 
     @property
+    def few_users(self) -> bool:
+        """True if too few users can be compared with the last scorer."""
+        return self.rules[0].outcome == "underpowered"
+
+    @property
     def damage(self) -> RuleResult:
         """The rules that a switch needs as well, as one rule: last scorer, slices and level."""
         rules = [
@@ -81,7 +88,7 @@ class Refresh:
         if failed:
             text = f"the champion's recipe fails on tonight's data: {failed[0].sentence}"
             return RuleResult("switch.damage", "", None, None, "fail", text)
-        if self.outcome == "underpowered":
+        if self.few_users:
             text = "too few users to compare tonight's data with the last accepted scorer"
             return RuleResult("switch.damage", "", None, None, "waiting", text)
         text = "the champion's recipe shows no damage of tonight's data"
@@ -110,30 +117,31 @@ def judge_refresh(evidence: Evidence, champion: EvaluatedRecipe, config: GateCon
         missing = RuleResult(REFRESH_LAST, champion.name, None, None, "missing", text)
         return Refresh("fail", (missing,))
     name, against = champion.name, _against(evidence.last, champion, config)
-    if against.underpowered == TOO_FEW_USERS:
-        text = (
-            f"{against.n:,} users can be evaluated against the scorer of {evidence.last.label} "
-            f"({config.min_users:,} needed)"
-        )
-        # Not a failure: `decide` counts such runs in a row, and waits.
-        few = RuleResult(REFRESH_LAST, name, against.n, config.min_users, "underpowered", text)
-        return Refresh("underpowered", (few,))
-    refused = evidence.past.refused
+    refused, few = evidence.past.refused, against.underpowered == TOO_FEW_USERS
     tonight = block_level(champion, evidence.judged, evidence.holdout)
     frames = evidence.last.tonight, evidence.last.stored
-    anchor_rule, anchor = _anchor(evidence, champion, tonight, config)
-    rules = (
+    damage = (
         _last(against, evidence.last, champion, REFRESH_LAST in refused, config),
-        _month(evidence, champion, config),
         *refresh_slice_rules(name, frames, seed_sd_of(champion, config), refused, config),
         _level(evidence, champion, tonight, config),
+    )
+    if few and not _failed(damage):
+        # Not a failure: `decide` counts such runs in a row, and waits.
+        return Refresh("underpowered", damage)
+    anchor_rule, anchor = _anchor(evidence, champion, tonight, config)
+    rules = (
+        *damage,
+        _month(evidence, champion, config),
         _floor(evidence, champion, tonight, config),
         anchor_rule,
         *bound_rules(champion, config),
         *_gain(against, evidence.last, champion),
     )
-    failed = any(rule.outcome in ("fail", "missing") for rule in rules)
-    return Refresh("fail" if failed else "pass", rules, anchor)
+    return Refresh("fail" if _failed(rules) else "pass", rules, anchor)
+
+
+def _failed(rules: Iterable[RuleResult]) -> bool:
+    return any(rule.outcome in ("fail", "missing") for rule in rules)
 
 
 def _bound(margin: float, se: float, config: GateConfig) -> float:
@@ -185,6 +193,11 @@ def _last(
     refused: bool,
     config: GateConfig,
 ) -> RuleResult:
+    if against.underpowered == TOO_FEW_USERS:
+        users, needed = against.n, config.min_users
+        text = f"{users:,} users can be evaluated against the scorer of {reference.label} "
+        text += f"({needed:,} needed)"
+        return RuleResult(REFRESH_LAST, champion.name, users, needed, "underpowered", text)
     text = _compared(against, reference)
     # A stored scorer without any hit has a mean of 0, and tonight's cannot be worse.
     if against.underpowered is not None:
@@ -252,17 +265,11 @@ def _ratio(
     """Return the baseline ratio over the last two disjoint blocks, its error, and their number."""
     if tonight.ratio is None:
         return None
-    earlier = _with_ratio(evidence)
+    earlier = evidence.past.ratios_until(evidence.holdout.start)
     used = (tonight, *disjoint(earlier, champion.recipe_hash))[:_RATIO_BLOCKS]
     ratio = float(np.mean([level.ratio for level in used if level.ratio is not None]))
     se = math.sqrt(sum((level.se or 0.0) ** 2 for level in used)) / len(used)
     return ratio, se, len(used)
-
-
-def _with_ratio(evidence: Evidence) -> list[BlockLevel]:
-    # Only blocks before tonight's: two that overlap would count the same days twice.
-    start = evidence.holdout.start
-    return [x for x in evidence.past.levels if x.ratio is not None and x.block.end <= start]
 
 
 def _floor(
@@ -291,16 +298,19 @@ def _anchor(
     """Compare the baseline ratio with the anchor, or set the anchor if there is none."""
     name, anchor = "refresh.anchor", evidence.past.anchor_of(champion.recipe_hash)
     measured, best = _ratio(evidence, champion, tonight), best_baseline(evidence.judged).name
-    if measured is None:
-        text = f"{best} has no hit, so the baseline ratio is undefined"
-        return RuleResult(name, champion.name, None, None, verdict(tonight.mean > 0), text), None
-    earlier = _with_ratio(evidence)
+    earlier = evidence.past.ratios_until(evidence.holdout.start)
     if anchor is None:
-        new = Anchor.over((tonight, *disjoint(earlier, champion.recipe_hash)))
-        text = "the champion had no anchor"
+        new, text = None, "the champion had no anchor"
+        # One of fewer users would bound later refreshes by chance.
+        if measured is not None and tonight.n >= config.min_users:
+            new = Anchor.over((tonight, *disjoint(earlier, champion.recipe_hash)))
         if new is not None:
             text += f"; tonight it is set to {new.ratio:.3f} ({_blocks_text(new.blocks)})"
         return RuleResult(name, champion.name, None, None, "reported", text), new
+    if measured is None:
+        # The best baseline has no hit: no loss, unless the champion has none either.
+        text = f"{best} has no hit, so the baseline ratio is undefined"
+        return RuleResult(name, champion.name, None, None, verdict(tonight.mean > 0), text), None
     ratio, se, blocks = measured
     spread = _HEALTHY_ERRORS * _healthy_spread(earlier, champion.recipe_hash)
     x = ratio / anchor.ratio - 1
@@ -317,7 +327,7 @@ def _anchor(
 
 def _healthy_spread(earlier: list[BlockLevel], recipe_hash: str) -> float:
     """Return the relative SD of the ratio over accepted blocks; 0 with fewer than eight."""
-    accepted = disjoint([level for level in earlier if level.accepted], recipe_hash)
+    accepted = disjoint(earlier, recipe_hash)
     if len(accepted) < _HEALTHY_BLOCKS:
         return 0.0
     single = np.array([level.ratio for level in accepted], np.float64)

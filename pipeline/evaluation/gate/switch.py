@@ -22,13 +22,8 @@ from pipeline.evaluation.compare import NO_DIFFERENCE, NO_LEVEL, TOO_FEW_USERS, 
 from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
-from pipeline.evaluation.gate.e_process import (
-    BlockUse,
-    EProcess,
-    EProcessStatus,
-    status_of,
-    threshold_of,
-)
+from pipeline.evaluation.gate.e_process import EProcess, threshold_of
+from pipeline.evaluation.gate.e_process_status import BlockUse, EProcessStatus, status_of
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.processes import processes_of, with_record
 from pipeline.evaluation.gate.records import BlockRecord, RecipeTotal, record_of

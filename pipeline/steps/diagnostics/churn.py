@@ -192,7 +192,7 @@ def earlier_overlaps(night: Night) -> tuple[float, ...]:
     damage would go live as soon as a stopped run has made the live lists older than usual. Runs
     whose files were deleted are left out.
     """
-    accepted = night.history.accepted(night.as_of)
+    accepted = night.history.published(night.as_of)
     age = night.as_of - AsOf(accepted[-1].as_of)
     overlaps = []
     for before, later in pairwise(accepted):

@@ -20,7 +20,6 @@ from pipeline.data.features import WEIGHED
 from pipeline.data.matrix import History
 from pipeline.data.split import Split, split_at
 from pipeline.data.targets import present_kinds, strongest_first
-from pipeline.data.windows import window
 from pipeline.errors import DataError, GateError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import HitOption
@@ -29,7 +28,7 @@ from pipeline.evaluation.metrics import ndcg
 from pipeline.models.contract import Scorer
 from pipeline.workspace.artifacts import RecipeEvaluation, train_step
 from pipeline.workspace.night import Night
-from pipeline.workspace.run_files import read_history, read_scorer
+from pipeline.workspace.run_files import read_block, read_history, read_scorer
 
 _LONGER: Final = (2, 5, 10)
 """Lengths of lists that are tried, as multiples of the configured one."""
@@ -77,9 +76,7 @@ def _longer_lists(
 
 
 def _other_lengths(night: Night, split: Split, recipes: tuple[str, ...]) -> Iterator[HitOption]:
-    events, config, end = night.events(*WEIGHED), night.config.windows, split.holdout.end
-    options = night.config.split.holdout_days_options
-    items, users = (night.run.frame("features", table) for table in ("items", "users"))
+    options, end = night.config.split.holdout_days_options, split.holdout.end
     baselines = {
         name: night.recipes[name]
         for name in recipes
@@ -88,12 +85,11 @@ def _other_lengths(night: Night, split: Split, recipes: tuple[str, ...]) -> Iter
     for days in sorted({*options, 2 * max(options)} - {split.holdout_days}):
         block = Interval(end - timedelta(days=days), end)
         try:
-            part = split_at(events, block, split, config.features.rating_threshold)
+            part, history = read_block(night, block, split)
         except DataError:  # no event lies before it
             return
-        if part.n_users < night.config.gate.min_users:
+        if history is None:
             continue
-        history, _ = window(events, block.start, config, items, users)
         scorers = {name: recipe.train(history) for name, recipe in baselines.items()}
         value, k = f"{days} with holdout_days_options = [{days}]", night.config.recommend.length
         yield from _best("split.holdout_days", value, part, history, scorers, k)

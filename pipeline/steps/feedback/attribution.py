@@ -280,8 +280,6 @@ def show_attribution(night: Night, registry: Registry) -> None:
 
 
 def _metrics(row: AttributionRow) -> dict[str, float]:
-    # A rate without an interval is not shown.
-    shown = [rate for rate in RATES if getattr(row, f"{rate}_lo") is not None]
-    rates = (f"{rate}{end}" for rate in shown for end in ("", "_lo", "_hi"))
+    rates = (f"{rate}{end}" for rate in RATES for end in ("", "_lo", "_hi"))
     values = {name: getattr(row, name) for name in ("users", *_COUNTS, *rates)}
     return {f"attribution.{name}": float(x) for name, x in values.items() if x is not None}

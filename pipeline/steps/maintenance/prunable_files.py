@@ -3,7 +3,7 @@
 Later steps read these large files of a decided run:
 
 * of a promoted recipe, the evaluation scorer and the windows: refreshes of later runs, `compare`
-  and `reproduce`;
+  and `reproduce`; also of the recipe that the gate named, if a user accepted another one;
 * of a run that kept the champion, the same of each recipe that `accept` may still promote.
 
 All other large files are read by the run itself, before its gate.
@@ -23,7 +23,7 @@ from pipeline.errors import ConfigError
 from pipeline.steps.nightly.accept import refuse_gone_on
 from pipeline.stores.pruning import last_activity
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import train_step
+from pipeline.workspace.artifacts import DecisionFile, train_step
 from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.run_files import fit_name
 from pipeline.workspace.workspace import Workspace
@@ -67,7 +67,9 @@ def _wanted(ws: Workspace, run: Run) -> set[str]:
     """Return the recipes whose scorers a later step may read."""
     decision = decision_of(run)
     if decision.promotes:
-        return {str(decision.recipe)}
+        # Later runs are compared with the champion's recipe of an accepted run until another one
+        # is published.
+        return {str(decision.recipe), str(run.read(DecisionFile).root.recipe)}
     # The checks of `accept`: a run that it refuses cannot promote a recipe any more.
     try:
         refuse_gone_on(Night.read(ws, run))

@@ -11,10 +11,8 @@ from __future__ import annotations
 
 from pipeline import columns as c
 from pipeline.base import Interval, Progress
-from pipeline.data.features import WEIGHED
 from pipeline.data.matrix import History
-from pipeline.data.split import Split, split_at
-from pipeline.data.windows import window
+from pipeline.data.split import Split
 from pipeline.errors import NightjarError
 from pipeline.evaluation import fits
 from pipeline.evaluation.evaluate import Evaluation, evaluate
@@ -23,7 +21,7 @@ from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.steps.nightly.gate_history import gate_history_of
 from pipeline.workspace.artifacts import EarlierBlockFile, RecipeEvaluation, SplitFile
 from pipeline.workspace.night import Night
-from pipeline.workspace.run_files import earlier_step, read_split, trained
+from pipeline.workspace.run_files import earlier_step, read_block, read_split, trained
 
 
 def catch_up(night: Night, progress: Progress) -> None:
@@ -51,14 +49,10 @@ def _blocks(night: Night) -> tuple[Interval, ...]:
 
 
 def _evaluate(night: Night, number: int, block: Interval, progress: Progress) -> None:
-    events, config = night.events(*WEIGHED), night.config.windows
-    items, users = (night.run.frame("features", table) for table in ("items", "users"))
-    split = split_at(events, block, read_split(night.run), config.features.rating_threshold)
+    split, history = read_block(night, block, read_split(night.run))
     recipes = {}
     with night.run.draft(earlier_step(number)) as draft:
-        # The gate compares nothing on fewer users.
-        if split.n_users >= night.config.gate.min_users:
-            history, _ = window(events, block.start, config, items, users)
+        if history is not None:
             for name in trained(night):
                 progress(f"earlier days from {block.start:%Y-%m-%d}: {name}")
                 try:

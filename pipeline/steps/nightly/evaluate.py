@@ -42,8 +42,7 @@ from pipeline.workspace.artifacts import (
     train_step,
 )
 from pipeline.workspace.as_of_view import AsOfView
-from pipeline.workspace.history import references
-from pipeline.workspace.ledger import Champion
+from pipeline.workspace.history import AcceptedRun, references
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import (
     FALLBACK,
@@ -162,9 +161,9 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
     runs, cutoff = night.ws.runs, holdout.split.cutoff
     accepted = night.history.reference_runs(night.as_of)
 
-    def precedes(champion: Champion) -> bool:
+    def precedes(earlier: AcceptedRun) -> bool:
         """Return True if the training window of that run ends before this holdout starts."""
-        return runs.open(champion.run_id).read(SplitFile).holdout.start <= cutoff
+        return runs.open(earlier.run_id).read(SplitFile).holdout.start <= cutoff
 
     chosen = references(accepted, night.as_of, precedes)
     scorer = read_scorer(night.run, train_step(night.champion_name))
@@ -172,11 +171,11 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
     if FALLBACK in trained(night):
         fallback = read_scorer(night.run, train_step(FALLBACK))
     paired = {}
-    for label, champion in chosen.items():
-        day, stored = f"{champion.as_of:%Y-%m-%d}", runs.open(champion.run_id)
+    for label, earlier in chosen.items():
+        day, stored = f"{earlier.as_of:%Y-%m-%d}", runs.open(earlier.run_id)
         progress(f"evaluate against the scorer of {day}")
         pair = evaluate_stored(
-            read_scorer(stored, train_step(champion.name)),
+            read_scorer(stored, train_step(earlier.name)),
             read_history(stored, "train"),
             scorer,
             holdout.history,
@@ -188,7 +187,7 @@ def _references(night: Night, draft: Draft, holdout: _Holdout, progress: Progres
         )
         draft.frame(f"reference-{label}-tonight", pair.tonight)
         draft.frame(f"reference-{label}-stored", pair.stored)
-        paired[label] = ReferenceRun(run_id=champion.run_id, recipe=champion.name, day=day)
+        paired[label] = ReferenceRun(run_id=earlier.run_id, recipe=earlier.name, day=day)
     skipped = None  # the page names a newest scorer that is not the reference
     if accepted and chosen.get("last") != accepted[-1]:
         day = f"{accepted[-1].as_of:%Y-%m-%d}"

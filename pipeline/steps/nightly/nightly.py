@@ -15,7 +15,7 @@ from typing import Final
 
 from pipeline.base import AsOf, Instant, Progress, silent
 from pipeline.evaluation.gate.decision import Kind
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.report.headline import Headline, night_headline
 from pipeline.report.wording import acceptance
 from pipeline.steps.diagnostics.training_cost import TrainingCosts, cost_line, costs

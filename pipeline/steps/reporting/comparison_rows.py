@@ -12,7 +12,7 @@ from pipeline.errors import GateError
 from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import SLICE
 from pipeline.evaluation.gate import compare, first_level, is_proved
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.report.night import LiftRow, SliceRow

@@ -15,7 +15,7 @@ from typing import TypeVar
 from pipeline.errors import StorageError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import Decision
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.night import Dated, PastParity, PastRun

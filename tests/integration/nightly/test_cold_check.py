@@ -158,19 +158,19 @@ def test_older_live_lists_may_differ_more_and_are_compared_all_the_same(
     ws, run_id = refitted
     overlap = ws.run(shop[2].run_id).read(ColdCheckFile).overlap
     night = open_night(ws, run_id)
-    live = night.history.accepted(night.as_of)[-1]
+    live = night.history.published(night.as_of)[-1]
     # As if two runs had been stopped: the live lists are three times as old as usual.
     monkeypatch.setattr(type(night), "as_of", live.as_of + 3 * (night.as_of - live.as_of))
     assert 0 < overlap < 1
     assert earlier_overlaps(night) == (pytest.approx(overlap**3),)
 
-    accepted = type(night.history).accepted
+    accepted = type(night.history).published
     # The last run was published twice for one as-of.
 
     def twice(history, before):
         return (*accepted(history, before), accepted(history, before)[-1])
 
-    monkeypatch.setattr(type(night.history), "accepted", twice)
+    monkeypatch.setattr(type(night.history), "published", twice)
     assert earlier_overlaps(night) == (pytest.approx(overlap**3),)
 
 

@@ -17,7 +17,7 @@ from pipeline.monitoring.attribution import (
     answered_pairs,
     attribute_events,
 )
-from pipeline.monitoring.rates import Attribution
+from pipeline.monitoring.rates import RATES, Attribution
 from tests.published import DAY, at, lists, publications
 
 SPAN = Interval(DAY, DAY + timedelta(days=1))
@@ -67,36 +67,49 @@ def all_users(*rows):
     return did(*((user, "q", 1) for user in USERS), *rows)
 
 
+def with_many_users(*rows, span=SPAN):
+    """`all_users` with 60 active users instead of twelve: enough for rates."""
+    users = [f"u{n:02}" for n in range(60)]
+    shown = {("p1", user): "abc" for user in users} | {("p1", c.FALLBACK_USER): "xyz"}
+    return run(did(*((user, "q", 1) for user in users), *rows), ONE, shown, span=span)
+
+
 def test_rates_by_hand():
-    result = run(
-        all_users(
-            ("u00", "a", 2),  # a click
-            ("u00", "a", 3),  # the same exposure again
-            ("u00", "b", 3, "view"),
-            ("u01", "a", 4, "purchase", 3.0),
-            ("u02", "c", 4, "purchase", 1.0),  # without a price
-            ("u03", "b", 5, "rating", 1.0),  # a response, whatever it claims
-            ("u04", "z", 5, "purchase", 1.0),  # in no list of this user
-            ("u01", "a", 6, "return", 3.0),
-            ("u05", "a", 6, "return", 1.0),  # of something bought elsewhere
-        )
+    result = with_many_users(
+        ("u00", "a", 2),  # a click
+        ("u00", "a", 3),  # the same exposure again
+        ("u00", "b", 3, "view"),
+        ("u01", "a", 4, "purchase", 3.0),
+        ("u02", "c", 4, "purchase", 1.0),  # without a price
+        ("u03", "b", 5, "rating", 1.0),  # a response, whatever it claims
+        ("u04", "z", 5, "purchase", 1.0),  # in no list of this user
+        ("u01", "a", 6, "return", 3.0),
+        ("u05", "a", 6, "return", 1.0),  # of something bought elsewhere
     )
     row = figures = the(result)
-    assert (result.users, result.events, result.joined, result.unshown) == (12, 19, 6, 0)
-    assert (row.users, figures.exposures) == (12, 36)
+    assert (result.users, result.events, result.joined, result.unshown) == (60, 67, 6, 0)
+    assert (row.users, figures.exposures) == (60, 180)
     assert (figures.responses, figures.clicks, figures.purchases, figures.ratings) == (5, 2, 2, 1)
     assert (figures.returned, figures.unpriced) == (1, 1)
     assert figures.revenue == pytest.approx(6.3)
-    assert figures.response_rate == pytest.approx(5 / 36)
-    assert figures.ctr == pytest.approx(2 / 36)
-    assert figures.visitor_hit_rate == pytest.approx(2 / 36)
-    assert figures.revenue_per_exposure == pytest.approx(6.3 / 36)
-    assert figures.return_rate == 0.5
+    assert figures.response_rate == pytest.approx(5 / 180)
+    assert figures.ctr == pytest.approx(2 / 180)
+    assert figures.visitor_hit_rate == pytest.approx(2 / 180)
+    assert figures.revenue_per_exposure == pytest.approx(6.3 / 180)
+    # Two purchases are too few for their rate.
+    assert figures.return_rate is None
     # Clustered: both clicks are of one user.
-    residuals = [2 - 3 * 2 / 36, *[-3 * 2 / 36] * 11]
-    se = math.sqrt(12 / 11 * sum(r * r for r in residuals)) / 36
+    residuals = [2 - 3 * 2 / 180, *[-3 * 2 / 180] * 59]
+    se = math.sqrt(60 / 59 * sum(r * r for r in residuals)) / 180
     assert figures.ctr_se == pytest.approx(se)
-    assert figures.ctr_lo is None  # twelve users are too few for an interval
+
+
+def test_the_kinds_of_visitor_hits_are_a_setting():
+    config = AttributionConfig(visitor_hits=("order",))
+    row = the(
+        run(all_users(("u00", "a", 2, "order", 2.0), ("u01", "b", 3, "purchase")), config=config)
+    )
+    assert (row.purchases, row.responses, row.revenue) == (1, 2, 4.2)
 
 
 def test_a_response_to_a_list_of_an_earlier_day_is_reported_and_in_no_rate():
@@ -231,9 +244,9 @@ def test_claims_of_lists_that_were_never_shown_are_counted_but_not_attributed():
 
 
 def test_many_events_of_one_user_give_at_most_the_exposures_of_that_user():
-    without_flood = run(all_users(("u01", "a", 2)))
+    without_flood = with_many_users(("u01", "a", 2))
     flood = [("u00", "abcxyz"[n % 6], 2 + n / 1000, "click") for n in range(3000)]
-    with_flood = run(all_users(("u01", "a", 2), *flood))
+    with_flood = with_many_users(("u01", "a", 2), *flood)
     figures = the(with_flood)
     assert figures.exposures == the(without_flood).exposures
     assert figures.clicks == the(without_flood).clicks + 3
@@ -389,18 +402,16 @@ def test_it_is_plain_json():
     assert json.loads(json.dumps(as_json, allow_nan=False)) == as_json
     assert as_json["span"] == ["2026-05-01T00:00:00Z", "2026-05-02T00:00:00Z"]
     assert as_json["claims"] == {"agree": 0, "contradict": 0, "unmatched": 0}
-    assert as_json["rows"][0]["ctr"] > 0 and as_json["shown_effects"] == []
+    assert as_json["rows"][0]["clicks"] == 1 and as_json["shown_effects"] == []
 
 
-def test_an_interval_needs_users_of_similar_activity():
-    many = {("p1", f"v{n:02}"): "abc" for n in range(60)} | {("p1", c.FALLBACK_USER): "xyz"}
-    week = Interval(DAY, DAY + timedelta(days=7))
-    once = [(f"v{n:02}", "q", 1) for n in range(60)] + [("v00", "a", 2)]
-    figures = the(run(did(*once), ONE, many, span=week))
+def test_a_rate_needs_users_of_similar_activity():
+    week, click = Interval(DAY, DAY + timedelta(days=7)), ("u00", "a", 2)
+    figures = the(with_many_users(click, span=week))
     assert figures.ctr_lo < figures.ctr < figures.ctr_hi
     # Four users with a list every day have 28 of 84 showings: 35 effective users.
-    daily = [(f"v{n:02}", "q", 24 * day + 1) for n in range(4) for day in range(1, 7)]
-    figures = the(run(did(*once, *daily), ONE, many, span=week))
-    assert (figures.users, figures.exposures, figures.responses) == (60, 3 * 84, 1)
-    assert figures.ctr > 0 and figures.ctr_se > 0  # drift compares them with earlier runs
-    assert figures.ctr_lo is figures.ctr_hi is figures.response_rate_lo is None
+    daily = [(f"u{n:02}", "q", 24 * day + 1) for n in range(4) for day in range(1, 7)]
+    row = plain_json(the(with_many_users(click, *daily, span=week)))
+    assert (row["users"], row["exposures"], row["responses"]) == (60, 3 * 84, 1)
+    rates = {f"{rate}{end}" for rate in RATES for end in ("", "_se", "_lo", "_hi")}
+    assert rates <= set(row) and {row[name] for name in rates} == {None}

@@ -78,8 +78,8 @@ def test_without_spare_entries_the_effect_of_showing_is_named_once():
     assert any("50 effective users; 9 users" in note for note in notes)
 
 
-def test_a_rate_without_an_interval_is_not_shown():
-    row = AttributionRow("all", "all", 60, 1_200, ctr=0.1, ctr_se=0.01, response_rate=0.1)
+def test_without_rates_only_counts_are_shown():
+    row = AttributionRow("all", "all", 60, 1_200)
     cells = attribution_table(replace(ATTRIBUTION, rows=(row,))).splitlines()[2].split()
     assert cells == ["all", "all", "60", "1,200", *["–"] * 6]
 

@@ -21,7 +21,7 @@ from tests.raising import raises
 def accepted(*ages):
     """Champions that were published so many days ago, oldest first."""
     lines = [publication(age, generation) for generation, age in enumerate(ages, start=1)]
-    return history(*lines).accepted(NIGHT)
+    return history(*lines).reference_runs(NIGHT)
 
 
 def chosen(ages, fits=lambda night: True):
@@ -54,7 +54,7 @@ def test_the_newest_that_fits_is_read_without_reading_all():
 
 def test_the_champion_of_an_instant_is_that_of_the_last_publication_before_it():
     past = history(publication(1, 2), publication(2, 1))
-    assert [champion.run_id for champion in past.accepted(NIGHT)] == ["r2", "r1"]
+    assert [champion.run_id for champion in past.published(NIGHT)] == ["r2", "r1"]
     assert past.champion(NIGHT).run_id == "r1"
     assert past.champion(days_before(1)).run_id == "r2"
     assert past.champion(days_before(2)) is None
@@ -178,26 +178,44 @@ def test_a_seed_sd_counts_for_ninety_days_and_the_same_task():
     assert past.last_calibration(days_before(10)).seed_sd == 0.002
 
 
-def test_an_accepted_run_starts_the_references_anew():
-    accepted_by_hand = decision(10, "block")
-    override = OverrideEntry(
-        key="override:r10",
-        as_of=accepted_by_hand.as_of,
-        run_id="r10",
+def override(age, recipe="als"):
+    """A user accepts a recipe of the run so many days before `NIGHT`."""
+    made = decision(age, "block")
+    return OverrideEntry(
+        key=f"override:r{age}",
+        as_of=made.as_of,
+        run_id=f"r{age}",
         kind="refresh",
-        recipe="als",
+        recipe=recipe,
         sentence="",
         output_sha256="0" * 64,
         snapshot_sha256="0" * 64,
-        decision=accepted_by_hand.decision,
+        decision=made.decision,
         by="Ada",
         reason="so",
     )
+
+
+def test_an_accepted_run_starts_the_references_anew():
     published = [publication(age, number) for number, age in enumerate((30, 12, 10, 5), start=1)]
-    past = history(*published, override)
+    past = history(*published, decision(10, "block"), override(10))
     assert [run.run_id for run in past.reference_runs(NIGHT)] == ["r10", "r5"]
     # A run before it has the references that it had.
     assert [run.run_id for run in past.reference_runs(days_before(10))] == ["r30", "r12"]
+
+
+def test_an_accepted_run_that_was_not_published_is_a_reference():
+    # A refresh that the cold check stopped is not a reference.
+    stopped = decision(11, "refresh")
+    past = history(publication(30), stopped, decision(10, "block"), override(10))
+    assert [run.run_id for run in past.accepted] == ["r30", "r10"]
+    [reference] = past.reference_runs(NIGHT)
+    assert (reference.run_id, reference.name) == ("r10", "als")
+    # A switch that is not published changes no champion: its recipe is compared.
+    switched = history(publication(30), decision(10, "refresh"), override(10, "svd"))
+    assert [run.name for run in switched.reference_runs(NIGHT)] == ["als"]
+    live = history(publication(10, name="svd"), decision(10, "refresh"), override(10, "svd"))
+    assert [run.name for run in live.reference_runs(NIGHT)] == ["svd"]
 
 
 def test_an_accepted_target_is_pinned_until_a_run_pins_another_one():

@@ -19,14 +19,16 @@ from pipeline.evaluation.gate.e_process import (
     MIXTURE_WEIGHTS,
     EProcess,
     EProcessKey,
-    EProcessStatus,
-    blocks_expected,
-    e_value_text,
     figures_of,
     later_weight,
     opening_weight,
-    status_of,
     threshold_of,
+)
+from pipeline.evaluation.gate.e_process_status import (
+    EProcessStatus,
+    blocks_expected,
+    e_value_text,
+    status_of,
 )
 from pipeline.evaluation.gate.records import BlockRecord
 from tests.unit.evaluation.gate.test_gate import BLOCK, DAY, block
@@ -237,6 +239,16 @@ def test_a_status_is_written_as_json_and_read_back_equal() -> None:
     assert shown.record == grown.records[-1]
     assert status(grown, use="waiting").record is None
     assert timedelta(days=7) == BLOCK.length
+
+
+def test_the_spread_behind_the_expected_number_of_blocks_is_stated() -> None:
+    shown, got = status(process(records(*THREE))), figures_of(records(*THREE), 0.005)
+    assert shown.newest_sd == pytest.approx(math.sqrt(got.u)) == plain(shown)["newest_sd"]
+    assert f"has an SD of {100 * math.sqrt(got.u):.1f} %" in shown.sentence
+    assert status(EProcess(KEY, OPENED, 0.1)).newest_sd is None
+    # The spread between blocks is estimated from four blocks on, and can be 0.
+    assert ", SD " not in shown.sentence
+    assert ", SD 0 %" in status(process(records(*THREE, (1100, 0.03, 0.85)))).sentence
 
 
 def test_the_interval_of_a_lift_is_that_of_a_ratio() -> None:

@@ -38,7 +38,7 @@ from pipeline.evaluation.gate import (
     decide,
     offers,
 )
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.gate.records import BlockRecord, SliceSums
 from pipeline.evaluation.gate.refresh import detectable_loss
 from pipeline.evaluation.gate.rules import compare, verdict
@@ -190,7 +190,7 @@ def test_without_a_champion_the_best_that_learns_is_first() -> None:
     assert anchor.ratio == pytest.approx(1.1 / 0.7, rel=0.02)
     assert anchor.se > 0
     assert "anchor covers only" in decision.sentence
-    assert decision.levels and all(row.accepted for row in decision.levels)
+    assert decision.levels
 
 
 def test_when_learning_does_not_pay_the_best_baseline_is_first() -> None:
@@ -272,10 +272,12 @@ def test_a_candidate_that_is_clearly_better_is_switched_to_after_two_blocks() ->
 
 def test_the_anchor_of_a_switch_is_a_mean_over_its_last_blocks() -> None:
     levels = (
-        level_of("hash-new", block(1), 1.5, 0.01),
-        level_of("hash-new", Interval(block(2).start, block(1).start + DAY), 99.0, 0.01),
-        level_of("hash-new", block(2), 1.7, 0.01),
-        level_of("hash-new", block(9), 9.0, 0.01),
+        level_of("hash-new", block(1), 1.5, 0.01, True),
+        level_of("hash-new", Interval(block(2).start, block(1).start + DAY), 99.0, 0.01, True),
+        level_of("hash-new", block(2), 1.7, 0.01, True),
+        level_of("hash-new", block(9), 9.0, 0.01, True),
+        # Of a run that was not accepted.
+        level_of("hash-new", block(0), 99.0, 0.01),
     )
     decisions = nights(1, judged("als"), judged("new", 0.2, seed=2))
     process = build_gate_history(decisions)
@@ -593,6 +595,10 @@ def test_damaged_data_switch_nothing_and_add_no_record() -> None:
         after = build_gate_history([*healthy, decision])
         assert [len(p.records) for p in after.e_processes if p.key.candidate == "hash-new"] == [1]
         assert after.excused == (block(-1),)
+        # A user who accepts it leaves no hole in the evidence either.
+        if damage["last"] is not None:
+            by_hand = accept(decision, GateHistory(), by="Ada", reason="so")
+            assert build_gate_history([*healthy, by_hand]).excused[-1] == block(-1)
     # An ageing champion alone does not prevent a switch: it may be the cure.
     aged = evidence(*better, holdout=block(-1), past=past, month=reference("month", -0.2))
     assert decide(aged, CONFIG).kind == "switch"
@@ -845,7 +851,7 @@ def test_a_loss_within_three_standard_errors_passes() -> None:
 
 def test_a_ratio_that_fell_within_its_error_is_no_proved_harm() -> None:
     for se, kind in ((0.0, "block"), (0.2, "refresh")):
-        earlier = level_of("hash-als", block(1), 1.43, se)
+        earlier = level_of("hash-als", block(1), 1.43, se, True)
         past = replace(past_of(), levels=(earlier,), anchors=(Anchor("hash-als", 1.7, 3),))
         decision = decide(evidence(judged("als"), past=past), CONFIG)
         ratio = rule(decision, "refresh.anchor")
@@ -907,7 +913,9 @@ def test_the_ratio_is_a_mean_over_two_blocks_that_do_not_overlap() -> None:
         past_of(anchors=(Anchor("hash-als", 2.0, 3, 0.1),)),
         levels=(
             level_of("hash-als", overlapping, 99.0, 0.0, True),
-            level_of("hash-als", block(1), 2.4, 0.0),
+            level_of("hash-als", block(1), 2.4, 0.0, True),
+            # The block of a run that was not accepted may be damaged.
+            level_of("hash-als", Interval(BLOCK.start - 6 * DAY, BLOCK.start), 99.0, 0.0),
             level_of("hash-als", block(2), 99.0, 0.0, True),
             level_of("hash-other", block(1), 99.0, 0.0, True),
         ),
@@ -1182,7 +1190,7 @@ def test_no_switch_or_refresh_is_outside_the_bounds(
 def test_the_history_follows_from_decisions() -> None:
     first = decide(evidence(ALS, champion=None), CONFIG)
     assert build_gate_history([first]).anchors == (first.anchor,)
-    assert build_gate_history([first]).levels == first.levels
+    assert [x.block for x in build_gate_history([first]).levels] == [BLOCK] * 3
     later = decide(
         evidence(
             ALS, holdout=block(-1), past=build_gate_history([first]), last=reference("l", -0.2)
@@ -1197,10 +1205,31 @@ def test_the_history_follows_from_decisions() -> None:
     # A switch that never went live leaves the champion's anchor where it was.
     switch = nights(2, ALS, judged("new", 0.2, seed=2))[-1]
     assert switch.kind == "switch"
-    both = build_gate_history([first, switch])
+    both = build_gate_history([first, switch], [True, False])
     assert both.anchor_of("hash-als") == first.anchor
-    assert both.anchor_of("hash-new") == switch.anchor
-    assert both.anchor_of("hash-wild") is None
+    assert both.anchor_of("hash-new") is None
+    assert build_gate_history([first, switch]).anchor_of("hash-new") == switch.anchor
+
+
+def test_only_accepted_runs_leave_levels_an_anchor_and_end_a_refusal() -> None:
+    refused = decide(evidence(ALS, last=reference("last", -0.2)), CONFIG)
+    refresh = decide(evidence(ALS, holdout=block(-1), past=past_of(anchors=())), CONFIG)
+    assert (refused.kind, refresh.kind) == ("block", "refresh")
+    assert refresh.anchor is not None
+    made = [refused, refresh]
+
+    def of(live: bool, accepted: bool) -> tuple[list[bool], int, bool]:
+        past = build_gate_history(made, [False, live], [False, accepted])
+        levels = [x.accepted for x in past.levels if x.recipe_hash == "hash-als"]
+        return levels, len(past.anchors), "refresh.last" in past.refused
+
+    assert of(live=True, accepted=True) == ([False, True], 1, False)
+    # The cold check stopped it.
+    assert of(live=False, accepted=False) == ([False, False], 0, True)
+    # A user accepted it, and it was not published.
+    assert of(live=False, accepted=True) == ([False, True], 1, False)
+    # Later events decide whether a run is accepted, so its decision does not contain it.
+    assert not any("accepted" in level for level in plain(refresh)["levels"])
 
 
 @pytest.mark.parametrize(

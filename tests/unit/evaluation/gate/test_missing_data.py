@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,13 +14,16 @@ import pytest
 from pipeline.evaluation.evaluate import SLICE
 from pipeline.evaluation.gate import (
     Anchor,
+    BlockLevel,
     Decision,
     EvaluatedRecipe,
     Evidence,
+    GateConfig,
     Reference,
     build_gate_history,
     decide,
 )
+from pipeline.evaluation.gate.refresh import judge_refresh
 from tests.unit.evaluation.gate.test_gate import (
     ANCHOR,
     BLOCK,
@@ -153,6 +157,8 @@ REFRESH: list[tuple[str, dict[str, object], str, str, str]] = [
     ("R4 no standard column", {"last": pair(without)}, "block", "complete", "missing"),
     ("R5 one block", {"levels": 1}, "refresh", "refresh.level", "reported"),
     ("R6 baselines without hits", {"judged": dead(*BASELINES)}, "refresh", "refresh.floor", "pass"),
+    ("R6 the best baseline itself", {"champion": "decayed_popularity"}, "refresh", "refresh.floor",
+     "pass"),
     ("R7 baselines without hits", {"judged": dead(*BASELINES)}, "refresh", "refresh.anchor",
      "pass"),
     ("R7 never set", {"anchors": ()}, "refresh", "refresh.anchor", "reported"),
@@ -180,6 +186,78 @@ def test_a_small_slice_is_left_out_of_a_refresh() -> None:
     decision = decide(refreshed(last=both(small_slice)), CONFIG)
     outcomes = {r.name: r.outcome for r in decision.rules}
     assert (outcomes["refresh.last"], outcomes["refresh.slices.cold"]) == ("fail", "underpowered")
+
+
+FEW = reference("last", 0.0, 199)
+NO_RECORD: list[tuple[str, dict[str, object], str, bool]] = [
+    ("all there", {}, "refresh", True),
+    ("R2 no reference", {"last": None}, "block", False),
+    ("R2 few users, R4 left out, R5 one block", {"last": FEW}, "keep", True),
+    ("R2 few users, R5 passes", {"last": FEW, "levels": accepted_levels()}, "keep", True),
+    ("R2 few users, R5 fails", {"last": FEW, "levels": accepted_levels(0.9)}, "block", False),
+    ("R2 few users, R4 fails", {"last": reference("last", 0.06, 199, harm={"hot": 0.1}),
+     "config": GateConfig(slice_users=20, min_nonzero=20)}, "block", False),
+    ("R2 few users, R4 no column", {"last": replace(FEW, tonight=extra_slice(FEW.tonight))},
+     "block", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "changes", "kind", "recorded"), NO_RECORD)
+def test_a_block_is_recorded_unless_a_rule_on_damage_fails(
+    name: str, changes: dict[str, Any], kind: str, recorded: bool
+) -> None:
+    config, levels = changes.pop("config", CONFIG), changes.pop("levels", ())
+    past = replace(past_of(), levels=levels)
+    decision = decide(evidence(ALS, judged("new", seed=2), past=past, **changes), config)
+    assert decision.kind == kind, name
+    # Days that are not recorded leave no hole.
+    assert [s.use for s in decision.e_processes if s.recipe == "new"] == ["recorded"] * recorded
+    few = name.startswith("R2 few users")
+    assert decision.waiting == few
+    assert build_gate_history([decision]).underpowered_nights == few
+
+
+def ratios(count: int, accepted: bool = True) -> tuple[BlockLevel, ...]:
+    """Blocks of the champion with a baseline ratio that alternates."""
+    return tuple(
+        BlockLevel(
+            "hash-als", block(week), 1200, 0.23, 0.0, 1.2 + 0.4 * (week % 4 > 1), 0.0, accepted
+        )
+        for week in range(1, count + 1)
+    )
+
+
+ALL = (*BASELINES, "als")
+ANCHORS: list[tuple[str, dict[str, Any], str, bool, bool]] = [
+    # Night, its data, outcome, whether it sets an anchor, whether the bound is wider than 10 %.
+    ("never set", {"anchors": ()}, "reported", True, False),
+    ("never set, too few users tonight", {"anchors": (), "users": 199}, "reported", False, False),
+    ("never set, baselines without hits", {"anchors": (), "dead": BASELINES}, "reported", False,
+     False),
+    ("set, baselines without hits", {"dead": BASELINES}, "pass", False, False),
+    ("set, no recipe with hits", {"dead": ALL}, "fail", False, False),
+    ("set, fallen ratio", {"anchors": (Anchor("hash-als", 2.0, 3),)}, "fail", False, False),
+    ("set, no accepted block", {}, "pass", False, False),
+    ("seven accepted blocks", {"levels": ratios(7)}, "pass", False, False),
+    ("eight accepted blocks", {"levels": ratios(8)}, "pass", False, True),
+    ("eight blocks of runs that were not accepted", {"levels": ratios(8, False)}, "pass", False,
+     False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "there", "outcome", "sets", "wider"), ANCHORS)
+def test_the_anchor_without_a_figure(
+    name: str, there: dict[str, Any], outcome: str, sets: bool, wider: bool
+) -> None:
+    n = there.get("users", 1200)
+    recipes = dead(*there.get("dead", ())) if n == 1200 else (*ladder(n), judged("als", n=n))
+    als = next(r for r in recipes if r.name == "als")
+    past = replace(past_of(anchors=there.get("anchors", (ANCHOR,))), levels=there.get("levels", ()))
+    night = replace(evidence(als), judged=recipes, past=past, last=reference("last", 0.01))
+    refresh = judge_refresh(night, als, CONFIG)
+    rule = next(r for r in refresh.rules if r.name == "refresh.anchor")
+    assert (rule.outcome, refresh.anchor is not None) == (outcome, sets), name
+    assert (rule.bound is not None and rule.bound < -0.1 - 1e-6) == wider
 
 
 def test_an_anchor_that_was_never_set_is_set_tonight_and_compared_later() -> None:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.steps.reporting.past_nights import e_process_paths, past_churn, past_parity
 from pipeline.workspace.artifacts import ChurnFile, FollowedParityFile, ParityFile
 from tests.pages import churn, scored
