@@ -200,12 +200,14 @@ LINES = {
 
 def switches(runs: int = RUNS, seed: int = SEED) -> list[Figure]:
     """Return false switches a year and median days until true gains, by rule and shop."""
-    random = np.random.default_rng(seed)
+    random, more = np.random.default_rng(seed), np.random.default_rng(seed + 2)
     figures = []
     for users, se in SHOPS.items():
         v = variance(se)
         none = [weeks(se, 0.0, period, MEMORY, runs, random) for period in PERIODS]
-        gain = [weeks(se, lift, 0.0, MEMORY, runs, random) for lift in LIFTS]
+        gain = {(0.0, lift): weeks(se, lift, 0.0, MEMORY, runs, random) for lift in LIFTS}
+        for period in PERIODS[1:]:
+            gain |= {(period, lift): weeks(se, lift, period, MEMORY, runs, more) for lift in LIFTS}
         compare_with_own(none[-1], v, users)
         for name, line in LINES.items():
             for at, period in enumerate(PERIODS):
@@ -214,22 +216,25 @@ def switches(runs: int = RUNS, seed: int = SEED) -> list[Figure]:
                     f"{users:,} users, {name}: false switches a year, SD of the week {period:.1%}"
                 )
                 asked = None if line.false is None else line.false[users][at]
-                figures.append(
-                    within_third(what, share, asked, "{:.3f}", noise=_noise(asked, runs))
+                figures.append(within_third(what, share, asked, "{:.3f}", noise=noise(asked, runs)))
+            for (period, lift), measured in gain.items():
+                days = float(np.median(first_switch(measured, v, line.rule)))
+                what = (
+                    f"{users:,} users, {name}: median days to {lift:+.0%}, "
+                    f"SD of the week {period:.1%}"
                 )
-            for at, lift in enumerate(LIFTS):
-                days = float(np.median(first_switch(gain[at], v, line.rule)))
-                what = f"{users:,} users, {name}: median days to {lift:+.0%}"
-                asked = None if line.days is None else line.days[users][at]
+                asked = None
+                if line.days is not None and not period:
+                    asked = line.days[users][LIFTS.index(lift)]
                 figures.append(within_third(what, days, asked, "{:.0f}", noise=WEEK))
     se = SHOPS[20_000]
     long = weeks(se, 0.0, 0.01, 0.8, runs, random)
     share = float(np.isfinite(first_switch(long, variance(se), specified)).mean())
     what = "20,000 users, this specification: the same with SD 1 % and correlation .8"
-    return [*figures, within_third(what, share, 0.15, "{:.3f}", noise=_noise(0.15, runs))]
+    return [*figures, within_third(what, share, 0.15, "{:.3f}", noise=noise(0.15, runs))]
 
 
-def _noise(asked: float | None, runs: int) -> float:
+def noise(asked: float | None, runs: int) -> float:
     """Return two standard errors of a share counted twice, and the rounding of a third digit."""
     return 0.0005 + 2 * np.sqrt((asked or 1 / 3_000) * (1 / 3_000 + 1 / runs))
 
@@ -380,10 +385,10 @@ def refreshes(runs: int = RUNS, seed: int = SEED) -> list[Figure]:
 def _blocked(name: str, bad: Flags, nights_: float, shops: float) -> Iterator[Figure]:
     years = len(bad)
     count, any_ = float(bad.sum(axis=1).mean()), float(bad.any(axis=1).mean())
-    noise = 0.05 + 2 * float(bad.sum(axis=1).std()) / np.sqrt(min(years, 400))
-    yield within_third(f"{name}: nights blocked a year", count, nights_, "{:.2f}", noise=noise)
+    spread = 0.05 + 2 * float(bad.sum(axis=1).std()) / np.sqrt(min(years, 400))
+    yield within_third(f"{name}: nights blocked a year", count, nights_, "{:.2f}", noise=spread)
     yield within_third(
-        f"{name}: shops with any", any_, shops, "{:.1%}", noise=0.005 + _noise(shops, years)
+        f"{name}: shops with any", any_, shops, "{:.1%}", noise=0.005 + noise(shops, years)
     )
 
 
@@ -392,11 +397,15 @@ def _true_loss(runs: int, random: np.random.Generator) -> list[Figure]:
     x = loss + se * nights(runs, 28, random)
     again, narrower = ~refused_nights(x, se, narrower=False), ~refused_nights(x, se)
     what = f"true {loss:.0%} at se {se:.0%} passes"
-    noise = _noise(0.2, runs)
+    spread = noise(0.2, runs)
     return [
-        within_third(f"{what} on night 1", float(again[:, 0].mean()), 0.16, "{:.1%}", noise=noise),
+        within_third(f"{what} on night 1", float(again[:, 0].mean()), 0.16, "{:.1%}", noise=spread),
         within_third(
-            f"{what} within 28, with R8", float(narrower.any(1).mean()), 0.18, "{:.1%}", noise=noise
+            f"{what} within 28, with R8",
+            float(narrower.any(1).mean()),
+            0.18,
+            "{:.1%}",
+            noise=spread,
         ),
         within_third(
             f"{what} within 28, asked anew nightly", float(again.any(1).mean()), 0.81, "{:.1%}"
