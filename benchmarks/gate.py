@@ -3,11 +3,15 @@
     gate.py simulate [--runs N]
     gate.py weeks [--shop NAME ...] [--task NAME ...] [--weeks N] [--warm N] [--fixed-length]
     gate.py overlaps [--shop NAME ...] [--task NAME ...] [--weeks N]
+    gate.py items [--shop NAME ...]
+    gate.py checks [--shop NAME ...] [--weeks N]
 
 `simulate` prints simulated years beside the figures of docs/GATE.md: false switches, also where the
 operator chooses the days, days to a true gain, and blocked healthy nights. `weeks` decides all
 weeks of real and of stationary shops, and counts the blocked ones by rule. `overlaps` compares the
-lists of each pair of recipes. With ``--json`` one object: every figure with its expected value.
+lists of each pair of recipes. `items` applies the rules of a refresh to popularity, with standard
+errors of users and of items. `checks` prints the lowest figures of the data checks over all weeks.
+With ``--json`` one object: every figure with its expected value.
 """
 
 from __future__ import annotations
@@ -24,17 +28,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import ONLINE_RETAIL, parser, print_progress
 from benchmarks.gate_figures import table
+from benchmarks.gate_items import items
 from benchmarks.gate_overlap import overlaps
 from benchmarks.gate_selection import selections
 from benchmarks.gate_shops import SHOPS, Shop
 from benchmarks.gate_simulation import RUNS, simulate
-from benchmarks.gate_weeks import TASKS, summary, weeks
+from benchmarks.gate_weeks import TASKS, check_ratios, summary, weeks
 from benchmarks.quality import missing
 
 
 def main() -> None:
     arguments = parser(__doc__, data=ONLINE_RETAIL)
-    arguments.add_argument("part", choices=["simulate", "weeks", "overlaps"])
+    arguments.add_argument("part", choices=["simulate", "weeks", "overlaps", "items", "checks"])
     arguments.add_argument("--runs", type=int, default=RUNS, help="simulated years")
     arguments.add_argument(
         "--shop", action="append", choices=SHOPS, help="one shop; all without this option"
@@ -58,6 +63,10 @@ def main() -> None:
         tasks = options.task or TASKS
         if options.part == "overlaps":
             figures = overlaps(shops, tasks, print_progress, options.weeks)
+        elif options.part == "items":
+            figures = items(shops, print_progress)
+        elif options.part == "checks":
+            figures = check_ratios(shops, print_progress, options.weeks)
         else:
             nights = {}
             for shop in shops:

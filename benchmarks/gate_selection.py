@@ -29,11 +29,12 @@ from benchmarks.gate_simulation import (
     SHOPS,
     START,
     WEEK,
-    WEEKS,
     Flags,
     Floats,
+    Sums,
     noise,
     specified,
+    switches_by,
     variance,
 )
 from pipeline.base import Interval
@@ -73,8 +74,8 @@ class Years:
         Days from which records count, and from which the next block may start.
     holes
         Days in no record before `free`.
-    count, records
-        Number of records, and ``(runs, WEEKS)`` lifts, of which the first `count` are records.
+    sums
+        The records.
     switched
         Whether the e-process has led to a switch.
     """
@@ -82,15 +83,15 @@ class Years:
     opened: NDArray[np.int64]
     free: NDArray[np.int64]
     holes: NDArray[np.int64]
-    count: NDArray[np.int64]
-    records: Floats
+    sums: Sums
     switched: Flags
 
     @classmethod
     def started(cls, runs: int) -> Years:
         """Return e-processes without records that opened on day 0."""
-        days = [np.zeros(runs, np.int64) for _ in range(4)]
-        return cls(*days, np.zeros((runs, WEEKS)), np.zeros(runs, np.bool_))
+        days = [np.zeros(runs, np.int64) for _ in range(3)]
+        sums = Sums(*(np.zeros(runs) for _ in range(4)))
+        return cls(*days, sums, np.zeros(runs, np.bool_))
 
     def lacks_too_much(self, day: int) -> Flags:
         """Return whether more days before a night's block are in no record than E3 permits."""
@@ -102,17 +103,23 @@ class Years:
     def empty(self, rows: Flags, day: int) -> None:
         """Open some e-processes again on a day."""
         self.opened[rows] = self.free[rows] = day
-        self.holes[rows] = self.count[rows] = 0
+        self.holes[rows] = 0
+        for values in (self.sums.count, self.sums.total, self.sums.squares, self.sums.largest):
+            values[rows] = 0.0
 
     def add(self, rows: Flags, day: int, x: Floats, v: float) -> None:
         """Add the lift of a night's block to some e-processes, and apply the rules of a switch."""
         self.holes[rows] += day - WEEK - self.free[rows]
         self.free[rows] = day
-        self.records[rows, self.count[rows]] = x[rows]
-        self.count[rows] += 1
-        for blocks in np.unique(self.count[rows]):
-            alike = np.flatnonzero(rows & (self.count == blocks))
-            self.switched[alike] = specified(self.records[alike, :blocks], v)
+        sums = self.sums
+        sums.largest[rows] = np.where(
+            sums.count[rows] > 0, np.maximum(sums.largest[rows], x[rows]), x[rows]
+        )
+        sums.count[rows] += 1
+        sums.total[rows] += x[rows]
+        sums.squares[rows] += x[rows] ** 2
+        own = Sums(sums.count[rows], sums.total[rows], sums.squares[rows], sums.largest[rows])
+        self.switched[rows] = switches_by(own, v)
 
 
 def selected(x: Floats, v: float, *, rule: bool, patient: bool) -> Years:
@@ -167,7 +174,7 @@ def compare_with_own(x: Floats, v: float, *, patient: bool) -> None:
             records = np.array([[record.x for record in own.records]])
             if own.records and specified(records, v)[0]:
                 break
-        here = years.opened[row], years.count[row], years.free[row]
+        here = years.opened[row], years.sums.count[row], years.free[row]
         days = [(at - START).days for at in (own.opened, own.free_from)]
         assert here == (days[0], len(own.records), days[1])
 

@@ -42,6 +42,7 @@ from pipeline.evaluation.gate.e_process import (
     opening_weight,
     threshold_of,
 )
+from pipeline.evaluation.gate.e_process import PERIODS as RECORDS_OF_SD
 from pipeline.evaluation.gate.evidence import REFRESH_LAST
 from pipeline.evaluation.gate.records import BlockRecord
 from pipeline.evaluation.gate.refresh import judge_refresh
@@ -96,24 +97,34 @@ class Evaluated:
     lift: Floats
 
 
-def e_processes(x: Floats, v: float, period_sd: float) -> Evaluated:
-    """Compute the e-processes of ``(runs, blocks)`` lifts with equal variances."""
-    blocks = x.shape[1]
-    total = x.sum(axis=1)
-    extra = np.zeros(len(x))
-    if blocks >= 4:
-        q = ((x - x.mean(axis=1, keepdims=True)) ** 2).sum(axis=1) / v
-        extra = np.maximum(0.0, (q - (blocks - 1)) * v / (blocks - 1))
-    u = v + np.maximum(period_sd**2, extra)
-    log_v = _log_e(total / v, np.full(len(x), blocks / v))
-    log_rest = np.full(len(x), -np.inf)
-    if blocks > 1:
-        rest = total - x.max(axis=1)
-        own = _log_e(rest / v, np.full(len(x), (blocks - 1) / v))
-        log_rest = np.minimum(own, _log_e(rest / u, (blocks - 1) / u))
-    return Evaluated(
-        np.minimum(log_v, _log_e(total / u, blocks / u)), log_v, log_rest, total / blocks
-    )
+@dataclass(frozen=True)
+class Sums:
+    """Records of many e-processes: their number, sums of lifts and squares, the largest lift."""
+
+    count: Floats
+    total: Floats
+    squares: Floats
+    largest: Floats
+
+    @classmethod
+    def of(cls, x: Floats) -> Sums:
+        """Add up ``(runs, blocks)`` lifts."""
+        count = np.full(len(x), float(x.shape[1]))
+        return cls(count, x.sum(axis=1), (x**2).sum(axis=1), x.max(axis=1))
+
+
+def e_processes(sums: Sums, v: float, period_sd: float) -> Evaluated:
+    """Compute e-processes whose records have equal variances."""
+    count, total = sums.count, sums.total
+    freedom = count - 1
+    q = (sums.squares - total**2 / count) / v
+    extra = np.maximum(0.0, (q - freedom) * v / np.maximum(freedom, 1))
+    u = v + np.maximum(period_sd**2, np.where(count >= RECORDS_OF_SD, extra, 0.0))
+    log_v, log_u = _log_e(total / v, count / v), _log_e(total / u, count / u)
+    rest = total - sums.largest
+    log_rest = np.minimum(_log_e(rest / v, freedom / v), _log_e(rest / u, freedom / u))
+    log_rest = np.where(count > 1, log_rest, -np.inf)
+    return Evaluated(np.minimum(log_v, log_u), log_v, log_rest, total / count)
 
 
 def _log_e(sum_x: Floats, sum_w: Floats) -> Floats:
@@ -129,7 +140,12 @@ Rule = Callable[[Floats, float], Flags]
 
 def specified(x: Floats, v: float) -> Flags:
     """Apply the rules S1, S2 and S3."""
-    now = e_processes(x, v, CONFIG.period_sd_of("repeat"))
+    return switches_by(Sums.of(x), v)
+
+
+def switches_by(sums: Sums, v: float) -> Flags:
+    """Apply the rules S1, S2 and S3 to records."""
+    now = e_processes(sums, v, CONFIG.period_sd_of("repeat"))
     threshold = threshold_of(CONFIG.alpha, opening_weight(CANDIDATES))
     held = (now.log_e >= np.log(threshold)) & (now.lift >= CONFIG.min_lift)
     flags: Flags = held & (now.log_rest >= np.log(CONFIG.not_one_week))
@@ -138,7 +154,7 @@ def specified(x: Floats, v: float) -> Flags:
 
 def former(x: Floats, v: float) -> Flags:
     """Apply the former rule: E(v) of five times 100, and one block suffices."""
-    now = e_processes(x, v, 0.0)
+    now = e_processes(Sums.of(x), v, 0.0)
     flags: Flags = (now.log_v >= np.log(5 / CONFIG.alpha)) & (now.lift >= CONFIG.min_lift)
     return flags
 
@@ -250,7 +266,7 @@ def compare_with_own(x: Floats, v: float, users: int, sample: int = 12) -> None:
     t2 = 2 * SEED_SD**2
     square = (v - t2) * users * (users - 1)
     for blocks in (1, 2, 3, 4, 9, WEEKS):
-        many = e_processes(x[:sample, :blocks], v, CONFIG.period_sd_of("repeat"))
+        many = e_processes(Sums.of(x[:sample, :blocks]), v, CONFIG.period_sd_of("repeat"))
         for row in range(min(sample, len(x))):
             records = [
                 BlockRecord(

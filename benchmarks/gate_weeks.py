@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -156,10 +156,8 @@ def weeks(
     grows
         Whether a holdout grows after a night with too few users of the stored window (B1).
     """
-    count = (shop.end - shop.begin - shop.warm * WEEK) // WEEK
     nights: dict[Task, list[Night]] = {task: [] for task in tasks}
-    for back in range(min(count, limit or count), -1, -1):
-        as_of = shop.end - back * WEEK
+    for as_of in _ends(shop, limit):
         fits: dict[datetime, Fit] = {}
         for task in tasks:
             part = _part(shop, task, as_of, nights[task], grows)
@@ -172,6 +170,49 @@ def weeks(
         for task in tasks:
             nights[task] = _without_old_fits(nights[task], as_of)
     return nights
+
+
+def _ends(shop: Shop, limit: int | None) -> list[datetime]:
+    """Return the as-of instants of the weeks, oldest first."""
+    count = (shop.end - shop.begin - shop.warm * WEEK) // WEEK
+    return [shop.end - back * WEEK for back in range(min(count, limit or count), -1, -1)]
+
+
+def check_ratios(
+    shops: Iterable[Shop], progress: Progress, limit: int | None = None
+) -> list[Figure]:
+    """Return the lowest figures of the data checks over all weeks, without training.
+
+    Parameters
+    ----------
+    shops, progress, limit
+        As for `weeks`.
+    """
+    figures = []
+    for shop in shops:
+        weeks = [_checks(shop, as_of, ()) for as_of in _ends(shop, limit)]
+        progress(f"{shop.name}: {len(weeks)} weeks")
+        figures += _lowest(shop.name, weeks)
+        failed = Counter(check.name for checks in weeks for check in checks if not check.passed)
+        named = ", ".join(f"{name} {count}" for name, count in sorted(failed.items())) or "none"
+        figures.append(shown(f"{shop.name}: failed checks in {len(weeks)} weeks", named))
+    return figures
+
+
+def _lowest(name: str, weeks: Sequence[Sequence[DataCheck]]) -> list[Figure]:
+    """Return the lowest ratio of each check."""
+    figures = []
+    for rule in MEASURED:
+        ratios = [
+            check.figure
+            for checks in weeks
+            for check in checks
+            if check.name == rule and check.figure is not None
+        ]
+        if ratios:
+            what = f"{name}: lowest ratio of {rule} in {len(ratios)} weeks"
+            figures.append(shown(what, f"{min(ratios):.2f}"))
+    return figures
 
 
 def _without_old_fits(nights: Sequence[Night], as_of: datetime) -> list[Night]:
@@ -346,15 +387,7 @@ def summary(nights: Mapping[str, Sequence[Night]]) -> list[Figure]:
                 ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())),
             )
         )
-        for check in MEASURED:
-            ratios = [
-                each.figure
-                for night in later
-                for each in night.checks
-                if each.name == check and each.figure is not None
-            ]
-            if ratios:
-                figures.append(shown(f"{name}: lowest ratio of {check}", f"{min(ratios):.2f}"))
+        figures += _lowest(name, [night.checks for night in later])
         overlaps = [
             night.overlap for night in later if night.overlap is not None and night.idle >= 20
         ]
