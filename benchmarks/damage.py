@@ -1,6 +1,7 @@
 """Damages of the data, planted into copies of a workspace: what the gate does, and the true loss.
 
     damage.py [online-retail | completejourney] [--only NAME ...] [--users N] [--home DIR]
+              [--nights-after N]
 
 Creates a workspace with the shop's whole history (in DIR, which the next call uses again), and runs
 weekly nights up to the last as-of, which lies 28 days before the newest event. Each damage is
@@ -11,6 +12,10 @@ The true loss compares NDCG@10 of the lists with that of the healthy copy's list
 of the 28 days after the last as-of, which no run has used. For a night that went live it is that of
 its lists; for one that did not, that of the lists of the champion's recipe, trained on the damaged
 events.
+
+With ``--nights-after``, so many nights are run on the days after a night that stopped a damage that
+costs at least 2 %: the events of these days arrive undamaged, and the damaged ones stay. The last
+column has their decisions, and ends with the first night that goes live.
 
 Goals: of the damages that cost at least 2 %, at most two go live; healthy copies stay live. With
 ``--json`` one object: a row for each damage.
@@ -23,7 +28,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -60,6 +65,8 @@ UNUSED = 28 * DAY
 NIGHTS = 6
 K = 10
 COSTLY = 0.02
+LIVE = ("first", "switch", "refresh")
+"""Decisions that go live."""
 MOST_LIVE = 2
 CONFIG = f"""{SOURCE}
 [publish]
@@ -359,6 +366,8 @@ class Row:
         Share of the live lists' first entries that stayed, for users without new events.
     drift
         Status of drift, and its signals.
+    later
+        Decisions of the nights after a night that did not go live.
     """
 
     damage: str
@@ -369,6 +378,12 @@ class Row:
     lift: float | None
     overlap: float | None
     drift: str
+    later: tuple[str, ...]
+
+    @property
+    def live_later(self) -> bool:
+        """True if a later night went live."""
+        return bool(self.later) and self.later[-1] in LIVE
 
 
 def prepared(
@@ -443,7 +458,21 @@ def lift_of(run: Run | None) -> float | None:
     return next((rule.figure for rule in rules if rule.name == "refresh.last"), None)
 
 
-def measured(ws: Workspace, end: AsOf, names: list[str]) -> list[Row]:
+def later_nights(
+    ws: Workspace, damaged: pl.DataFrame, events: pl.DataFrame, end: AsOf, nights: int
+) -> Iterator[str]:
+    """Run the nights of the next days, whose events are healthy, until one goes live."""
+    after = events.filter(~before(end))
+    for number in range(1, nights + 1):
+        night = AsOf(end + number * DAY)
+        ws.lake.replace("events", pl.concat([damaged, after.filter(before(night))]))
+        kind, _ = outcome(ws, night)
+        yield kind
+        if kind in LIVE:
+            return
+
+
+def measured(ws: Workspace, end: AsOf, names: list[str], nights_after: int = 0) -> list[Row]:
     """Plant each damage into a copy; the first name is that of the healthy copy."""
     events = ws.lake.read("events")
     champion = LedgerHistory.of(ws.ledger).champion(end)
@@ -461,7 +490,7 @@ def measured(ws: Workspace, end: AsOf, names: list[str]) -> list[Row]:
             copy = copy_of(ws.home, Path(folder) / "workspace")
             copy.lake.replace("events", damaged)
             kind, run = outcome(copy, end)
-            live = kind in ("first", "switch", "refresh")
+            live = kind in LIVE
             ndcg = own
             if live and run is not None:
                 everyone_ = everyone(_history(damaged, end, weights))
@@ -471,16 +500,20 @@ def measured(ws: Workspace, end: AsOf, names: list[str]) -> list[Row]:
             overlap = None
             if run is not None and run.has(ColdCheckFile):
                 overlap = run.read(ColdCheckFile).overlap
+            loss = ndcg / healthy[live] - 1
+            stopped = not live and loss <= -COSTLY
+            later = later_nights(copy, damaged, events, end, nights_after) if stopped else ()
             rows.append(
                 Row(
                     damage=name,
-                    loss=ndcg / healthy[live] - 1,
+                    loss=loss,
                     live=live,
                     decision=kind,
                     seen_by=faults(run),
                     lift=lift_of(run),
                     overlap=overlap,
                     drift=drift_text(run),
+                    later=tuple(later),
                 )
             )
         print_progress(text_of(rows[-1]))
@@ -493,7 +526,7 @@ def text_of(row: Row) -> str:
     overlap = "" if row.overlap is None else f"{row.overlap:.2f}"
     return (
         f"| {row.damage} | {row.loss:+.1%} | {row.decision} | {', '.join(row.seen_by)} | {lift} | "
-        f"{overlap} | {row.drift} |"
+        f"{overlap} | {row.drift} | {', '.join(row.later)} |"
     )
 
 
@@ -503,11 +536,18 @@ def goals(rows: list[Row]) -> list[str]:
     live = [row.damage for row in costly if row.live]
     stopped = [row.damage for row in rows if row.damage.startswith(HEALTHY) and not row.live]
     named = f": {'; '.join(live)}" if live else ""
+    later = [row.damage for row in costly if row.later]
+    went = [row.damage for row in costly if row.live_later]
+    shown = [
+        f"shown    of {len(later)} stopped damages that cost as much, {len(went)} went live within "
+        f"the nights after: {'; '.join(went) or 'none'}"
+    ]
     return [
         f"{'reached' if len(live) <= MOST_LIVE else 'MISSED '}  of {len(costly)} damages that cost "
         f"at least {COSTLY:.0%}, {len(live)} went live{named}; goal: at most {MOST_LIVE}",
         f"{'MISSED ' if stopped else 'reached'}  {len(stopped)} healthy copies were blocked; "
         "goal: 0",
+        *(shown if later else ()),
     ]
 
 
@@ -518,6 +558,9 @@ def main() -> None:
     arguments.add_argument("--home", type=Path, help="keep the workspace here")
     arguments.add_argument("--users", type=int, help="number of users; without it all")
     arguments.add_argument("--nights", type=int, default=NIGHTS, help="healthy nights before")
+    arguments.add_argument(
+        "--nights-after", type=int, default=0, help="nights after one that did not go live"
+    )
     options = arguments.parse_args()
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if problem := missing(options.dataset, options.data):
@@ -526,12 +569,13 @@ def main() -> None:
         home = options.home or Path(folder) / "workspace"
         ws, end = prepared(options.dataset, home, options.data, options.nights, options.users)
         names = [HEALTHY, *(n for n in options.only or DAMAGES if n != HEALTHY)]
-        rows = measured(ws, end, names)
+        rows = measured(ws, end, names, options.nights_after)
     if options.json:
         print(json.dumps([asdict(row) for row in rows]))
         return
-    print("| damage | true loss | decision | seen by | measured lift | overlap | drift |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    heads = "damage, true loss, decision, seen by, measured lift, overlap, drift, nights after"
+    print("| " + heads.replace(", ", " | ") + " |")
+    print("| --- " * (heads.count(",") + 1) + "|")
     for row in rows:
         print(text_of(row))
     for sentence in goals(rows):

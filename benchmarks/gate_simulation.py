@@ -42,6 +42,7 @@ from pipeline.evaluation.gate.e_process import (
     opening_weight,
     threshold_of,
 )
+from pipeline.evaluation.gate.e_process import PERIODS as RECORDS_OF_SD
 from pipeline.evaluation.gate.evidence import REFRESH_LAST
 from pipeline.evaluation.gate.records import BlockRecord
 from pipeline.evaluation.gate.refresh import judge_refresh
@@ -96,24 +97,34 @@ class Evaluated:
     lift: Floats
 
 
-def e_processes(x: Floats, v: float, period_sd: float) -> Evaluated:
-    """Compute the e-processes of ``(runs, blocks)`` lifts with equal variances."""
-    blocks = x.shape[1]
-    total = x.sum(axis=1)
-    extra = np.zeros(len(x))
-    if blocks >= 4:
-        q = ((x - x.mean(axis=1, keepdims=True)) ** 2).sum(axis=1) / v
-        extra = np.maximum(0.0, (q - (blocks - 1)) * v / (blocks - 1))
-    u = v + np.maximum(period_sd**2, extra)
-    log_v = _log_e(total / v, np.full(len(x), blocks / v))
-    log_rest = np.full(len(x), -np.inf)
-    if blocks > 1:
-        rest = total - x.max(axis=1)
-        own = _log_e(rest / v, np.full(len(x), (blocks - 1) / v))
-        log_rest = np.minimum(own, _log_e(rest / u, (blocks - 1) / u))
-    return Evaluated(
-        np.minimum(log_v, _log_e(total / u, blocks / u)), log_v, log_rest, total / blocks
-    )
+@dataclass(frozen=True)
+class Sums:
+    """Records of many e-processes: their number, sums of lifts and squares, the largest lift."""
+
+    count: Floats
+    total: Floats
+    squares: Floats
+    largest: Floats
+
+    @classmethod
+    def of(cls, x: Floats) -> Sums:
+        """Add up ``(runs, blocks)`` lifts."""
+        count = np.full(len(x), float(x.shape[1]))
+        return cls(count, x.sum(axis=1), (x**2).sum(axis=1), x.max(axis=1))
+
+
+def e_processes(sums: Sums, v: float, period_sd: float) -> Evaluated:
+    """Compute e-processes whose records have equal variances."""
+    count, total = sums.count, sums.total
+    freedom = count - 1
+    q = (sums.squares - total**2 / count) / v
+    extra = np.maximum(0.0, (q - freedom) * v / np.maximum(freedom, 1))
+    u = v + np.maximum(period_sd**2, np.where(count >= RECORDS_OF_SD, extra, 0.0))
+    log_v, log_u = _log_e(total / v, count / v), _log_e(total / u, count / u)
+    rest = total - sums.largest
+    log_rest = np.minimum(_log_e(rest / v, freedom / v), _log_e(rest / u, freedom / u))
+    log_rest = np.where(count > 1, log_rest, -np.inf)
+    return Evaluated(np.minimum(log_v, log_u), log_v, log_rest, total / count)
 
 
 def _log_e(sum_x: Floats, sum_w: Floats) -> Floats:
@@ -129,7 +140,12 @@ Rule = Callable[[Floats, float], Flags]
 
 def specified(x: Floats, v: float) -> Flags:
     """Apply the rules S1, S2 and S3."""
-    now = e_processes(x, v, CONFIG.period_sd_of("repeat"))
+    return switches_by(Sums.of(x), v)
+
+
+def switches_by(sums: Sums, v: float) -> Flags:
+    """Apply the rules S1, S2 and S3 to records."""
+    now = e_processes(sums, v, CONFIG.period_sd_of("repeat"))
     threshold = threshold_of(CONFIG.alpha, opening_weight(CANDIDATES))
     held = (now.log_e >= np.log(threshold)) & (now.lift >= CONFIG.min_lift)
     flags: Flags = held & (now.log_rest >= np.log(CONFIG.not_one_week))
@@ -138,7 +154,7 @@ def specified(x: Floats, v: float) -> Flags:
 
 def former(x: Floats, v: float) -> Flags:
     """Apply the former rule: E(v) of five times 100, and one block suffices."""
-    now = e_processes(x, v, 0.0)
+    now = e_processes(Sums.of(x), v, 0.0)
     flags: Flags = (now.log_v >= np.log(5 / CONFIG.alpha)) & (now.lift >= CONFIG.min_lift)
     return flags
 
@@ -200,12 +216,14 @@ LINES = {
 
 def switches(runs: int = RUNS, seed: int = SEED) -> list[Figure]:
     """Return false switches a year and median days until true gains, by rule and shop."""
-    random = np.random.default_rng(seed)
+    random, more = np.random.default_rng(seed), np.random.default_rng(seed + 2)
     figures = []
     for users, se in SHOPS.items():
         v = variance(se)
         none = [weeks(se, 0.0, period, MEMORY, runs, random) for period in PERIODS]
-        gain = [weeks(se, lift, 0.0, MEMORY, runs, random) for lift in LIFTS]
+        gain = {(0.0, lift): weeks(se, lift, 0.0, MEMORY, runs, random) for lift in LIFTS}
+        for period in PERIODS[1:]:
+            gain |= {(period, lift): weeks(se, lift, period, MEMORY, runs, more) for lift in LIFTS}
         compare_with_own(none[-1], v, users)
         for name, line in LINES.items():
             for at, period in enumerate(PERIODS):
@@ -214,22 +232,25 @@ def switches(runs: int = RUNS, seed: int = SEED) -> list[Figure]:
                     f"{users:,} users, {name}: false switches a year, SD of the week {period:.1%}"
                 )
                 asked = None if line.false is None else line.false[users][at]
-                figures.append(
-                    within_third(what, share, asked, "{:.3f}", noise=_noise(asked, runs))
+                figures.append(within_third(what, share, asked, "{:.3f}", noise=noise(asked, runs)))
+            for (period, lift), measured in gain.items():
+                days = float(np.median(first_switch(measured, v, line.rule)))
+                what = (
+                    f"{users:,} users, {name}: median days to {lift:+.0%}, "
+                    f"SD of the week {period:.1%}"
                 )
-            for at, lift in enumerate(LIFTS):
-                days = float(np.median(first_switch(gain[at], v, line.rule)))
-                what = f"{users:,} users, {name}: median days to {lift:+.0%}"
-                asked = None if line.days is None else line.days[users][at]
+                asked = None
+                if line.days is not None and not period:
+                    asked = line.days[users][LIFTS.index(lift)]
                 figures.append(within_third(what, days, asked, "{:.0f}", noise=WEEK))
     se = SHOPS[20_000]
     long = weeks(se, 0.0, 0.01, 0.8, runs, random)
     share = float(np.isfinite(first_switch(long, variance(se), specified)).mean())
     what = "20,000 users, this specification: the same with SD 1 % and correlation .8"
-    return [*figures, within_third(what, share, 0.15, "{:.3f}", noise=_noise(0.15, runs))]
+    return [*figures, within_third(what, share, 0.15, "{:.3f}", noise=noise(0.15, runs))]
 
 
-def _noise(asked: float | None, runs: int) -> float:
+def noise(asked: float | None, runs: int) -> float:
     """Return two standard errors of a share counted twice, and the rounding of a third digit."""
     return 0.0005 + 2 * np.sqrt((asked or 1 / 3_000) * (1 / 3_000 + 1 / runs))
 
@@ -245,7 +266,7 @@ def compare_with_own(x: Floats, v: float, users: int, sample: int = 12) -> None:
     t2 = 2 * SEED_SD**2
     square = (v - t2) * users * (users - 1)
     for blocks in (1, 2, 3, 4, 9, WEEKS):
-        many = e_processes(x[:sample, :blocks], v, CONFIG.period_sd_of("repeat"))
+        many = e_processes(Sums.of(x[:sample, :blocks]), v, CONFIG.period_sd_of("repeat"))
         for row in range(min(sample, len(x))):
             records = [
                 BlockRecord(
@@ -380,10 +401,10 @@ def refreshes(runs: int = RUNS, seed: int = SEED) -> list[Figure]:
 def _blocked(name: str, bad: Flags, nights_: float, shops: float) -> Iterator[Figure]:
     years = len(bad)
     count, any_ = float(bad.sum(axis=1).mean()), float(bad.any(axis=1).mean())
-    noise = 0.05 + 2 * float(bad.sum(axis=1).std()) / np.sqrt(min(years, 400))
-    yield within_third(f"{name}: nights blocked a year", count, nights_, "{:.2f}", noise=noise)
+    spread = 0.05 + 2 * float(bad.sum(axis=1).std()) / np.sqrt(min(years, 400))
+    yield within_third(f"{name}: nights blocked a year", count, nights_, "{:.2f}", noise=spread)
     yield within_third(
-        f"{name}: shops with any", any_, shops, "{:.1%}", noise=0.005 + _noise(shops, years)
+        f"{name}: shops with any", any_, shops, "{:.1%}", noise=0.005 + noise(shops, years)
     )
 
 
@@ -392,11 +413,15 @@ def _true_loss(runs: int, random: np.random.Generator) -> list[Figure]:
     x = loss + se * nights(runs, 28, random)
     again, narrower = ~refused_nights(x, se, narrower=False), ~refused_nights(x, se)
     what = f"true {loss:.0%} at se {se:.0%} passes"
-    noise = _noise(0.2, runs)
+    spread = noise(0.2, runs)
     return [
-        within_third(f"{what} on night 1", float(again[:, 0].mean()), 0.16, "{:.1%}", noise=noise),
+        within_third(f"{what} on night 1", float(again[:, 0].mean()), 0.16, "{:.1%}", noise=spread),
         within_third(
-            f"{what} within 28, with R8", float(narrower.any(1).mean()), 0.18, "{:.1%}", noise=noise
+            f"{what} within 28, with R8",
+            float(narrower.any(1).mean()),
+            0.18,
+            "{:.1%}",
+            noise=spread,
         ),
         within_third(
             f"{what} within 28, asked anew nightly", float(again.any(1).mean()), 0.81, "{:.1%}"

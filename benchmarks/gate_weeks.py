@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -30,6 +30,7 @@ from pipeline.data.split import PinnedTask, Split, SplitConfig, before, split
 from pipeline.data.targets import Task
 from pipeline.data.validate.activity import ActivityConfig, judge_activity
 from pipeline.data.validate.checks import DataCheck
+from pipeline.data.validate.returns import ReturnsConfig, judge_returns
 from pipeline.data.validate.volume import VolumeConfig, judge_volume
 from pipeline.evaluation.evaluate import evaluate, evaluate_stored
 from pipeline.evaluation.gate import (
@@ -56,6 +57,14 @@ from pipeline.steps.diagnostics.churn import MIN_IDLE_USERS
 CONFIG = GateConfig()
 TASKS: tuple[Task, ...] = ("discovery", "repeat")
 K = 10
+MEASURED = (
+    "activity_items",
+    "activity_users",
+    "returning_users",
+    "known_users",
+    "repeated_items",
+)
+"""Data checks whose lowest ratios are printed."""
 WEEK = timedelta(days=7)
 GOAL = 3
 """Blocked nights of at least 400, at most."""
@@ -125,7 +134,12 @@ class Night:
 
 
 def weeks(
-    shop: Shop, tasks: Sequence[Task], progress: Progress, limit: int | None = None
+    shop: Shop,
+    tasks: Sequence[Task],
+    progress: Progress,
+    limit: int | None = None,
+    *,
+    grows: bool = True,
 ) -> dict[Task, list[Night]]:
     """Decide all weeks of a shop in some tasks, oldest first.
 
@@ -139,14 +153,14 @@ def weeks(
         Receives a line for each night.
     limit
         Number of weeks, the newest ones; None: all.
+    grows
+        Whether a holdout grows after a night with too few users of the stored window (B1).
     """
-    count = (shop.end - shop.begin - shop.warm * WEEK) // WEEK
     nights: dict[Task, list[Night]] = {task: [] for task in tasks}
-    for back in range(min(count, limit or count), -1, -1):
-        as_of = shop.end - back * WEEK
+    for as_of in _ends(shop, limit):
         fits: dict[datetime, Fit] = {}
         for task in tasks:
-            part = _part(shop, task, as_of, nights[task])
+            part = _part(shop, task, as_of, nights[task], grows)
             if part.cutoff not in fits:
                 fits[part.cutoff] = Fit.of(shop, part.cutoff)
             night = decided(shop, task, as_of, part, fits[part.cutoff], nights[task])
@@ -156,6 +170,49 @@ def weeks(
         for task in tasks:
             nights[task] = _without_old_fits(nights[task], as_of)
     return nights
+
+
+def _ends(shop: Shop, limit: int | None) -> list[datetime]:
+    """Return the as-of instants of the weeks, oldest first."""
+    count = (shop.end - shop.begin - shop.warm * WEEK) // WEEK
+    return [shop.end - back * WEEK for back in range(min(count, limit or count), -1, -1)]
+
+
+def check_ratios(
+    shops: Iterable[Shop], progress: Progress, limit: int | None = None
+) -> list[Figure]:
+    """Return the lowest figures of the data checks over all weeks, without training.
+
+    Parameters
+    ----------
+    shops, progress, limit
+        As for `weeks`.
+    """
+    figures = []
+    for shop in shops:
+        weeks = [_checks(shop, as_of, ()) for as_of in _ends(shop, limit)]
+        progress(f"{shop.name}: {len(weeks)} weeks")
+        figures += _lowest(shop.name, weeks)
+        failed = Counter(check.name for checks in weeks for check in checks if not check.passed)
+        named = ", ".join(f"{name} {count}" for name, count in sorted(failed.items())) or "none"
+        figures.append(shown(f"{shop.name}: failed checks in {len(weeks)} weeks", named))
+    return figures
+
+
+def _lowest(name: str, weeks: Sequence[Sequence[DataCheck]]) -> list[Figure]:
+    """Return the lowest ratio of each check."""
+    figures = []
+    for rule in MEASURED:
+        ratios = [
+            check.figure
+            for checks in weeks
+            for check in checks
+            if check.name == rule and check.figure is not None
+        ]
+        if ratios:
+            what = f"{name}: lowest ratio of {rule} in {len(ratios)} weeks"
+            figures.append(shown(what, f"{min(ratios):.2f}"))
+    return figures
 
 
 def _without_old_fits(nights: Sequence[Night], as_of: datetime) -> list[Night]:
@@ -168,12 +225,13 @@ def _without_old_fits(nights: Sequence[Night], as_of: datetime) -> list[Night]:
     return [night if needed(night) else replace(night, fit=night.fit.emptied()) for night in nights]
 
 
-def _part(shop: Shop, task: Task, as_of: datetime, past: Sequence[Night]) -> Split:
+def _part(shop: Shop, task: Task, as_of: datetime, past: Sequence[Night], grows: bool) -> Split:
     later = [night for night in past if night.decision.kind != "first"]
     days = later[-1].decision.block.length.days if later else None
     config = SplitConfig(task=task, target_kinds=("purchase",))
     events = shop.events.filter(before(as_of))
-    pinned = PinnedTask(holdout_days=days, waited=bool(past) and past[-1].decision.waiting)
+    waited = grows and bool(past) and past[-1].decision.waiting
+    pinned = PinnedTask(holdout_days=days, waited=waited)
     return split(events, as_of, config, first=not past, pinned=pinned)
 
 
@@ -214,7 +272,8 @@ def _by_hand(decision: Decision, best: EvaluatedRecipe) -> Decision:
 def _checks(shop: Shop, as_of: datetime, blocked: Sequence[Interval]) -> tuple[DataCheck, ...]:
     events = shop.events.filter(before(as_of))
     volume = judge_volume(events[c.TIMESTAMP], as_of, VolumeConfig())
-    return (*volume, *judge_activity(events, as_of, blocked, ActivityConfig()))
+    activity = judge_activity(events, as_of, blocked, ActivityConfig())
+    return (*volume, *activity, *judge_returns(events, as_of, blocked, ReturnsConfig()))
 
 
 def _evaluated(name: str, fit: Fit, part: Split) -> EvaluatedRecipe:
@@ -256,22 +315,44 @@ def _overlap(
     last = accepted[-1] if accepted else None
     if last is None or champion != last.decision.recipe or last.fit.cutoff >= fit.cutoff:
         return None, 0
-    old, now = _events(last.fit.history), _events(fit.history)
-    users = sorted(user for user, count in now.items() if old.get(user) == count)
+    users = idle_users(last.fit, fit)
     if not users:
         return None, 0
+    return overlap_of((last.fit, champion), (fit, champion), users, task), len(users)
+
+
+def idle_users(before: Fit, now: Fit) -> list[str]:
+    """Return the users without new events between two training windows."""
+    old = _events(before.history)
+    return sorted(user for user, count in _events(now.history).items() if old.get(user) == count)
+
+
+def overlap_of(
+    before: tuple[Fit, str], now: tuple[Fit, str], users: Sequence[str], task: Task
+) -> float:
+    """Return the share of the first entries of one recipe's lists that another's contain.
+
+    Parameters
+    ----------
+    before, now
+        A fit and the name of a recipe.
+    users
+        Users of both training windows.
+    task
+        Whether lists may repeat items.
+    """
     entries = []
-    for one in (last.fit, fit):
-        history = one.history.take(rows_of(users, one.history.user_ids))
+    for fit, name in (before, now):
+        history = fit.history.take(rows_of(users, fit.history.user_ids))
         lists = lists_of(
-            one.scorers[str(champion)], history, K, history.seen if task == "discovery" else None
+            fit.scorers[name], history, K, history.seen if task == "discovery" else None
         )
         owner = np.repeat(np.arange(len(users)), np.diff(lists.indptr))
         entries.append(
             pl.DataFrame({"user": owner, "item": [str(i) for i in history.item_ids[lists.item]]})
         )
     kept = entries[0].join(entries[1], on=("user", "item"), how="semi").height
-    return kept / max(entries[0].height, 1), len(users)
+    return kept / max(entries[0].height, 1)
 
 
 def _events(history: History) -> dict[str, int]:
@@ -306,15 +387,7 @@ def summary(nights: Mapping[str, Sequence[Night]]) -> list[Figure]:
                 ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())),
             )
         )
-        for check in ("activity_items", "activity_users"):
-            ratios = [
-                each.figure
-                for night in later
-                for each in night.checks
-                if each.name == check and each.figure is not None
-            ]
-            if ratios:
-                figures.append(shown(f"{name}: lowest ratio of {check}", f"{min(ratios):.2f}"))
+        figures += _lowest(name, [night.checks for night in later])
         overlaps = [
             night.overlap for night in later if night.overlap is not None and night.idle >= 20
         ]

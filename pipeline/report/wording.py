@@ -40,6 +40,9 @@ _RULES = {
     "volume_week": "volume of the last 7 days",
     "activity_items": "items that stay active",
     "activity_users": "users who stay active",
+    "returning_users": "users who return",
+    "known_users": "known users",
+    "repeated_items": "items that users take again",
     "rules_run": "rules that ran",
 }
 _LIFTS = {"lift", "last", "month", "level", "floor", "anchor", "gain"}

@@ -91,7 +91,7 @@ def judge_activity(
     # An event at the start of a week belongs to it, one at its end to the next: hence the 1.
     age = (end - pl.col(c.TIMESTAMP).dt.epoch("us") - 1) // (_WEEK * US_PER_DAY)
     rows = events.filter(pl.col(c.TIMESTAMP) < as_of).with_columns(age.alias(_AGE))
-    unusual = [week for week in range(1, 1 + _EARLIER) if _inside(as_of, week, blocked)]
+    unusual = [week for week in range(1, 1 + _EARLIER) if inside(as_of, week, blocked)]
     checks = []
     for name, column, least in (
         ("items", c.ITEM_ID, config.item_share),
@@ -113,8 +113,18 @@ _Share = tuple[float, str]
 """Active share ÷ usual active share, and both in words."""
 
 
-def _inside(as_of: datetime, week: int, blocked: Sequence[Interval]) -> bool:
-    """Return whether a week lies inside the union of blocked holdouts."""
+def inside(as_of: datetime, week: int, blocked: Sequence[Interval]) -> bool:
+    """Return whether a week lies inside the union of blocked holdouts.
+
+    Parameters
+    ----------
+    as_of
+        End of week 0.
+    week
+        Number of weeks before it.
+    blocked
+        Holdouts of runs that were blocked.
+    """
     end = as_of - timedelta(days=_WEEK * week)
     at = end - timedelta(days=_WEEK)
     for block in sorted(blocked, key=lambda block: block.start):

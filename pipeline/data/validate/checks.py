@@ -31,7 +31,8 @@ class DataCheck:
     ----------
     name
         Name of the rule, or `rules_run`, `quarantine_budget`, `volume`, `volume_week`,
-        `activity_items`, `activity_users`, `catalogue`, `schema`.
+        `activity_items`, `activity_users`, `returning_users`, `known_users`, `repeated_items`,
+        `catalogue`, `schema`.
     status
         Passed, or the reason why it did not.
     figure, bound

@@ -20,6 +20,7 @@ from pipeline import number_text
 from pipeline.base import Frozen, Interval, Progress, silent, to_utc
 from pipeline.data.validate.activity import ActivityConfig, judge_activity
 from pipeline.data.validate.checks import DataCheck, Status, verdict
+from pipeline.data.validate.returns import ReturnsConfig, judge_returns
 from pipeline.data.validate.rules import JUDGED, Rule, declare
 from pipeline.data.validate.suite import run_suite
 from pipeline.data.validate.volume import DAYS, VolumeConfig, judge_volume, unjudged
@@ -57,6 +58,10 @@ class ValidateConfig(Frozen):
     )
     activity: ActivityConfig = Field(
         default=ActivityConfig(), description="Allowed fall of the share of active items and users."
+    )
+    returns: ReturnsConfig = Field(
+        default=ReturnsConfig(),
+        description="Allowed fall of the shares of returning users and of repeated items.",
     )
 
 
@@ -157,7 +162,7 @@ def validate(
         Those of the events that count as volume (`features.volume`), so that a single user
         cannot block a nightly run.
     active
-        `activity.COLUMNS` of the events of the last `activity.DAYS` days.
+        `activity.COLUMNS` of the events of the last `returns.DAYS` days.
     blocked
         Holdouts of runs that were blocked.
     progress
@@ -189,6 +194,7 @@ def validate(
             _judge_quarantine(accepted, quarantined, config),
             *volume,
             *judge_activity(active, as_of, blocked, config.activity),
+            *judge_returns(active, as_of, blocked, config.returns),
             _judge_catalogue(available, baseline, config),
             _judge_schema(schema, baseline),
         ),

@@ -198,7 +198,8 @@ def test_steady_data_pass_and_the_record_names_the_checks(healthy: Validation) -
     rules = [rule.name for rule in declare(at=AS_OF, kinds=KINDS)]
     assert names == [
         "rules_run", *rules, "quarantine_budget", "volume", "volume_week",
-        "activity_items", "activity_users", "catalogue", "schema",
+        "activity_items", "activity_users", "returning_users", "known_users", "repeated_items",
+        "catalogue", "schema",
     ]  # fmt: skip
     assert check(healthy, "rules_run").figure == len(rules) == 22
     assert healthy.passed
