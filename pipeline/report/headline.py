@@ -23,7 +23,7 @@ from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate.accept import offers
 from pipeline.evaluation.gate.decision import Decision, RuleResult
-from pipeline.evaluation.gate.e_process import EProcessStatus
+from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.gate.evidence import REFRESH_LAST, REFRESH_SLICES
 from pipeline.evaluation.intervals import normal_interval
 from pipeline.number_text import change, decimal
