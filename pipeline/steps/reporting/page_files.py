@@ -118,12 +118,12 @@ def _links(run: Run) -> list[tuple[str, str]]:
     host = f"{served.scheme}://{served.netloc.rpartition('@')[2]}{served.path.rstrip('/')}"
     base, note = host, ""
     if not served.scheme.startswith("http"):
-        base, note = _LOCAL_MLFLOW, " (while `make ui` runs)"
+        base, note = _LOCAL_MLFLOW, " (with `make ui`)"
     links.append((f"MLflow run{note}", f"{base}/#/runs/{mlflow.run}{_VIEW}"))
     if mlflow.version is not None:
         model = quote(registry.model_name, safe="")
         address = f"{base}/#/models/{model}/versions/{mlflow.version}{_VIEW}"
-        links.append((f"Model version {mlflow.version}{note}", address))
+        links.append((f"Model version {mlflow.version}", address))
     return links
 
 
