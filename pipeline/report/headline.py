@@ -19,6 +19,7 @@ import polars as pl
 
 from pipeline.base import Instant
 from pipeline.data.validate.checks import DataCheck
+from pipeline.errors import GateError
 from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate.accept import offers
@@ -115,9 +116,8 @@ class Lift:
             span = f"{_percent(low)} to {_percent(high)}"
             return f"{_percent(abs(self.lift))} % {word} than {self.over} ({span})"
         span = f"{change(self.lift)}, {_signed(self.lo)} to {_signed(self.hi)}"
-        return (
-            f"{'as good as' if self._alike else 'not clearly different from'} {self.over} ({span})"
-        )
+        word = "as good as" if self._alike else "not clearly different from"
+        return f"{word} {self.over} ({span})"
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def _promoted(facts: NightFacts, decision: Decision) -> Headline:
     quality = ", ".join(lift.text for lift in lifts)
     parts = "; ".join(part for part in (_change(facts, decision), quality) if part)
     news = f"{opening}: {parts}."
-    reasons = _doubts(decision, facts.over_baseline)
+    reasons = _doubts(decision, lifts)
     if reasons:
         return Headline("look", news, f"Worth a look: {_listed(reasons)}.")
     return Headline("good", news)
@@ -253,15 +253,15 @@ def _change(facts: NightFacts, decision: Decision) -> str:
     return f"the same recipe on {_more_data(facts.as_of - facts.data_since)}"
 
 
-def _doubts(decision: Decision, over_baseline: Lift | None) -> list[str]:
+def _doubts(decision: Decision, lifts: Sequence[Lift]) -> list[str]:
     """Return the reasons to look at lists that went live."""
     rules = decision.rules
     doubts = [rule.sentence for rule in rules if rule.name == "first.users"]
     absent = [rule.subject for rule in rules if rule.name == "absent"]
     if absent:
         doubts.append(f"{_listed(absent)} could not be trained")
-    if over_baseline is not None and over_baseline.hi < 0:
-        doubts.append(f"the lists are worse than {over_baseline.over}")
+    # The margins of the gate are wider than these intervals, so that noise alone does not block.
+    doubts += [f"the lists are worse than {lift.over}" for lift in lifts if lift.hi < 0]
     if decision.inconclusive is not None:
         doubts.append(f"{decision.inconclusive} may be better and can be accepted")
     return doubts
@@ -292,7 +292,7 @@ def _cause(rule: RuleResult) -> str:
         return rule.sentence
     amount = f"{_percent(abs(figure))} %"
     if name.startswith(REFRESH_SLICES) and figure < 0:
-        group = plain(name.removeprefix(REFRESH_SLICES).lstrip("."))
+        group = plain(name.removeprefix(REFRESH_SLICES))
         return f"the new model is {amount} worse for the group {group}"
     texts = {
         REFRESH_LAST: f"the new model is {amount} worse than the last one on the same users",
@@ -356,10 +356,13 @@ def _lift(
     fits: int = 1,
     day: str | None = None,
 ) -> Lift | None:
-    """Compare values per user as the gate does; None if the second mean is 0."""
-    result = difference(
-        *paired(*frames, NDCG), tau_candidate=seed_sds[0], tau_champion=seed_sds[1], fits=fits
-    )
+    """Compare values per user as the gate does; None if they cannot be compared."""
+    try:
+        values = paired(*frames, NDCG)
+    except GateError:  # an incomplete evaluation; the decision reports it
+        return None
+    first, second = seed_sds
+    result = difference(*values, tau_candidate=first, tau_champion=second, fits=fits)
     if not math.isfinite(result.v_ratio):
         return None
     return Lift(over, result.x, *normal_interval(result.x, result.se), result.n, day)

@@ -145,6 +145,7 @@ def private_words() -> list[str]:
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     pages += [path for name in ("docker", "mlflow") for path in (ROOT / name).rglob("*")]
     pages += [*(ROOT / ".make").glob("*.py"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    pages += (ROOT / "pipeline").rglob("*.html")
     assert len(pages) > 20
     for page in sorted(page for page in pages if page.is_file()):
         file = page.relative_to(ROOT).as_posix()

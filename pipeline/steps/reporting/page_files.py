@@ -3,8 +3,9 @@
 Guarantees:
 
 * `runs/<run id>/page.html` is the only page of a run; it exists once the gate has committed.
-* Content (JSON) and figures lie in the steps and never change; the headline and the links follow
-  the tasks that are done. Drawing the page of a run that has ended again gives the same bytes.
+* Content (JSON) and figures lie in the steps and never change; drawing a page again gives the same
+  bytes, unless the run has been registered or published meanwhile.
+* The copy of a page in MLflow is the same whenever it is made.
 * A page survives a power cut once `draw_page` has returned.
 
 The gate commits the content of a page. For a promotion the cold check commits it once more, with
@@ -14,11 +15,13 @@ the churn of the new lists.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote, urlsplit
 
-from pipeline.report.headline import night_facts
+from pipeline.report.headline import NightFacts, night_facts
 from pipeline.report.night import NightPage
 from pipeline.report.page import night_figures, night_page
 from pipeline.stores.disk import storage_errors, sync, write_synced
@@ -31,6 +34,8 @@ DATA: Final = "page.json"
 _INDEX: Final = "../../reports/index.html"
 _LOCAL_MLFLOW: Final = "http://127.0.0.1:5000"
 """Address at which `make ui` serves the MLflow database of a workspace."""
+_VIEW: Final = "?workflowType=machine_learning"
+"""Without it MLflow shows its menus for language models."""
 _STEPS: Final = ("cold_check", "gate")
 """Steps that commit the content of a page, latest first."""
 
@@ -50,7 +55,8 @@ def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
 
 def draw_page(run: Run) -> Path:
     """Draw the page of a run after its gate, and return its path."""
-    return page_files(run)[PAGE]
+    _draw(run, night_facts(run), _links(run))
+    return run.folder / PAGE
 
 
 def draw_lost_page(run: Run) -> bool:
@@ -74,23 +80,36 @@ def _figures(run: Run) -> tuple[str, list[str]]:
 
 
 def page_files(run: Run) -> dict[str, Path]:
-    """Draw the page of a run, and return the paths of page, content and figures by name."""
+    """Draw the page of a run for MLflow, and return the paths of page, content and figures by name.
+
+    MLflow gets its copy before the lists are published, and must get an equal one if it has lost
+    the run. So this page has neither the publication nor links to MLflow; `draw_page` adds both.
+    """
     step, figures = _figures(run)
-    pictures = {name: run.bytes(step, name) for name in figures}
-    html = night_page(run.read(NightPage, step), pictures, night_facts(run), _links(run))
-    contents = {DATA: run.bytes(step, DATA), PAGE: html.encode()}
-    for name, content in contents.items():
-        write_atomically(run.folder / name, content)
+    _draw(run, replace(night_facts(run), published=None), _airflow(run))
     paths = {name: run.folder / name for name in (PAGE, DATA)}
     return paths | {name: run.path(step, name) for name in figures}
 
 
+def _draw(run: Run, facts: NightFacts, links: Sequence[tuple[str, str]]) -> None:
+    step, figures = _figures(run)
+    pictures = {name: run.bytes(step, name) for name in figures}
+    html = night_page(run.read(NightPage, step), pictures, facts, links)
+    for name, content in {DATA: run.bytes(step, DATA), PAGE: html.encode()}.items():
+        write_atomically(run.folder / name, content)
+
+
+def _airflow(run: Run) -> list[tuple[str, str]]:
+    address = run.read(SnapshotFile).airflow_run
+    return [] if address is None else [("Airflow run", address)]
+
+
 def _links(run: Run) -> list[tuple[str, str]]:
     """Return names and addresses of pages about the run; a page of MLflow once it has the run."""
-    snapshot, links = run.read(SnapshotFile), [("All nights", _INDEX)]
-    if snapshot.airflow_run is not None:
-        links.append(("Airflow run", snapshot.airflow_run))
-    registry = snapshot.config.registry
+    links, registry = (
+        [("All nights", _INDEX), *_airflow(run)],
+        run.read(SnapshotFile).config.registry,
+    )
     mlflow = run.find(MlflowFile, register_folder(run))
     if mlflow is None:
         return links
@@ -99,12 +118,12 @@ def _links(run: Run) -> list[tuple[str, str]]:
     host = f"{served.scheme}://{served.netloc.rpartition('@')[2]}{served.path.rstrip('/')}"
     base, note = host, ""
     if not served.scheme.startswith("http"):
-        base, note = _LOCAL_MLFLOW, " (while `make ui` runs)"
-    links.append((f"MLflow run{note}", f"{base}/#/runs/{mlflow.run}"))
+        base, note = _LOCAL_MLFLOW, " (with `make ui`)"
+    links.append((f"MLflow run{note}", f"{base}/#/runs/{mlflow.run}{_VIEW}"))
     if mlflow.version is not None:
         model = quote(registry.model_name, safe="")
-        address = f"{base}/#/models/{model}/versions/{mlflow.version}"
-        links.append((f"Model version {mlflow.version}{note}", address))
+        address = f"{base}/#/models/{model}/versions/{mlflow.version}{_VIEW}"
+        links.append((f"Model version {mlflow.version}", address))
     return links
 
 

@@ -137,8 +137,8 @@ def test_a_promotion_that_the_cold_check_stops_is_shown_as_blocked(refitted, mon
         with raises("cold_check.failed"):
             cold_check(ws, run_id)
         page = (ws.run(run_id).folder / "page.html").read_text()
-        assert "the cold check stopped it" in page and "Blocked" in page
-        assert "goes live" not in page
+        assert "the cold check stopped it" in page and "✗ Act" in page
+        assert "The new lists were not published" in page and "go live" not in page
 
 
 def test_an_overlap_is_compared_with_those_of_earlier_refreshes(refitted, shop, monkeypatch):
