@@ -103,9 +103,9 @@ def test_progress_is_the_text_that_a_task_logs(tmp_path: Path) -> None:
 
 
 def test_the_usual_times_are_those_of_activities_that_exist() -> None:
-    # A task has the name of its command.
+    # A task has the name of its command, but for `foldin`.
     names = {name.replace("-", "_") for group in GROUPS.values() for name in group}
-    names |= {"starting Airflow", "landing files", "summary"}
+    names |= {"foldin", "starting Airflow", "landing files", "summary"}
     recipes = tomllib.loads(steps.TEMPLATE)["recipes"]
     names |= {f"train {recipe}" for recipe in recipes}
 
