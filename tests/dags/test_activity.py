@@ -10,12 +10,15 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from dags.local import runner
+from dags.local import demo, runner
 from dags.local.activity import ActivityDisplay
+from pipeline.cli.app import GROUPS
+from pipeline.steps import demo as steps
 from tests.dags.conftest import ROOT
 
 
@@ -97,6 +100,17 @@ def test_progress_is_the_text_that_a_task_logs(tmp_path: Path) -> None:
     logs._own.close()
 
     assert noted == ["reading a.csv"]
+
+
+def test_the_usual_times_are_those_of_activities_that_exist() -> None:
+    # A task has the name of its command, but for `foldin`.
+    names = {name.replace("-", "_") for group in GROUPS.values() for name in group}
+    names |= {"foldin", "starting Airflow", "landing files", "summary"}
+    recipes = tomllib.loads(steps.TEMPLATE)["recipes"]
+    names |= {f"train {recipe}" for recipe in recipes}
+
+    assert {*demo._FIRST_NIGHT, *demo._LATER_NIGHT} <= names
+    assert len(steps.NIGHTS) == demo.NIGHTS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
