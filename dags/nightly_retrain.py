@@ -234,7 +234,7 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     as_of = _as_of_text(context)
     headline, next_step = _headline(workspace, outcome)
     message = {
-        **alerts.message(ti, outcome.status, outcome.sentence, headline=headline),
+        **alerts.message(ti, outcome.status, outcome.sentence, headline=f"{headline} {next_step}"),
         "run_id": started_run().get("run_id") or ti.run_id,
         "as_of": as_of,
     }

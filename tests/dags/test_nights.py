@@ -169,17 +169,24 @@ def test_a_night_goes_on_once_the_store_is_back(nights: dict[str, Summary]) -> N
 def test_the_webhook_receives_decisions_and_red_nights_alone(nights: dict[str, Summary]) -> None:
     expected = ["first", "no zone", "worse"]  # the same cause is not posted again
 
-    assert nights["received"] == [
+    assert [message for message in nights["received"] if message["dag"] == "nightly_retrain"] == [
         {key: value for key, value in nights[night]["result"].items() if key != "exit_code"}
         for night in expected
     ]
 
 
+def test_the_webhook_receives_red_passes(nights: dict[str, Summary]) -> None:
+    (message,) = [one for one in nights["received"] if one["dag"] == "feedback_ingest"]
+
+    assert message["status"] == "failed"
+    assert "broken.csv" in message["text"]
+
+
 def test_a_message_has_a_text_with_the_headline_and_the_address(nights: dict[str, Summary]) -> None:
     for message in nights["received"]:
-        assert message["text"].startswith(f"nightly_retrain: {message['status']}. ")
+        assert message["text"].startswith(f"{message['dag']}: {message['status']}. ")
         assert message["text"].endswith(message["url"])
-        assert "/dags/nightly_retrain/runs/manual__" in message["url"]
+        assert f"/dags/{message['dag']}/runs/manual__" in message["url"]
     first = nights["received"][0]
     assert "lists are live" in first["text"]
     assert "lists are live" not in first["sentence"]
