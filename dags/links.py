@@ -23,6 +23,9 @@ MLFLOW_VARIABLE = "NIGHTJAR_MLFLOW_URL"
 _LOCAL_PORT = "MLFLOW_PORT"
 """Environment variable with the port of the MLflow that `make ui` serves."""
 
+_TRAINING = "workflowType=machine_learning"
+"""Without it MLflow shows its pages for chats."""
+
 
 class AddressLink(BaseOperatorLink):
     """Button on the page of a task.
@@ -56,15 +59,15 @@ PAGE, MLFLOW_RUN, VERSION = "night page", "MLflow run", "model version"
 LINKS = tuple(map(AddressLink, (PAGE, MLFLOW_RUN, VERSION)))
 
 
-def addresses(ws: Workspace, run: str, version: int | None) -> dict[str, str]:
+def addresses(ws: Workspace, page: str, version: int | None) -> dict[str, str]:
     """Return the addresses of a registered run by the name of their link.
 
     Parameters
     ----------
     ws
         Workspace.
-    run
-        Its id in MLflow.
+    page
+        Page of the run in MLflow, relative to the server.
     version
         Number of the model version, if the run has one.
     """
@@ -72,11 +75,7 @@ def addresses(ws: Workspace, run: str, version: int | None) -> dict[str, str]:
     local = f"http://127.0.0.1:{os.environ.get(_LOCAL_PORT, '5000')}"
     served = configured if configured.startswith("http") else local
     root = (os.environ.get(MLFLOW_VARIABLE) or served).rstrip("/")
-    # MLflow completes the address of a run by the id of its experiment.
-    places = {
-        PAGE: f"{root}/get-artifact?path=page.html&run_id={run}",
-        MLFLOW_RUN: f"{root}/#/runs/{run}",
-    }
+    pages = {PAGE: f"{page}/artifacts/page.html", MLFLOW_RUN: page}
     if version is not None:
-        places[VERSION] = f"{root}/#/models/{ws.config.registry.model_name}/versions/{version}"
-    return places
+        pages[VERSION] = f"#/models/{ws.config.registry.model_name}/versions/{version}"
+    return {name: f"{root}/{place}?{_TRAINING}" for name, place in pages.items()}

@@ -198,11 +198,13 @@ def register(run: NightlyRun) -> Registered:
     from pipeline.steps.nightly.register import register
     from pipeline.workspace.artifacts import MlflowFile
     from pipeline.workspace.night import register_folder
+    from pipeline.workspace.registry import registry
 
     ref = register(run.workspace, run.run_id, progress=run.progress)
     committed = run.workspace.run(run.run_id)
     copied = committed.read(MlflowFile, step=register_folder(committed))
-    links = addresses(run.workspace, copied.run, copied.version)
+    page = registry(run.workspace).run_page(copied.run)
+    links = addresses(run.workspace, page, copied.version)
     get_current_context()["ti"].xcom_push(key=ADDRESSES, value=links)
     return ref
 
@@ -230,23 +232,29 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     context = get_current_context()
     ti = context["ti"]
     outcome = _outcome(ti)
-    as_of = _as_of_text(context) or "an invalid instant"
+    as_of = _as_of_text(context)
     headline, next_step = _headline(workspace, outcome)
     message = {
-        **alerts.message(ti, outcome.status, outcome.sentence, headline=headline),
+        **alerts.message(ti, outcome.status, outcome.sentence, headline=f"{headline} {next_step}"),
         "run_id": started_run().get("run_id") or ti.run_id,
         "as_of": as_of,
     }
     _post(workspace, outcome, message)
-    leave_note(f"{outcome.status}, as of {as_of}. {headline} {next_step}")
-    ti.xcom_push(key=ADDRESSES, value=ti.xcom_pull(task_ids="register", key=ADDRESSES))
+    links = ti.xcom_pull(task_ids="register", key=ADDRESSES) or {}
+    named = ", ".join(f"[{name}]({address})" for name, address in links.items())
+    when = f"{outcome.status}, as of {as_of or 'an invalid instant'}"
+    leave_note(f"{when}. {headline} {next_step}\n\n{named}".rstrip())
+    ti.xcom_push(key=ADDRESSES, value=links)
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:
         log_problem(workspace, outcome.sentence, next_step)
         # A failed task returns no value; the runner reads this one.
         ti.xcom_push(key="return_value", value=report)
         raise AirflowFailException(outcome.sentence)
+    log.info(f"{headline} {next_step}")
     log.info(outcome.sentence)
+    for name, address in links.items():
+        log.info(f"{name}: {address}")
     return report
 
 

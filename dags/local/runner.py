@@ -166,6 +166,8 @@ class Runner:
         from airflow.models.xcom import XComModel
         from airflow.utils.session import create_session
 
+        from dags.plugins.run_note import copy_note
+
         self._display.begin(f"starting {dag_id}")
         # The DAG is parsed again because its params keep the values of the last run. It gets a
         # logical date because `test` without one replaces the last run.
@@ -173,6 +175,7 @@ class Runner:
             run_conf=dict(conf), logical_date=datetime.now(UTC), run_after=_due(dag_id, conf)
         )
         with create_session() as session:
+            copy_note(session.merge(run))
             states = {
                 ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}": str(ti.state)
                 for ti in run.get_task_instances(session=session)

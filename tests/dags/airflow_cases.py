@@ -432,9 +432,13 @@ def test_links_lead_to_the_mlflow_that_a_browser_reaches(
     registry = SimpleNamespace(tracking_uri=tracking_uri, model_name="nightjar")
     ws: Any = SimpleNamespace(config=SimpleNamespace(registry=registry))
 
-    assert links.addresses(ws, "7", None)["MLflow run"] == f"{root}/#/runs/7"
-    assert "model version" not in links.addresses(ws, "7", None)
-    assert links.addresses(ws, "7", 3)["model version"] == f"{root}/#/models/nightjar/versions/3"
+    run, ending = "#/experiments/1/runs/7", "?workflowType=machine_learning"
+    assert links.addresses(ws, run, None) == {
+        "night page": f"{root}/{run}/artifacts/page.html{ending}",
+        "MLflow run": f"{root}/{run}{ending}",
+    }
+    version = links.addresses(ws, run, 3)["model version"]
+    assert version == f"{root}/#/models/nightjar/versions/3{ending}"
 
 
 def _context(

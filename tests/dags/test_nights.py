@@ -178,12 +178,82 @@ def test_a_night_goes_on_once_the_store_is_back(nights: dict[str, Summary]) -> N
 
 
 def test_the_webhook_receives_decisions_and_red_nights_alone(nights: dict[str, Summary]) -> None:
-    expected = ["first", "no zone", "worse", "worse, again"]
+    expected = ["first", "no zone", "worse"]  # the same cause is not posted again
 
-    assert nights["received"] == [
+    assert [message for message in nights["received"] if message["dag"] == "nightly_retrain"] == [
         {key: value for key, value in nights[night]["result"].items() if key != "exit_code"}
         for night in expected
     ]
+
+
+def test_the_webhook_receives_red_passes(nights: dict[str, Summary]) -> None:
+    (message,) = [one for one in nights["received"] if one["dag"] == "feedback_ingest"]
+
+    assert message["status"] == "failed"
+    assert "broken.csv" in message["text"]
+
+
+def test_a_message_has_a_text_with_the_headline_and_the_address(nights: dict[str, Summary]) -> None:
+    for message in nights["received"]:
+        assert message["text"].startswith(f"{message['dag']}: {message['status']}. ")
+        assert message["text"].endswith(message["url"])
+        assert f"/dags/{message['dag']}/runs/manual__" in message["url"]
+    first = nights["received"][0]
+    assert "lists are live" in first["text"]
+    assert "lists are live" not in first["sentence"]
+
+
+def test_a_run_is_found_by_its_as_of_its_note_and_its_links(
+    nights: dict[str, Summary], root: Path
+) -> None:
+    with sqlite3.connect(root / "airflow" / "airflow" / "airflow.db") as database:
+        notes = dict(
+            database.execute(
+                "SELECT run_id, content FROM dag_run JOIN dag_run_note ON dag_run.id = dag_run_id"
+            ).fetchall()
+        )
+        links = dict(
+            database.execute(
+                "SELECT key, value FROM xcom WHERE run_id = ? AND task_id = 'report_outcome'"
+                " AND key LIKE '_link%'",
+                (nights["first"]["run_id"],),
+            ).fetchall()
+        )
+        extra = database.execute(
+            "SELECT extra FROM asset_event WHERE source_dag_id = 'feedback_ingest'"
+            " ORDER BY id LIMIT 1"
+        ).fetchone()[0]
+
+    as_of = nights["first"]["result"]["as_of"]
+    assert nights["first"]["run_id"] == f"manual__{as_of.replace('Z', '+00:00')}"
+    assert nights["again"]["run_id"] == f"manual__{as_of.replace(':00Z', ':01+00:00')}"
+    note = notes[nights["first"]["run_id"]]
+    assert note.startswith(f"first, as of {as_of}. First lists are live: ")
+    assert "[MLflow run](" in note
+    assert notes[nights["worse"]["run_id"]].startswith("block, as of ")
+    assert notes[nights["no zone"]["run_id"]].startswith("failed, as of an invalid instant. ")
+    assert notes[nights["feedback"]["run_id"]].startswith("3 files: ")
+    assert "broken.csv" in notes[nights["bad file"]["run_id"]]
+    assert sorted(links) == ["_link_MLflow_run", "_link_model_version", "_link_night_page"]
+    assert all(json.loads(value).startswith("http://") for value in links.values())
+    assert json.loads(extra)["events"] == nights["feedback"]["result"]["events"]
+
+
+def test_a_red_task_has_one_line_above_the_traceback(
+    nights: dict[str, Summary], root: Path
+) -> None:
+    logs = root / "airflow" / "airflow" / "logs" / "dag_id=nightly_retrain"
+    for night, task, words in (
+        ("no zone", "snapshot", ("has no time zone", "Live: version 1 ", "clear the first task")),
+        ("away", "register", ("MLflow", "Live: version 1 ", "Airflow tries again")),
+        ("worse", "report_outcome", ("block: ", "Live: version 1 ", "gate accept")),
+    ):
+        log = logs / f"run_id={nights[night]['run_id']}" / f"task_id={task}" / "attempt=1.log"
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        errors = [line for line in lines if line["level"] == "error"]
+        assert all(word in errors[0]["event"] for word in words), errors[0]
+        assert len(errors) == 1 or errors[1]["event"] == "Task failed with exception"
+        assert len(errors) <= 2
 
 
 def test_the_pages_find_every_run_and_its_logs(nights: dict[str, Summary], root: Path) -> None:

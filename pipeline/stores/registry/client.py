@@ -310,6 +310,11 @@ class Registry:
             ]
         return names
 
+    def run_page(self, run_id: str) -> str:
+        """Return the address of the page of a run of MLflow, relative to the server."""
+        with registry_errors(self._uri):
+            return f"#/experiments/{self._ensure_experiment()}/runs/{run_id}"
+
     def add_page(self, versions: Sequence[int], name: str, page: bytes) -> None:
         """Attach a page to the runs of versions.
 
