@@ -32,7 +32,6 @@ from tests.integration.test_versions import nightjar
 from tests.raising import raises
 from tests.worlds import NIGHTS, forget_places
 
-
 RUN_ADDRESS = re.compile(r"#/experiments/\d+/runs/\w+")
 
 
