@@ -123,7 +123,7 @@ def uri_of(home: Path) -> str:
 
 
 def registry_at(home: Path) -> Registry:
-    return Registry(uri_of(home), "nights", "nightjar")
+    return Registry(uri_of(home), "nights", "nightjar", columns=["4 ndcg_at_20"])
 
 
 def night_of(home: Path, trained: Trained, run_id: str, at: datetime = AS_OF) -> NightRecord:
@@ -557,8 +557,11 @@ def test_pages_are_those_for_models(registry: Registry, home: Path) -> None:
     experiment = client_of(uri_of(home)).get_experiment_by_name("nights")
     assert registry.pages() == (
         "#/models/nightjar?workflowType=machine_learning",
-        f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning",
+        f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        "&viewStateShareKey=nightjar",
     )
+    view = json.loads(experiment.tags["mlflow.sharedViewState.nightjar"])
+    assert view["selectedColumns"] == ["metrics.`4 ndcg_at_20`"]
     assert "4 ndcg" in experiment.tags["mlflow.note.content"]
     described = client_of(uri_of(home)).get_registered_model("nightjar").description
     assert "`nightjar id USER`" in described
