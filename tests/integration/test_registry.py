@@ -230,6 +230,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     (version,) = versions_of(uri, night.run_id)
     assert version.run_id == runs["als"].info.run_id
     page = f"#/experiments/{parent.info.experiment_id}/runs/{version.run_id}/artifacts/page.html"
+    page += "?workflowType=machine_learning"
     assert version.description == f"+40.0 % over popularity.\n\n[Page]({page})\n\nfirst: als leads"
     assert version.tags == {
         "nightjar.run_id": night.run_id,

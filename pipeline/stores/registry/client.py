@@ -561,5 +561,5 @@ class Registry:
 def _description(model: ModelRecord, run: Run) -> str:
     """Return the description of a version: its figure, the links to its pages, the decision."""
     address = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
-    links = (f"[{name}]({address}/{path})" for name, path in model.pages.items())
+    links = (f"[{name}]({address}/{path}?{_TRAINING})" for name, path in model.pages.items())
     return "\n\n".join((f"{model.figure}.", " · ".join(links), model.description))
