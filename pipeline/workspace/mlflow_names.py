@@ -38,6 +38,11 @@ def level_name(k: int) -> str:
     return f"4 {metric_name(NDCG, k)}"
 
 
+def headline_names(k: int) -> tuple[str, ...]:
+    """Return the names of all headline metrics for lists of length `k`, without bounds."""
+    return OVER_BASELINE, OVER_BEFORE, OVER_FIRST, level_name(k), USERS, DAYS, MINUTES
+
+
 def lift_metrics(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
     """Return a lift as headline metrics in percent, with one decimal.
 

@@ -15,6 +15,7 @@ from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import PublicationEntry
+from pipeline.workspace.mlflow_names import headline_names
 from pipeline.workspace.workspace import Workspace
 
 STUDIES: Final = "-tuning"
@@ -33,9 +34,16 @@ def registry(ws: Workspace, suffix: str = "") -> Registry:
     if ws.config.registry.tracking_uri is None:
         relocate_artifact_uris(ws.mlflow_database)
     experiment = f"{ws.config.registry.experiment}{suffix}"
-    about = texts.STUDIES if suffix == STUDIES else texts.NIGHTS
-    model_name = ws.config.registry.model_name
-    return Registry(ws.tracking_uri, experiment, model_name, ws.lake.id, about=about)
+    model_name, k = ws.config.registry.model_name, ws.config.recommend.length
+    nights = suffix != STUDIES
+    return Registry(
+        ws.tracking_uri,
+        experiment,
+        model_name,
+        ws.lake.id,
+        about=texts.NIGHTS if nights else texts.STUDIES,
+        columns=headline_names(k) if nights else (),
+    )
 
 
 def point_aliases(ws: Workspace) -> None:

@@ -23,6 +23,7 @@ import polars as pl
 from dags.local import runner
 from dags.local.activity import ActivityDisplay
 from pipeline.base import format_instant
+from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import CONFIG, NIGHTS, catalogue, land, purchases
 
@@ -77,6 +78,8 @@ def _scenarios(airflow: runner.Runner, root: Path, received: list[Any]) -> dict[
     shop.land(events, FIRST)
     ended["feedback"] = shop.feedback(FIRST)
     ended["first"] = shop.night(FIRST)
+    first = Workspace.open(shop.home).run(ended["first"]["result"]["run_id"])
+    ended["first"]["airflow_run"] = first.read(SnapshotFile).airflow_run
     ended["again"] = shop.night(FIRST)
     ended["silence"] = shop.night(FIRST + timedelta(days=60))
     ended["no zone"] = shop.night("2024-03-11T09:00:00")

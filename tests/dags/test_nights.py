@@ -11,6 +11,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -97,6 +98,9 @@ def test_a_first_night_publishes(nights: dict[str, Summary]) -> None:
     assert _with_state(ended, "skipped") == REVIEW
     assert {"train_0", "train_4", "report_outcome"} < set(ended["states"])
     assert ended["publications"] == 1
+    # MLflow links to this address.
+    page = f"/dags/nightly_retrain/runs/{quote(ended['run_id'])}"
+    assert ended["airflow_run"].endswith(page)
 
 
 def test_a_second_start_is_already_done(nights: dict[str, Summary]) -> None:

@@ -123,7 +123,7 @@ def uri_of(home: Path) -> str:
 
 
 def registry_at(home: Path) -> Registry:
-    return Registry(uri_of(home), "nights", "nightjar")
+    return Registry(uri_of(home), "nights", "nightjar", columns=["4 ndcg_at_20"])
 
 
 def night_of(home: Path, trained: Trained, run_id: str, at: datetime = AS_OF) -> NightRecord:
@@ -230,6 +230,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     (version,) = versions_of(uri, night.run_id)
     assert version.run_id == runs["als"].info.run_id
     page = f"#/experiments/{parent.info.experiment_id}/runs/{version.run_id}/artifacts/page.html"
+    page += "?workflowType=machine_learning"
     assert version.description == f"+40.0 % over popularity.\n\n[Page]({page})\n\nfirst: als leads"
     assert version.tags == {
         "nightjar.run_id": night.run_id,
@@ -557,8 +558,11 @@ def test_pages_are_those_for_models(registry: Registry, home: Path) -> None:
     experiment = client_of(uri_of(home)).get_experiment_by_name("nights")
     assert registry.pages() == (
         "#/models/nightjar?workflowType=machine_learning",
-        f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning",
+        f"#/experiments/{experiment.experiment_id}/runs?workflowType=machine_learning"
+        "&viewStateShareKey=nightjar",
     )
+    view = json.loads(experiment.tags["mlflow.sharedViewState.nightjar"])
+    assert view["selectedColumns"] == ["metrics.`4 ndcg_at_20`"]
     assert "4 ndcg" in experiment.tags["mlflow.note.content"]
     described = client_of(uri_of(home)).get_registered_model("nightjar").description
     assert "`nightjar id USER`" in described

@@ -289,7 +289,7 @@ def level_metrics(night: Night, name: str) -> dict[str, float]:
     figures = night.run.read(EvaluationFile).recipes[name].metrics
     level = figures.get(metric_name(NDCG, k))
     return {
-        **({} if level is None else {level_name(k): level}),
+        **({} if level is None else {level_name(k): round(level, 4)}),
         USERS: float(night.run.manifest("evaluate")["rows"]),
         DAYS: float(night.run.read(SplitFile).holdout_days),
     }

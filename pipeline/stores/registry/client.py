@@ -67,6 +67,7 @@ PAGES = "comparisons"
 """Folder of pages that are added to the run of a version."""
 _COST = "cost/"
 _TRAINING = "workflowType=machine_learning"
+_VIEW = f"viewStateShareKey={texts.VIEW_TAG.rpartition('.')[2]}"
 
 
 class Registry:
@@ -85,6 +86,8 @@ class Registry:
         Id of the workspace to which both belong; "" if it has none yet.
     about
         Description of a new experiment.
+    columns
+        Metrics in the table of its runs.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class Registry:
         workspace: str = "",
         *,
         about: str = texts.NIGHTS,
+        columns: Sequence[str] = (),
     ) -> None:
         self._file = sqlite_path(tracking_uri)
         self._uri = tracking_uri
@@ -102,6 +106,7 @@ class Registry:
         self._model_name = model_name
         self._workspace = workspace
         self._about = about
+        self._columns = tuple(columns)
 
     def prepare(self) -> None:
         """Create the database, the experiment and the registered model if they are missing.
@@ -283,14 +288,14 @@ class Registry:
                 else:
                     self._client.set_registered_model_alias(self._model_name, alias, str(version))
 
-    def pages(self) -> tuple[str, ...]:
+    def pages(self) -> tuple[str, str]:
         """Return the addresses of the model and of the runs, relative to the server.
 
         Without the part ``workflowType`` MLflow opens its pages for chats.
         """
         with registry_errors(self._uri):
-            runs = f"#/experiments/{self._ensure_experiment()}/runs"
-            return tuple(f"{page}?{_TRAINING}" for page in (f"#/models/{self._model_name}", runs))
+            runs = f"#/experiments/{self._ensure_experiment()}/runs?{_TRAINING}&{_VIEW}"
+            return f"#/models/{self._model_name}?{_TRAINING}", runs
 
     def aliases(self) -> dict[str, int]:
         """Return the current version of each alias."""
@@ -379,7 +384,7 @@ class Registry:
         place = artifacts_beside(self._file) if self._file is not None else None
         # MLflow's pages show either training runs or chats; this tag selects training runs.
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: self._about}
-        tags |= self._owner
+        tags |= {texts.VIEW_TAG: texts.runs_view(self._columns), **self._owner}
         return str(
             self._client.create_experiment(self._experiment, artifact_location=place, tags=tags)
         )
@@ -561,5 +566,5 @@ class Registry:
 def _description(model: ModelRecord, run: Run) -> str:
     """Return the description of a version: its figure, the links to its pages, the decision."""
     address = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
-    links = (f"[{name}]({address}/{path})" for name, path in model.pages.items())
+    links = (f"[{name}]({address}/{path}?{_TRAINING})" for name, path in model.pages.items())
     return "\n\n".join((f"{model.figure}.", " · ".join(links), model.description))

@@ -209,9 +209,7 @@ class NightRecord(ParentRecord):
     @property
     def note(self) -> str:
         """The decision, the policy's reason for the run, and the link to Airflow."""
-        airflow = self.tags.get(AIRFLOW_TAG)
-        link = "" if airflow is None else f"[The run in Airflow]({airflow})"
-        return "\n\n".join(part for part in (self.sentence, self.why, link) if part)
+        return self._paragraphs(self.sentence, self.why)
 
     def title_of(self, child: ChildRecord) -> str:
         """Return the day and the recipe; the winner's run is named like the night."""
@@ -220,7 +218,13 @@ class NightRecord(ParentRecord):
 
     def note_of(self, child: ChildRecord) -> str | None:
         """Return the failure of a recipe, or the decision for the winner."""
-        return child.failure or (self.note if child.recipe == self.winner else None)
+        own = self._paragraphs(self.sentence) if child.recipe == self.winner else None
+        return child.failure or own
+
+    def _paragraphs(self, *texts: str) -> str:
+        airflow = self.tags.get(AIRFLOW_TAG)
+        link = "" if airflow is None else f"[The run in Airflow]({airflow})"
+        return "\n\n".join(text for text in (*texts, link) if text)
 
 
 class StudyRecord(ParentRecord):

@@ -1,11 +1,18 @@
-"""Descriptions that MLflow shows on the pages of the experiments and of the registered model.
+"""Descriptions of the experiments and of the registered model, and the table of runs.
 
-Guarantees: they are the same for every workspace; MLflow renders them as Markdown.
+Guarantees: descriptions are the same for every workspace; MLflow renders them as Markdown.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Final
+
+VIEW_TAG: Final = "mlflow.sharedViewState.nightjar"
+"""Tag of an experiment with its table of runs; the address has the last part of this name."""
+_RUN_NAME: Final = "attributes.`Run Name`"
+_NAME_WIDTH: Final = 220
 
 _READING: Final = (
     "Metrics 1 to 3 are lifts in percent, with their 95 % interval (low, high). If an interval "
@@ -33,3 +40,23 @@ STUDIES: Final = (
     "One run per tuning study, below it one run per trial. A study that has found a better recipe "
     "adds it to the next nightly run as a candidate."
 )
+
+
+def runs_view(columns: Sequence[str]) -> str:
+    """Return the table of runs as MLflow stores it: without it, its columns have no metric.
+
+    Parameters
+    ----------
+    columns
+        Names of the metrics that are columns.
+    """
+    metrics = [f"metrics.`{name}`" for name in columns]
+    # In pixels, so that a title is readable as a whole.
+    widths = {column: 7 * len(column) for column in metrics}
+    return json.dumps(
+        {
+            "selectedColumns": metrics,
+            "columnOrder": [_RUN_NAME, *metrics],
+            "columnWidths": {_RUN_NAME: _NAME_WIDTH, **widths},
+        }
+    )

@@ -7,6 +7,7 @@ What can go wrong:
 """
 
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
@@ -30,6 +31,8 @@ from tests.integration.nightly.contents import mlflow_client
 from tests.integration.test_versions import nightjar
 from tests.raising import raises
 from tests.worlds import NIGHTS, forget_places
+
+RUN_ADDRESS = re.compile(r"#/experiments/\d+/runs/\w+")
 
 
 def without_mlflow(ws):
@@ -56,7 +59,7 @@ def shown(ws):
         assert key not in runs
         runs[key] = run.info.status, run.data.params, run.data.metrics, kept, names
     versions = {
-        int(version.version): (dict(version.tags), version.description)
+        int(version.version): (dict(version.tags), RUN_ADDRESS.sub("", version.description))
         for version in client.search_model_versions("name = 'nightjar'")
     }
     return {"runs": runs, "versions": versions, "aliases": registry(ws).aliases()}
