@@ -28,7 +28,9 @@ from deltalake import DeltaTable
 from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
 from pipeline.stores.disk import (
+    FileState,
     fault_text,
+    file_state,
     is_panic,
     machine_error,
     read_regular,
@@ -76,6 +78,14 @@ class CommitIntegrity:
     def exists(self) -> bool:
         """True if the table has a commit; a crashed writer may leave a folder without one."""
         return bool(self._versions())
+
+    def newest(self) -> tuple[int, FileState] | None:
+        """Return the newest version and the state of its log entry; None without a commit."""
+        versions = self._versions()
+        try:
+            return max(versions), file_state(self._path / commit_name(max(versions)))
+        except (ValueError, FileNotFoundError):
+            return None
 
     def acknowledged(self) -> int:
         """Return the last acknowledged version; -1 if there is none."""

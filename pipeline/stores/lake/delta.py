@@ -24,6 +24,7 @@ from deltalake import DeltaTable
 from deltalake import write_deltalake as write_delta
 
 from pipeline.errors import ConcurrencyError, LakeError
+from pipeline.stores.disk import FileState
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.row_digest import ROWS, row_digest
@@ -67,6 +68,7 @@ class Lake:
         self._wait_seconds = wait_seconds
         # Opening a table takes milliseconds, and every command compares all of them.
         self._identities: dict[str, tuple[str, str]] = {}
+        self._newest: dict[str, tuple[tuple[int, FileState], DeltaTable]] = {}
 
     def version(self, table: str) -> int | None:
         """Return the newest version of a table; None if it was never written."""
@@ -503,17 +505,36 @@ class Lake:
             return self._open_once(table, version)
 
     def _open_once(self, table: str, version: int | None) -> DeltaTable:
+        commits = CommitIntegrity(self.root, table)
+        # Before the log is read: a commit in between has another version.
+        newest = commits.newest()
+        known = self._newest.get(table)
+        # A write moves the handle on, so that its version is not that of the log entry any more.
+        if (
+            known is not None
+            and known[0] == newest
+            and known[1].version() == newest[0]
+            and version in (None, newest[0])
+        ):
+            handle = known[1]
+        else:
+            handle = self._read_log(table, version)
+            if newest is not None and handle.version() == newest[0]:
+                self._newest[table] = newest, handle
+        # Each time: the log may have been altered since.
+        commits.check_log(handle.version())
+        metadata = handle.metadata()
+        self._identities[table] = str(metadata.id), metadata.description or ""
+        return handle
+
+    def _read_log(self, table: str, version: int | None) -> DeltaTable:
         try:
             with lake_errors(table):
-                handle = DeltaTable(self.root / table, version=version)
+                return DeltaTable(self.root / table, version=version)
         except LakeError:
             if version is None:
                 raise
             raise _version_gone(table, version) from None
-        CommitIntegrity(self.root, table).check_log(handle.version())
-        metadata = handle.metadata()
-        self._identities[table] = str(metadata.id), metadata.description or ""
-        return handle
 
     def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
         """List the data files of a version, relative to the table."""
