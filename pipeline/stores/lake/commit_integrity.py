@@ -79,13 +79,17 @@ class CommitIntegrity:
         """True if the table has a commit; a crashed writer may leave a folder without one."""
         return bool(self._versions())
 
-    def newest(self) -> tuple[int, FileState] | None:
-        """Return the newest version and the state of its log entry; None without a commit."""
-        versions = self._versions()
+    def newest(self) -> tuple[int, FileState, int] | None:
+        """Return the newest version, the state of its log entry, and the newest checkpoint.
+
+        They change with every commit, and before `gc` removes a part of the log.
+        """
+        version = max(self._versions(), default=-1)
         try:
-            return max(versions), file_state(self._path / commit_name(max(versions)))
-        except (ValueError, FileNotFoundError):
+            state = file_state(self._path / commit_name(version))
+        except FileNotFoundError:
             return None
+        return version, state, max(self._versions(CHECKPOINT), default=-1)
 
     def acknowledged(self) -> int:
         """Return the last acknowledged version; -1 if there is none."""
