@@ -71,6 +71,13 @@ GUARDS: Final = (
         f"{_LAKE}::test_a_writer_that_was_overtaken_writes_nothing",
     ),
     Guard(
+        "an altered file of a killed writer is not made valid",
+        "pipeline/stores/lake/commit_integrity.py",
+        "        if not holds:",
+        "        if False:",
+        f"{_LAKE}::test_a_killed_writer_does_not_make_an_altered_file_valid",
+    ),
+    Guard(
         "one ingest at a time",
         "pipeline/steps/ingest/ingest.py",
         'ws.lake.lock("ingest"),',

@@ -20,7 +20,7 @@ from typing import Final
 
 from pipeline.errors import ConfigError, NightjarError, ResourceError
 from pipeline.stores.vault import verify_vault
-from pipeline.workspace.agreement import compare_vault
+from pipeline.workspace.agreement import compare_vault, refuse_cut_ledger
 from pipeline.workspace.permissions import corrections
 from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
@@ -125,6 +125,7 @@ def _vault(ws: Workspace) -> str:
 
 def _agreement(ws: Workspace) -> str:
     ws.compare_stores()
+    refuse_cut_ledger(ws.damaged_ledger)
     return "no store is older than another one, or comes from another workspace"
 
 

@@ -5,7 +5,8 @@ Guarantees:
 * A line is written completely or not at all.
 * A key is written once, so a retry adds nothing.
 * Each line has the SHA-256 of the previous one, so a changed or removed line is detected. A missing
-  end is detected by comparison with `head`, which `publications` in the lake stores.
+  end is detected by comparison with the head, which `publications` in the lake stores, and a file
+  beside the ledger after each line.
 * No line contains a user id.
 * A rewrite replaces all lines at once and keeps the old file beside the new one.
 """
@@ -61,6 +62,7 @@ class Ledger:
 
     def __init__(self, path: Path, wait_seconds: float = LocksConfig().wait_seconds) -> None:
         self.path = path
+        self._head = path.with_suffix(".head")
         self._wait_seconds = wait_seconds
         self._known: tuple[FileState, tuple[dict[str, Any], ...]] | None = None
 
@@ -84,6 +86,38 @@ class Ledger:
         """Return the number of lines and the SHA-256 of the last one."""
         entries = self.entries()
         return len(entries), entries[-1]["sha256"] if entries else _START
+
+    def lines_cut(self) -> int:
+        """Return the number of lines lost at the end; at least 1 if others are in their place.
+
+        Raises
+        ------
+        StorageError
+            As `entries`.
+        """
+        # Before the lines: another process may append one in between.
+        lines, total = self._noted_head()
+        entries = self.entries()
+        if lines <= len(entries) and (not lines or entries[lines - 1]["sha256"] == total):
+            return 0
+        return max(lines - len(entries), 1)
+
+    def noted_lines(self) -> int:
+        """Return the number of lines after the last append, for a repair."""
+        return self._noted_head()[0]
+
+    def _noted_head(self) -> tuple[int, str]:
+        """Return `head` as of the last append; no line if it is missing or damaged."""
+        try:
+            noted = json.loads(read_regular(self._head))
+            return int(noted["lines"]), str(noted["sha256"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return 0, _START
+
+    def _note_head(self, lines: int, total: str) -> None:
+        data = json.dumps({"lines": lines, "sha256": total}).encode()
+        with storage_errors("storage.cannot_write", f"cannot write {self._head}"):
+            _replace(self._head, data)
 
     def _parse(self, data: bytes) -> tuple[dict[str, Any], ...]:
         entries: list[dict[str, Any]] = []
@@ -136,7 +170,11 @@ class Ledger:
             previous = entries[-1]["sha256"] if entries else _START
             entry = {**fields, "key": key, "type": type_, "previous": previous}
             entry["sha256"] = _sum(entry)
+            was_cut = self.lines_cut() > 0
             self._write(_line(entry))
+            # A line that replaces a lost one must not hide the loss; the same line again heals it.
+            if not was_cut:
+                self._note_head(len(entries) + 1, entry["sha256"])
             return entry
 
     def lock(self) -> AbstractContextManager[None]:
@@ -190,7 +228,10 @@ class Ledger:
                     f"{self.path.name}.{hashlib.sha256(old).hexdigest()[:12]}"
                 )
                 _replace(kept, old)
+            # Without a head a killed rewrite leaves the old ledger or the new one.
+            self._head.unlink(missing_ok=True)
             _replace(self.path, data)
+            self._note_head(len(lines), previous)
         return kept
 
     def _write(self, line: bytes) -> None:

@@ -251,6 +251,23 @@ def compare_ledger(lake: Lake, ledger: Ledger) -> None:
         )
 
 
+def refuse_cut_ledger(ledger: Ledger) -> None:
+    """Raise if the ledger has lost lines at its end; append entries of killed processes before.
+
+    Raises
+    ------
+    StorageError
+        ``ledger.behind``; as `Ledger.entries`.
+    """
+    if lines := ledger.lines_cut():
+        raise StorageError(
+            "ledger.behind",
+            f"the ledger {ledger.path} has lost {lines:,} lines at its end, which "
+            f"{ledger.path.with_suffix('.head').name} counts; run `nightjar repair ledger`, or "
+            "restore both files from a backup that is not older than the lake",
+        )
+
+
 def _last_publication(rows: pl.DataFrame) -> dict[str, Any]:
     if rows.height:
         return rows.row(-1, named=True)

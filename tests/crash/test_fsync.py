@@ -71,7 +71,7 @@ def test_steps_and_ledger_lines_are_forced_to_the_disk(tmp_path, synced):
     assert synced[3] == run.folder
     synced.clear()
     Ledger(tmp_path / "ledger.jsonl").append("k", "t", {})
-    assert synced == [tmp_path / "ledger.jsonl"]
+    assert synced == [tmp_path / "ledger.jsonl", tmp_path / "ledger.head.new", tmp_path]
 
 
 def test_a_page_is_forced_to_the_disk_before_and_after_its_renaming(tmp_path, synced):

@@ -1,4 +1,7 @@
-"""A full disk, or a file that may not grow: one sentence, no loss, and the next pass completes."""
+"""A full or read-only disk, a file that may not grow, an unusual environment: no loss.
+
+Each ends with one sentence, and the next pass completes.
+"""
 
 import os
 import resource
@@ -11,6 +14,7 @@ import pytest
 
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.workspace.workspace import Workspace
+from tests.commands import outcome
 from tests.ingesting import AT, land, orders, state, workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -130,4 +134,59 @@ def test_files_that_may_not_grow_lose_nothing(prepared, tmp_path, largest):
     assert not (home / "rejected").exists()
     done = _pass(home)
     assert done.returncode == 0, done.stderr
+    assert state(Workspace.open(home)) == expected
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("small_disk", ["size=40m"], indirect=True)
+@pytest.mark.parametrize("free_kb", [0, 24])
+def test_maintenance_on_a_full_disk_loses_nothing(prepared, small_disk, free_kb):
+    home = small_disk / "ws"
+    shutil.copytree(prepared[0].parent / "calm", home)
+    ws = Workspace.open(home)
+    land(ws, "orders-3.csv", orders("c1,anna,milk,1,2024-03-01"))
+    feedback(ws, AT)
+    expected, ballast = state(ws), small_disk / "ballast"
+    free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    ballast.write_bytes(b"0" * (free - free_kb * 1024))
+    assert outcome(home, "gc", "--at", AT.isoformat()).code == 6
+    ballast.unlink()
+    assert outcome(home, "gc", "--at", AT.isoformat()).code == 0
+    assert state(Workspace.open(home)) == expected
+
+
+@pytest.mark.root
+def test_a_read_only_workspace_answers_and_is_not_written(prepared, small_disk):
+    home = small_disk / "ws"
+    shutil.copytree(prepared[0], home)
+    before = state(Workspace.open(home))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    for command in ("feedback", "gc"):
+        done = outcome(home, command, "--at", AT.isoformat())
+        assert (done.code, done.id) == (6, "storage.cannot_write")
+    assert outcome(home, "history").code == 0
+    assert outcome(home, "policy", "--at", AT.isoformat()).code == 0
+    assert state(Workspace.open(home)) == before
+
+
+SURROUNDINGS = {
+    "another zone, no HOME, no UTF-8": {
+        "TZ": "Pacific/Apia", "HOME": None, "LC_ALL": "C", "PYTHONUTF8": "0",
+    },
+    "a HOME that cannot be written, no TMPDIR": {"HOME": "/proc/1", "TMPDIR": "/nowhere"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("surroundings", SURROUNDINGS)
+def test_the_surroundings_of_a_process_change_no_row(prepared, tmp_path, surroundings, monkeypatch):
+    source, expected = prepared
+    home = Path(shutil.copytree(source, tmp_path / "ws"))
+    for name, value in SURROUNDINGS[surroundings].items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    done = _pass(home)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.undo()
     assert state(Workspace.open(home)) == expected

@@ -22,6 +22,7 @@ from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.stores.batches import Batch, Batches
 from pipeline.stores.ledger import Ledger
 from pipeline.stores.vault import Vault
+from pipeline.workspace.ledger import RepairEntry, append_entry
 from pipeline.workspace.workspace import Workspace
 from tests.commands import outcome
 from tests.foreign import exchange_run, exchange_table
@@ -109,6 +110,25 @@ def test_commits_of_killed_writers_are_acknowledged_before_they_are_used(home):
     assert sums["batches"].read_bytes() == whole["batches"]
     snapshot(ws, as_of(NIGHTS[2]))
     assert {table: path.read_bytes() for table, path in sums.items()} == whole
+
+
+def test_batches_without_their_last_commit_leave_rows_single(home):
+    """The commit that noted a file as done is lost with its checksums: its intent is void."""
+    land(home, "new", "u1", "u2")
+    assert outcome(home, *FEEDBACK).code == 0
+    before, sums = rows(home, "events"), home / "lake/_sums/batches.jsonl"
+    max((home / "lake/batches/_delta_log").glob("*.json")).unlink()
+    sums.write_bytes(b"".join(sums.read_bytes().splitlines(keepends=True)[:-1]))
+    land(home, "again", "u3")
+    land(home, "new", "u1", "u2")
+    assert outcome(home, *FEEDBACK).code == 0
+    assert rows(home, "events").height == before.height + 1
+    assert failed_checks(home) == {}
+
+
+def test_one_nightly_run_at_a_time(home):
+    with Workspace.open(home).lake.lock("night"):
+        assert outcome(home, *NIGHTLY)[:2] == (6, "lock.held")
 
 
 def test_a_number_that_a_table_has_already_is_not_given_out(home, two_nights):
@@ -350,6 +370,24 @@ def test_a_decision_that_a_crash_kept_from_the_ledger_is_appended(third_decided,
     for _ in range(2):
         recover_ledger(Workspace.open(home))
         assert (home / "ledger.jsonl").read_bytes() == whole
+
+
+def test_a_ledger_without_its_last_line_that_no_store_has_is_named(home):
+    path, ws = home / "ledger.jsonl", Workspace.open(home)
+    entry = RepairEntry(
+        key="x", as_of=NIGHTS[2], store="events", by="anna", reason="disk", sentence="accepted"
+    )
+    append_entry(ws.ledger, entry)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1]))
+    for command in (FEEDBACK, NIGHTLY):
+        assert outcome(home, *command)[:2] == (6, "ledger.behind")
+    assert set(failed_checks(home)) == {"agreement"}
+    assert outcome(home, "repair", "ledger", "--by", "anna", "--reason", "disk").code == 0
+    assert json.loads(path.read_bytes().splitlines()[-1])["missing"] == [
+        "1 lines that were cut off"
+    ]
+    assert outcome(home, *FEEDBACK).code == 0
 
 
 def test_the_ledger_of_another_workspace_is_named(home):

@@ -14,6 +14,7 @@ from pipeline.steps.diagnostics.live_quality import live_summary
 from pipeline.steps.feedback.attribution import attribution_summary
 from pipeline.steps.feedback.drift import drift_summary
 from pipeline.steps.feedback.policy import read_policy
+from pipeline.workspace.agreement import refuse_cut_ledger
 from pipeline.workspace.artifacts import DecisionFile, OverrideFile, SplitFile
 from pipeline.workspace.ledger import (
     ComparisonKey,
@@ -88,7 +89,13 @@ _ENTRIES: Final[Mapping[str, tuple[str, Callable[[Night], DecisionEntry | Overri
 
 
 def recover_ledger(ws: Workspace) -> None:
-    """Append the entries of publications and decisions whose process was killed before."""
+    """Append the entries of publications and decisions whose process was killed before.
+
+    Raises
+    ------
+    StorageError
+        `ledger.behind`: entries that no other store has are missing at the end.
+    """
     reconcile(ws)
     keys = {entry.key for entry in entries_of(ws.ledger)}
     # `publish` compares a run with its decision in the ledger, so a published run has one.
@@ -102,3 +109,4 @@ def recover_ledger(ws: Workspace) -> None:
                 and not (night := Night.read(ws, run)).replay
             ):
                 append_entry(ws.ledger, entry_of(night))
+    refuse_cut_ledger(ws.ledger)

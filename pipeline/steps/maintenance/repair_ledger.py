@@ -32,7 +32,7 @@ from pipeline.steps.feedback.decisions import decision_entry, override_entry
 from pipeline.steps.nightly.accept import refuse_empty
 from pipeline.stores.ledger import ReadableLines
 from pipeline.stores.runs import Runs
-from pipeline.workspace.agreement import compare_ledger
+from pipeline.workspace.agreement import compare_ledger, refuse_cut_ledger
 from pipeline.workspace.experiment_artifacts import CalibrationFile, CalibrationPlanFile
 from pipeline.workspace.history import JUST_AFTER, LedgerHistory
 from pipeline.workspace.ledger import (
@@ -150,6 +150,7 @@ def _is_sound(ws: Workspace) -> bool:
     """Return whether the ledger is whole; an older lake is an error of the lake."""
     try:
         compare_ledger(ws.lake, ws.damaged_ledger)
+        refuse_cut_ledger(ws.damaged_ledger)
     except LakeError:
         raise
     except StorageError:
@@ -202,7 +203,8 @@ class _Restored:
             del lines[number]
         missing = [f"line {n}" if key is None else f"line {n}, {key}" for n, key in lines.items()]
         missing += [f"{key}: {fault}" for key, fault in self._faults.items()]
-        if (cut := self._lines_cut() - len(missing)) > 0:
+        noted = self.ws.damaged_ledger.noted_lines() - len(self.entries)
+        if (cut := max(self._lines_cut(), noted) - len(missing)) > 0:
             missing.append(f"{cut} lines that were cut off")
         return tuple(missing)
 

@@ -1,9 +1,9 @@
 """The lake: the Delta tables of a workspace, the only user of deltalake.
 
-Here: reading and committing (`delta`); schemas and partitions (`tables`); commits that are safe on
-the disk, and the detection of damaged ones (`commit_integrity`, `checksums`); fewer files and a
-short log (`compaction`); repairs (`restoration`); rows of a commit (`row_digest`); options and
-errors of deltalake (`connection`).
+Here: reading (`reading`) and committing (`delta`); schemas and partitions (`tables`); commits that
+are safe on the disk, and the detection of damaged ones (`commit_integrity`, `checksums`); fewer
+files and a short log (`compaction`); repairs (`restoration`); rows of a commit (`row_digest`);
+options and errors of deltalake (`connection`).
 Not here: the meaning of a batch, a publication or a list (`workspace`, `serving`).
 One more table is one more schema in `pipeline.columns` and one more entry of `tables.SCHEMAS`.
 """

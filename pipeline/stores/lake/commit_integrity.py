@@ -28,7 +28,9 @@ from deltalake import DeltaTable
 from pipeline.errors import LakeError
 from pipeline.failpoints import failpoint
 from pipeline.stores.disk import (
+    FileState,
     fault_text,
+    file_state,
     is_panic,
     machine_error,
     read_regular,
@@ -76,6 +78,18 @@ class CommitIntegrity:
     def exists(self) -> bool:
         """True if the table has a commit; a crashed writer may leave a folder without one."""
         return bool(self._versions())
+
+    def newest(self) -> tuple[int, FileState, int] | None:
+        """Return the newest version, the state of its log entry, and the newest checkpoint.
+
+        They change with every commit, and before `gc` removes a part of the log.
+        """
+        version = max(self._versions(), default=-1)
+        try:
+            state = file_state(self._path / commit_name(version))
+        except FileNotFoundError:
+            return None
+        return version, state, max(self._versions(CHECKPOINT), default=-1)
 
     def acknowledged(self) -> int:
         """Return the last acknowledged version; -1 if there is none."""

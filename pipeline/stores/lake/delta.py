@@ -1,11 +1,9 @@
-"""Reading and committing Delta tables.
+"""Committing to Delta tables.
 
 Guarantees:
 
 * An acknowledged commit is on the disk (data, log and folders are fsynced) with its checksums.
 * A repeated transaction writes nothing.
-* A read returns rows of files whose checksums it has compared, log included; a damaged one raises
-  `LakeError`. A damaged last commit never reads as a shorter table.
 * The log contains no statistics of id columns.
 * Each table names the lake in which it was created, so that a table of another lake is noticed.
 * A panic of the library is raised as a `LakeError`.
@@ -13,8 +11,7 @@ Guarantees:
 
 from __future__ import annotations
 
-import urllib.parse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -26,214 +23,33 @@ from deltalake import write_deltalake as write_delta
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.connection import lake_errors, options
+from pipeline.stores.lake.reading import LakeReader
 from pipeline.stores.lake.row_digest import ROWS, row_digest
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
     PRIVATE,
-    SCHEMAS,
     check_partition,
     conform,
-    partition_values,
     properties,
-    schema_of,
 )
 from pipeline.stores.locks import LocksConfig, locked
 
 
-def _version_gone(table: str, version: int) -> LakeError:
-    """Return the error for a version of a table that cannot be read any more."""
-    return LakeError(
-        "lake.version_vacuumed",
-        f"lake table {table}: version {version} cannot be read: `nightjar gc` has removed "
-        "it, or its log is lost; use a newer run, or restore the lake from a backup",
-    )
-
-
-class Lake:
+class Lake(LakeReader):
     """The Delta tables under one folder.
 
     Parameters
     ----------
     root
-        The folder; created by the first write. Call `check_tail` once before reading a lake that
-        another process wrote.
+        As in `LakeReader`; created by the first write.
     wait_seconds
         Longest time to wait for a lock.
     """
 
     def __init__(self, root: Path, wait_seconds: float = LocksConfig().wait_seconds) -> None:
-        self.root = root.absolute()
+        super().__init__(root)
         self._wait_seconds = wait_seconds
-        # Opening a table takes milliseconds, and every command compares all of them.
-        self._identities: dict[str, tuple[str, str]] = {}
-
-    def version(self, table: str) -> int | None:
-        """Return the newest version of a table; None if it was never written."""
-        handle = self._open(table)
-        return None if handle is None else handle.version()
-
-    @property
-    def id(self) -> str:
-        """Random id of the lake, which its copies share; "" before the first ingest."""
-        return self._identity("batches")[0]
-
-    def owner(self, table: str) -> str:
-        """Return the id of the lake in which a table was created.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-
-        Returns
-        -------
-        str
-            "" if the table does not exist, or is older than the id.
-        """
-        return self._identity(table)[1]
-
-    def _identity(self, table: str) -> tuple[str, str]:
-        """Return Delta's id of a table and its description; empty for a table that is missing."""
-        if table not in self._identities:
-            self._open(table)
-        return self._identities.get(table, ("", ""))
-
-    def last_txn(self, table: str, app: str, *, version: int | None = None) -> int | None:
-        """Return the highest transaction number of an application.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-        app
-            The application of `append`'s `txn`.
-        version
-            Version to look at, by default the newest; its data files may be gone.
-
-        Returns
-        -------
-        int or None
-            None if the application has not committed.
-        """
-        return self.last_txns(table, app, version=version)[0]
-
-    def last_txns(
-        self, table: str, *apps: str, version: int | None = None
-    ) -> tuple[int | None, ...]:
-        """Return the highest transaction numbers of applications in one version.
-
-        Parameters
-        ----------
-        table, version
-            As in `last_txn`.
-        *apps
-            Applications.
-        """
-        handle = self._open(table, version)
-        return tuple(None if handle is None else handle.transaction_version(app) for app in apps)
-
-    def version_of(self, table: str, app: str, number: int) -> int | None:
-        """Return the newest version with the transactions of an application up to a number.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-        app
-            The application of `append`'s `txn`.
-        number
-            Later transactions do not count.
-
-        Returns
-        -------
-        int or None
-            None if the table did not exist yet.
-
-        Raises
-        ------
-        LakeError
-            ``lake.version_vacuumed``: the version, or one of its files, is gone.
-        """
-        low, high = -1, self.version(table)
-        if high is None:
-            return None
-        if (self.last_txn(table, app) or 0) <= number:
-            return high
-        # The version at `high` is too new, and that at `low` is not, or is gone.
-        while high - low > 1:
-            middle = (low + high) // 2
-            try:
-                new = (self.last_txn(table, app, version=middle) or 0) > number
-            except LakeError:
-                new = False
-            low, high = (low, middle) if new else (middle, high)
-        if low < 0:
-            return None
-        if not all((self.root / table / file).exists() for file in self.files(table, low)):
-            raise _version_gone(table, low)
-        return low
-
-    def read(
-        self,
-        table: str,
-        *,
-        version: int | None = None,
-        columns: Sequence[str] | None = None,
-        where: pl.Expr | None = None,
-        partitions: pl.Expr | None = None,
-    ) -> pl.DataFrame:
-        """Read a table. The order of rows is undefined: sort where it matters.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-        version
-            Version to read, by default the newest.
-        columns
-            Columns to read, in this order; by default all.
-        where
-            Rows to keep.
-        partitions
-            Condition on the partition column alone: other files are neither read nor compared with
-            their checksums.
-
-        Returns
-        -------
-        pl.DataFrame
-            With the dtypes of `pipeline.columns`; empty if the table was never written.
-
-        Raises
-        ------
-        LakeError
-            ``lake.no_version``, ``lake.version_vacuumed``, ``lake.unavailable``,
-            ``lake.file_broken``, and as `verify`.
-        """
-        handle = self._open(table, version)
-        frame = self.empty(table).lazy()
-        if handle is not None:
-            frame = self._scan(table, handle, partitions)
-        # The filter comes first, because it may use a column that is not selected.
-        if where is not None:
-            frame = frame.filter(where)
-        if columns is not None:
-            frame = frame.select(columns)
-        with lake_errors(table):
-            return frame.collect()
-
-    def empty(self, table: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
-        """Return an empty frame with the columns of `read`.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-        columns
-            Columns, in this order; by default all.
-        """
-        frame = pl.DataFrame(schema=schema_of(table))
-        return frame if columns is None else frame.select(columns)
 
     def append(
         self,
@@ -396,75 +212,6 @@ class Lake:
         seconds = self._wait_seconds if wait else 0
         return locked(path, f"the lock {name}", wait_seconds=seconds, shared=shared)
 
-    def check_tail(self) -> None:
-        """Check the last commit of each table, against its checksums if it was acknowledged.
-
-        Raises
-        ------
-        LakeError
-            The last commit or one of its files is lost, cut or altered; the message names table
-            and version.
-        """
-        for table in SCHEMAS:
-            CommitIntegrity(self.root, table).check()
-
-    def verify(self, table: str, version: int | None = None) -> None:
-        """Compare every data file of a version with its checksum; reads the whole table.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-        version
-            Version to check, by default the newest.
-
-        Raises
-        ------
-        LakeError
-            As `CommitIntegrity.verify`.
-        """
-        handle = self._open(table, version)
-        if handle is not None:
-            files = self._files_of(table, handle)
-            CommitIntegrity(self.root, table).verify(handle.version(), files)
-
-    def files(self, table: str, version: int | None = None) -> set[str]:
-        """Return the data files of a version.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-        version
-            Version to list, by default the newest.
-
-        Returns
-        -------
-        set of str
-            Paths relative to the table.
-        """
-        handle = self._open(table, version)
-        return set() if handle is None else set(self._files_of(table, handle))
-
-    def same_rows(self, table: str, first: int | None, second: int | None) -> bool:
-        """Return whether two versions have the same rows, judged by the commits between them.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-        first, second
-            Versions; None for a table that did not exist.
-
-        Returns
-        -------
-        bool
-            False as well if the log no longer contains the commits between them.
-        """
-        if first is None or second is None:
-            return first == second
-        return CommitIntegrity(self.root, table).is_compaction_only(*sorted((first, second)))
-
     def acknowledge(self, *tables: str) -> None:
         """Force the last commits to the disk if their writers were killed before they did so.
 
@@ -484,68 +231,6 @@ class Lake:
             with lake_errors(table):
                 CommitIntegrity(self.root, table).acknowledge_last_commit(handle.version())
         return handle
-
-    def _open(self, table: str, version: int | None = None) -> DeltaTable | None:
-        schema_of(table)
-        if not CommitIntegrity(self.root, table).exists:
-            if version is not None:
-                raise LakeError(
-                    "lake.no_version",
-                    f"lake table {table}: version {version} does not exist, and no other version; "
-                    "restore the lake from a backup",
-                )
-            return None
-        try:
-            return self._open_once(table, version)
-        except LakeError:
-            # `gc` may have replaced the log by a checkpoint while this process was reading it.
-            CommitIntegrity(self.root, table).remove_wrong_hint()
-            return self._open_once(table, version)
-
-    def _open_once(self, table: str, version: int | None) -> DeltaTable:
-        try:
-            with lake_errors(table):
-                handle = DeltaTable(self.root / table, version=version)
-        except LakeError:
-            if version is None:
-                raise
-            raise _version_gone(table, version) from None
-        CommitIntegrity(self.root, table).check_log(handle.version())
-        metadata = handle.metadata()
-        self._identities[table] = str(metadata.id), metadata.description or ""
-        return handle
-
-    def _files_of(self, table: str, handle: DeltaTable) -> list[str]:
-        """List the data files of a version, relative to the table."""
-        with lake_errors(table):
-            paths = pl.DataFrame(handle.get_add_actions())["path"].to_list()
-        # Delta's log stores paths as URIs, with special characters percent-encoded.
-        return sorted(urllib.parse.unquote(path) for path in paths)
-
-    def _scan(self, table: str, handle: DeltaTable, partitions: pl.Expr | None) -> pl.LazyFrame:
-        """Scan the files of the selected partitions, after comparing them with their checksums."""
-        # `pl.scan_delta` loses a root with a space or an accent in its name.
-        with lake_errors(table):
-            schema = pl.Schema(handle.schema().to_arrow())
-        files = self._files_of(table, handle)
-        partition = PARTITIONS.get(table)
-        if partitions is not None and partition is not None:
-            wanted = partition_values(table, files).to_frame().select(partitions).to_series()
-            files = pl.Series(files, dtype=pl.String).filter(wanted).to_list()
-        if not files:
-            return pl.DataFrame(schema=schema).lazy()
-        CommitIntegrity(self.root, table).verify(handle.version(), files)
-        return pl.scan_parquet(
-            [self.root / table / file for file in files],
-            # A bracket or an asterisk in the path of the workspace must not act as a pattern.
-            glob=False,
-            # Delta keeps the partition column in the names of folders, not in the files.
-            hive_partitioning=partition is not None,
-            hive_schema=None if partition is None else {partition: schema[partition]},
-            schema={name: dtype for name, dtype in schema.items() if name != partition},
-            # Older files lack columns that a later write has added.
-            missing_columns="insert",
-        ).select(schema.names())
 
     def _write(
         self,

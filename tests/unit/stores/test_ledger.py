@@ -152,3 +152,41 @@ for n in range(15):
     keys = [entry["key"] for entry in ledger.entries()]
     assert sorted(keys) == sorted(f"{name}-{n}" for name in "xy" for n in range(15))
     assert json.loads((tmp_path / "ledger.jsonl").read_text().splitlines()[-1])["key"] == keys[-1]
+
+
+def cut(path, lines):
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:-lines]))
+
+
+def test_a_ledger_that_is_cut_at_the_end_of_a_line_is_noticed(ledger, tmp_path):
+    path = tmp_path / "ledger.jsonl"
+    lines = [ledger.append(key, "anchor", {"n": 1}) for key in "abc"]
+    assert ledger.lines_cut() == 0
+    cut(path, 2)
+    assert (len(ledger.entries()), ledger.lines_cut()) == (1, 2)
+    assert ledger.append("b", "anchor", {"n": 1}) == lines[1]
+    assert ledger.lines_cut() == 1
+    ledger.append("d", "anchor", {"n": 1})  # does not hide that another line is lost
+    assert ledger.lines_cut() == 1
+    cut(path, 1)
+    ledger.append("c", "anchor", {"n": 1})
+    assert ledger.lines_cut() == 0
+    path.unlink()
+    assert Ledger(path).lines_cut() == 3
+
+
+def test_more_lines_than_the_head_counts_are_right(ledger, tmp_path):
+    """A process may be killed before it notes the head, and the file may be lost."""
+    ledger.append("a", "anchor", {})
+    head = (tmp_path / "ledger.head").read_bytes()
+    ledger.append("b", "anchor", {})
+    for left in (head, b"", b"[]", b"{}"):
+        (tmp_path / "ledger.head").write_bytes(left)
+        assert ledger.lines_cut() == 0
+    (tmp_path / "ledger.head").unlink()
+    assert ledger.lines_cut() == 0
+    ledger.append("c", "anchor", {})
+    cut(tmp_path / "ledger.jsonl", 1)
+    assert ledger.lines_cut() == 1
+    ledger.rewrite(ledger.entries())
+    assert (len(ledger.entries()), ledger.lines_cut()) == (2, 0)

@@ -6,10 +6,12 @@
 * a file missing, a manifest damaged    -> refused, and named
 * a step that was never done            -> refused, and named
 * two processes write the same step     -> the second is refused by name
+* the disk is full                      -> the step is not there; the next attempt writes it
 * an array of objects                   -> refused: it would need pickle
 * a run id that leaves the folder       -> refused
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -21,6 +23,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.stores import runs
 from pipeline.stores.runs import RootArtifact, Runs
 from tests.raising import raises
 
@@ -254,3 +257,20 @@ def test_every_flipped_byte_of_a_manifest_is_an_error(tmp_path):
     path.write_bytes(b"[]")
     with raises("run.manifest_damaged"):
         run.ref("train/als")
+
+
+@pytest.mark.parametrize("call", ["write_synced", "sync"])
+def test_a_full_disk_leaves_no_part_of_a_step(run, monkeypatch, call):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(runs, call, full)
+        with raises("storage.cannot_write") as failed, run.draft("features") as draft:
+            draft.bytes("a", b"1")
+    assert "no space left on device; free disk space" in failed.value.sentence
+    assert run.committed("features") is None
+    with run.draft("features") as draft:
+        draft.bytes("a", b"1")
+    assert run.bytes("features", "a") == b"1"
+    assert [path.name for path in run.folder.iterdir() if path.is_dir()] == ["features"]

@@ -749,3 +749,36 @@ def test_a_cut_line_of_checksums_is_replaced(lake):
         assert lake.read("events").height == 2
         lake.open_for_writing("events")
         assert sums.read_bytes() == whole
+
+
+def test_a_log_that_did_not_change_is_read_once(lake, monkeypatch):
+    lake.append("events", events("e1"))
+    opened, read_log = [], Lake._read_log
+    monkeypatch.setattr(
+        Lake, "_read_log", lambda self, *what: opened.append(what) or read_log(self, *what)
+    )
+    again = Lake(lake.root)
+    for _ in range(3):
+        assert ids(again.read("events")) == ["e1"]
+        assert ids(again.read("events", version=0)) == ["e1"]
+    assert opened == [("events", None)]
+    lake.append("events", events("e2"))  # as another process would
+    assert ids(again.read("events")) == ["e1", "e2"]
+    assert ids(again.read("events", version=0)) == ["e1"]
+    again.append("events", events("e3"))
+    assert ids(again.read("events")) == ["e1", "e2", "e3"]
+    log_of(lake, "events", 0).write_bytes(b"{}")
+    with raises("lake.file_altered"):
+        again.read("events")
+
+
+def test_a_commit_that_replaced_one_of_the_same_version_is_read(lake):
+    lake.append("events", events("e0"))
+    lake.append("events", events("e1", day=1))
+    again = Lake(lake.root)
+    assert ids(again.read("events")) == ["e0", "e1"]
+    forget(lake, "events")
+    log_of(lake, "events", 1).write_bytes(b"")
+    CommitIntegrity(lake.root, "events").check()
+    lake.append("events", events("e9", day=1))
+    assert ids(again.read("events")) == ["e0", "e9"]
