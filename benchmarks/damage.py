@@ -359,7 +359,7 @@ class Row:
     decision
         Kind of the decision, or the reason why there was none.
     seen_by
-        Failed checks and rules.
+        Failed checks with their figures, and failed rules.
     lift
         Measured lift against the last scorer, or None.
     overlap
@@ -423,12 +423,16 @@ def outcome(ws: Workspace, end: AsOf) -> tuple[str, Run | None]:
 
 
 def faults(run: Run | None) -> tuple[str, ...]:
-    """Return the checks and rules of a run that failed."""
+    """Return the checks, with their figures, and the rules of a run that failed."""
     if run is None:
         return ()
     names: list[str] = []
     if run.has(ValidationFile):
-        names += [f"check.{check.name}" for check in run.read(ValidationFile).failed]
+        checks = run.read(ValidationFile).failed
+        names += [
+            f"check.{check.name}" + ("" if check.figure is None else f" {check.figure:.2f}")
+            for check in checks
+        ]
     if run.has(DecisionFile):
         rules = run.read(DecisionFile).root.rules
         names += [
