@@ -334,6 +334,11 @@ def of_chain(rows: pl.DataFrame) -> pl.Expr:
     return pl.col(c.PUBLICATION_ID).is_in(rows[c.PUBLICATION_ID].to_list())
 
 
+def of_these_users(users: Collection[str]) -> pl.Expr:
+    """Select the lists of some users, by pseudonym."""
+    return pl.col(c.USER_ID).is_in(list(users))
+
+
 def newest(lists: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """Select the live list of each user.
 

@@ -21,7 +21,7 @@ from pipeline.evaluation.prequential import ALL
 from pipeline.report.headline import NightFacts, headline, night_headline
 from pipeline.report.night import PastRun
 from pipeline.report.nights import NightRow, UserList, nights_page
-from pipeline.serving.publish import chain, live, newest, of_chain
+from pipeline.serving.publish import chain, live, newest, of_chain, of_these_users
 from pipeline.steps.reporting.page_files import PAGE, draw_page, write_atomically
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
@@ -158,8 +158,7 @@ def _lists(ws: Workspace) -> tuple[UserList, ...]:
     # Keyed by user: with few users two places may be the same one.
     users = {ranked[at]: label for label, at in places.items()} if ranked else {}
     rows = chain(ws.lake.read("publications"), base[c.PUBLICATION_ID])
-    wanted = pl.col(c.USER_ID).is_in(list(users))
-    lists = ws.lake.read("recommendations", partitions=of_chain(rows), where=wanted)
+    lists = ws.lake.read("recommendations", partitions=of_chain(rows), where=of_these_users(users))
     lists = newest(lists, rows).sort(c.POSITION)
     items = ws.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).drop_nulls()
     titles = dict(items.iter_rows())

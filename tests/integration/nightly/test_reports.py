@@ -18,7 +18,7 @@ from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, land, purchases
 
 
-def test_the_page_of_a_published_run_says_that_its_lists_are_live(copy, shop):
+def test_the_page_of_a_published_run_has_live_lists(copy, shop):
     first, second = (copy.run(ended.run_id) for ended in shop[1:])
     page = draw_page(second).read_text()
     assert "New lists are live: the same recipe on two more weeks of data" in page
