@@ -274,9 +274,10 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
         problem = {"id": failure.id, "sentence": failure.sentence, "exit_code": failure.exit_code}
         # A failed task returns no value, so `report_outcome` reads the error from its own key.
         ti.xcom_push(key=PROBLEM, value=problem)
+        # Without the cause: its traceback would push the line above out of Airflow's window.
         if is_retried:
-            raise AirflowException(failure.sentence) from error
-        raise AirflowFailException(failure.sentence) from error
+            raise AirflowException(failure.sentence) from None
+        raise AirflowFailException(failure.sentence) from None
     finally:
         output.restore()
 

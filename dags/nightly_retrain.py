@@ -272,7 +272,7 @@ def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> tuple[str, st
         # A run whose data or model were refused has a headline; one that broke has not.
         if outcome.status != "failed" or headline.status == "act":
             return headline.news, headline.todo
-    return outcome.sentence, (
+    return f"{outcome.sentence.rstrip('.')}.", (
         "Correct the cause, then clear the first task: no finished step is repeated."
     )
 
