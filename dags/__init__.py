@@ -1,9 +1,10 @@
 """Airflow's side of Nightjar: DAGs that call `pipeline`.
 
 Here: one file per DAG, each with its tasks and their order; `common` (names of workspaces, pools
-and assets; Airflow's dates); `factory` (makes a DAG and its tasks for one workspace);
-`nightly_task` (makes the tasks of the nightly run); `review`, `run_outcome` and `webhook` (the
-human review, the end of a nightly run and its message).
+and assets; Airflow's dates); `settings` (the part of the config that is read at parse time);
+`factory` (makes a DAG and its tasks for one workspace); `nightly_task` (makes the tasks of the
+nightly run); `review`, `run_outcome` and `webhook` (the human review, the end of a nightly run and
+its message).
 
 Not here: computations, which belong to `pipeline`; programs that run DAGs on one machine, which
 belong to `dags.local`.

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 from airflow.sdk import Asset, Context, Param
 
+from dags.settings import DagSettings, read_settings
+
 if TYPE_CHECKING:
     from pipeline.base import AsOf
 
@@ -92,10 +94,8 @@ class AirflowWorkspace:
         Without the variable the default workspace is `var` beside the folder of the DAGs; any
         other workspace raises `ConfigError`.
         """
-        if folder := os.environ.get(self.home_variable):
-            return Path(folder)
-        if self.is_default:
-            return Path(__file__).resolve().parents[1] / "var"
+        if folder := self._folder():
+            return folder
         # In the body: a DAG file is parsed without importing `pipeline` (ADR 6).
         from pipeline.errors import ConfigError
 
@@ -103,6 +103,16 @@ class AirflowWorkspace:
             "workspace.variable_missing",
             f"{self.home_variable} is not set; it must name the folder of workspace {self.name}",
         )
+
+    def settings(self) -> DagSettings:
+        """Return the schedule and the names of the recipes; it may be called at parse time."""
+        folder = self._folder()
+        return DagSettings() if folder is None else read_settings(folder / "nightjar.toml")
+
+    def _folder(self) -> Path | None:
+        if folder := os.environ.get(self.home_variable):
+            return Path(folder)
+        return Path(__file__).resolve().parents[1] / "var" if self.is_default else None
 
     def _asset(self, name: str, path: str) -> Asset:
         root = "nightjar://" if self.is_default else f"nightjar://{self.name}/"

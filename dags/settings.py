@@ -1,0 +1,103 @@
+"""Settings of a workspace that Airflow needs when it parses a DAG file.
+
+They are read with `tomllib` alone, because importing `pipeline` takes seconds and Airflow parses
+each file twice a minute (ADR 6).
+
+Guarantees:
+
+* Reading raises nothing: a file that cannot be read, and a cron, a time zone or a mode that
+  `pipeline.workspace.config` would refuse, give the defaults. The first task of a run then opens
+  the workspace and fails with the sentence of the error.
+* The environment goes before the file, as in `pipeline.workspace.config`.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from croniter import croniter
+
+BASELINES = ("popularity", "decayed_popularity", "personal_frequency")
+"""Recipes that every run compares with."""
+DEFAULT_RECIPES = (*BASELINES, "als", "blend")
+"""Recipes of a workspace whose config names none."""
+MODES = ("nightly", "adaptive", "both")
+
+
+@dataclass(frozen=True)
+class DagSchedule:
+    """Section ``[schedule]`` of the config, as far as Airflow needs it.
+
+    Attributes
+    ----------
+    cron, timezone
+        When a nightly run is due; under the mode `adaptive`, when the policy is asked at least.
+    mode
+        ``nightly``: the cron starts runs; ``adaptive``: the retrain policy; ``both``: each of them.
+    """
+
+    cron: str = "0 3 * * *"
+    timezone: str = "UTC"
+    mode: str = "nightly"
+
+    @property
+    def by_policy(self) -> bool:
+        """True if a feedback pass may request a run."""
+        return self.mode != "nightly"
+
+
+@dataclass(frozen=True)
+class DagSettings:
+    """Schedule, and names of the recipes in the order of the config, baselines first."""
+
+    schedule: DagSchedule = DagSchedule()
+    recipes: tuple[str, ...] = DEFAULT_RECIPES
+
+
+def read_settings(file: Path, environment: Mapping[str, str] = os.environ) -> DagSettings:
+    """Read the settings of a workspace.
+
+    Parameters
+    ----------
+    file
+        Its ``nightjar.toml``, which may be missing or damaged.
+    environment
+        Variables ``NIGHTJAR__SCHEDULE__FIELD`` go before the file.
+
+    Returns
+    -------
+    The settings; defaults for what cannot be used.
+    """
+    try:
+        written = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):  # bad TOML and bad UTF-8 are a `ValueError`
+        return DagSettings()
+    recipes = written.get("recipes")
+    names = tuple(dict.fromkeys((*BASELINES, *recipes))) if isinstance(recipes, dict) else None
+    return DagSettings(_schedule(written.get("schedule"), environment), names or DEFAULT_RECIPES)
+
+
+def _schedule(section: Any, environment: Mapping[str, str]) -> DagSchedule:
+    values = dict(section) if isinstance(section, dict) else {}
+    for name in (field.name for field in fields(DagSchedule)):
+        if (text := environment.get(f"NIGHTJAR__SCHEDULE__{name.upper()}")) is not None:
+            values[name] = text.strip("'\"")
+    given = {f.name: str(values[f.name]) for f in fields(DagSchedule) if f.name in values}
+    schedule = DagSchedule(**given)
+    return schedule if _is_usable(schedule) else DagSchedule()
+
+
+def _is_usable(schedule: DagSchedule) -> bool:
+    try:
+        ZoneInfo(schedule.timezone)
+        # The next instant is computed, because 31 February is a cron that never comes.
+        croniter(schedule.cron).get_next()
+    except (ValueError, KeyError, OSError):
+        return False
+    return len(schedule.cron.split()) == 5 and schedule.mode in MODES

@@ -1,0 +1,90 @@
+"""Settings that Airflow reads when it parses a DAG file."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dags.settings import BASELINES, DagSchedule, DagSettings, read_settings
+from pipeline.models.families import default_recipes
+from tests.dags.conftest import ROOT
+
+DEFAULTS = DagSettings()
+
+
+def read(tmp_path: Path, text: str | bytes, **environment: str) -> DagSettings:
+    file = tmp_path / "nightjar.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return read_settings(file, environment)
+
+
+def test_the_defaults_are_those_of_the_config() -> None:
+    recipes = default_recipes()
+
+    assert list(DEFAULTS.recipes) == list(recipes)
+    assert list(BASELINES) == [n for n, r in recipes.items() if r.capabilities.baseline is not None]
+
+
+def test_schedule_and_names_of_recipes_are_read(tmp_path: Path) -> None:
+    text = """
+[schedule]
+cron = "30 4 * * 1"
+timezone = "Europe/Berlin"
+mode = "both"
+select_again_days = 7
+[recipes.fast]
+family = "als"
+[recipes.popularity]
+"""
+    settings = read(tmp_path, text)
+
+    assert settings.schedule == DagSchedule("30 4 * * 1", "Europe/Berlin", "both")
+    assert settings.recipes == (*BASELINES, "fast")
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    text = '[schedule]\nmode = "both"\ncron = "1 1 * * *"'
+    settings = read(
+        tmp_path, text, NIGHTJAR__SCHEDULE__MODE="adaptive", NIGHTJAR__SCHEDULE__CRON='"2 2 * * *"'
+    )
+
+    assert settings.schedule == DagSchedule("2 2 * * *", "UTC", "adaptive")
+
+
+UNUSABLE = (
+    'cron = "nightly"',
+    'cron = "61 * * * *"',
+    'cron = "0 0 31 2 *"',
+    'cron = "* * * * * *"',
+    'cron = "@daily"',
+    "cron = 3",
+    'timezone = "Mars/Olympus"',
+    'timezone = "Europe"',
+    'timezone = "../x"',
+    'timezone = ""',
+    'mode = "hourly"',
+)
+
+
+@pytest.mark.parametrize("line", UNUSABLE)
+def test_a_schedule_that_cannot_be_used_is_the_default(tmp_path: Path, line: str) -> None:
+    assert read(tmp_path, f"[schedule]\n{line}\n").schedule == DEFAULTS.schedule
+
+
+@pytest.mark.parametrize("text", ["[schedule", b"\xff\xfe", "a = " + "[" * 5000, "schedule = 1"])
+def test_a_file_that_cannot_be_read_gives_the_defaults(tmp_path: Path, text: str | bytes) -> None:
+    assert read(tmp_path, text) == DEFAULTS
+
+
+def test_a_missing_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert read_settings(tmp_path / "nightjar.toml", {}) == DEFAULTS
+
+
+def test_reading_imports_neither_the_pipeline_nor_airflow() -> None:
+    code = "import sys, dags.settings; print({'pipeline', 'airflow'} & set(sys.modules))"
+    read = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+
+    assert read.stdout == "set()\n", read.stderr
