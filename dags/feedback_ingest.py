@@ -1,7 +1,8 @@
 """Ingest new files, each once, and refresh the lists of users with new events.
 
-**Schedule.** Every five minutes. A new DAG is paused: unpause it to start the schedule. A pass
-without new files is skipped and green. A pass in which a file was rejected, or waits for a
+**Schedule.** Every five minutes. A new DAG is paused: unpause it to start the schedule. In a pass
+without new files and without work left by an earlier one, only the first task runs; the others are
+skipped and the pass is green. A pass in which a file was rejected, or waits for a
 correction of the config, is red and names the file; all other files are ingested. A link, or
 another entry of `landing/` that is not a regular file, makes one pass red; later passes only log a
 warning.
@@ -9,10 +10,11 @@ warning.
 **Results.** The live model computes new lists for the users with events since their last list, and
 for no other user; the lists go live at once. A pass that accepted events updates the asset
 `nightjar://lake/events`. Events are joined to the lists that were shown (attribution), and the last
-days are compared with the reference period (drift). If drift or enough new events require a new
-model, the pass updates the asset `nightjar://retrain_requested`, which starts `nightly_retrain`. An
-asset event can get lost, so each pass decides from the state of the lake: the next pass requests
-the retrain again, even without new files, and the nightly schedule starts a run in any case.
+days are compared with the reference period (drift). If the first model can be trained, or drift or
+enough new events require a new one, the pass updates the asset `nightjar://retrain_requested`,
+which starts `nightly_retrain`. An asset event can get lost, so each pass decides from the state of
+the lake: the next pass requests the retrain again, even without new files. With `mode = "nightly"`
+under `[schedule]` (the default) no pass requests a retrain.
 
 **Manual runs.** With an `at`, events after that instant are quarantined as dated in the future.
 Without one, the instant of the pass is the one at which the run is due; if that is before the last
@@ -26,7 +28,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TriggerRule, get_current_context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
 
 from dags.common import AirflowWorkspace, instant_param, log, resolve_at
 from dags.factory import nightjar_dag, nightjar_task, workspace_task
@@ -52,6 +58,7 @@ PARAMS = {
 def ingest(ws: Workspace) -> dict[str, Any]:
     """Read every file in `landing/`, quarantine invalid rows, and store all others exactly once."""
     from pipeline.base import plain
+    from pipeline.steps.feedback.feedback import is_idle
     from pipeline.steps.ingest.ingest import ingest_landed
 
     context = get_current_context()
@@ -59,8 +66,9 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     result = ingest_landed(ws, resolve_at(context), by_hand=by_hand, progress=log.info)
     level = logging.WARNING if result.failed or result.warnings else logging.INFO
     log.log(level, result.text())
-    if not result.files:
-        raise AirflowSkipException("no file is new")
+    if not result.files and is_idle(ws, resolve_at(context), progress=log.info):
+        # Skipped without a process, whatever their trigger rules are.
+        raise DownstreamTasksSkipped(tasks=list(context["task"].get_flat_relative_ids()))
     summary = {**plain(result), "events": result.new_events}
     del summary["outcomes"], summary["warnings"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
@@ -75,8 +83,7 @@ def announce_events(ingested: dict[str, Any]) -> None:
         raise AirflowSkipException("no new event was accepted")
 
 
-# A pass without new files folds in events of an earlier pass that ended before this task.
-@workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
+@workspace_task()
 def foldin(ws: Workspace) -> FoldinResult:
     """Refresh the lists of users with events that their lists do not include yet."""
     from pipeline.steps.feedback.foldin import foldin
@@ -106,6 +113,7 @@ def drift(ws: Workspace) -> Drift:
     """Compare the last days with the reference period; skipped if a retrain cannot follow."""
     from pipeline.steps.feedback.policy import drift_if_needed
 
+    _require_requests(ws)
     result = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
         raise AirflowSkipException("no event is new, or a retrain must wait after the last runs")
@@ -120,6 +128,7 @@ def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
     from pipeline.monitoring.verdicts import Drift
     from pipeline.steps.feedback.policy import policy
 
+    _require_requests(ws)
     # XCom carries plain values only, so the result is rebuilt from its dictionary.
     result = None if drifted is None else TypeAdapter(Drift).validate_python(drifted)
     decision = policy(ws, resolve_at(get_current_context()), drift=result, progress=log.info)
@@ -136,12 +145,15 @@ def request_retrain(reason: str) -> None:
 
 
 @nightjar_task(retries=0, trigger_rule=TriggerRule.NONE_FAILED)
-def report_outcome(ingested: dict[str, Any] | None) -> None:
+def report_outcome(ingested: dict[str, Any]) -> None:
     """Fail if a file was rejected, waits for a correction of the config, or was not read."""
-    if ingested is None:
-        raise AirflowSkipException("no file is new")
     if ingested["problems"]:
         raise AirflowFailException("; ".join(ingested["problems"]))
+
+
+def _require_requests(ws: Workspace) -> None:
+    if ws.config.schedule.mode == "nightly":
+        raise AirflowSkipException('schedule.mode = "nightly": no pass requests a retrain')
 
 
 @nightjar_dag(tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *")

@@ -36,7 +36,7 @@ from pipeline.evaluation.gate import GateConfig
 from pipeline.models.contract import Recipe
 from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
 from pipeline.monitoring.attribution import AttributionConfig
-from pipeline.monitoring.policy import PolicyConfig
+from pipeline.monitoring.policy import PolicyConfig, ScheduleConfig
 from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
@@ -47,6 +47,8 @@ from pipeline.workspace.config_errors import Tree, config_error, refuse_logins
 from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
+CATCH_UP_BLOCKS = 4
+"""Default of `gate.catch_up_blocks` where the retrain policy starts runs."""
 RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
 """A recipe's name, which is also a folder of the run and a run in MLflow."""
 
@@ -143,6 +145,9 @@ class Config(Frozen):
     )
     snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Data that a run sees.")
     train: TrainConfig = Field(default=TrainConfig(), description="Limits of a training.")
+    schedule: ScheduleConfig = Field(
+        default=ScheduleConfig(), description="Start of nightly runs in Airflow."
+    )
     gate: GateConfig = Field(default=GateConfig(), description="Rules of a promotion.")
     recommend: RecommendConfig = Field(
         default=RecommendConfig(), description="Recommendation lists."
@@ -249,6 +254,9 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
         config = Config.model_validate(given)
     except ValidationError as error:
         raise config_error(error, given, Config, origin) from error
+    if config.schedule.mode != "nightly" and "catch_up_blocks" not in config.gate.model_fields_set:
+        gate = config.gate.model_copy(update={"catch_up_blocks": CATCH_UP_BLOCKS})
+        config = config.model_copy(update={"gate": gate})
     for name, baseline in _baselines().items():
         family = config.recipes[name].family
         if family != baseline.family:

@@ -88,6 +88,7 @@ def _scenarios(airflow: runner.Runner, root: Path, received: list[Any]) -> dict[
     changed = shop.copy("changed tastes")
     changed.land(purchases(tastes=1, seed=7), SECOND, FIRST)
     ended["folded"] = changed.feedback(SECOND)
+    ended["idle"] = changed.feedback(SECOND)
     ended["worse"] = changed.night(SECOND)
     ended["worse, again"] = changed.night(SECOND)
     ended["received"] = list(received)
