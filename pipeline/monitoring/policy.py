@@ -35,8 +35,8 @@ class ScheduleConfig(Frozen):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     cron: str = "0 3 * * *"
-    """When a nightly run is due: minute, hour, day of month, month, day of week. Under `adaptive`
-    the retrain policy is asked at these times, too, and a run starts only if it requests one."""
+    """Times of nightly runs: minute, hour, day of month, month, day of week. Under `adaptive` the
+    retrain policy is asked at these times, too, and a run starts only if it requests one."""
     timezone: str = "UTC"
     """Time zone of `cron`, such as UTC or Europe/Berlin."""
     mode: Literal["nightly", "adaptive", "both"] = "nightly"

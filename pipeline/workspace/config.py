@@ -254,9 +254,6 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
         config = Config.model_validate(given)
     except ValidationError as error:
         raise config_error(error, given, Config, origin) from error
-    if config.schedule.mode != "nightly" and "catch_up_blocks" not in config.gate.model_fields_set:
-        gate = config.gate.model_copy(update={"catch_up_blocks": CATCH_UP_BLOCKS})
-        config = config.model_copy(update={"gate": gate})
     for name, baseline in _baselines().items():
         family = config.recipes[name].family
         if family != baseline.family:
@@ -287,7 +284,16 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
             f"{file}: gate.fallback = {config.gate.fallback!r} is not a baseline; write one of "
             f"{allowed}",
         )
-    return config
+    return _with_catch_up(config)
+
+
+def _with_catch_up(config: Config) -> Config:
+    """Set the default of `gate.catch_up_blocks` that belongs to the schedule's mode."""
+    gate = config.gate
+    if config.schedule.mode == "nightly" or "catch_up_blocks" in gate.model_fields_set:
+        return config
+    gate = gate.model_copy(update={"catch_up_blocks": CATCH_UP_BLOCKS})
+    return config.model_copy(update={"gate": gate})
 
 
 def dump(config: Config) -> Tree:

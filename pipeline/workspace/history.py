@@ -229,11 +229,11 @@ class LedgerHistory:
                 continue
             last = max(entry.as_of for entry in first + again)
             since = (entry for entry in past if entry.as_of >= last)
-            found = again[-1].selected_again[recipe.hash] if again else None
+            newest = again[-1].selected_again[recipe.hash] if again else None
             if before - last >= after or any(map(_taste_drifted, since)):
                 recipes[f"{name}{AGAIN}"] = recipe
-            elif found is not None:
-                recipes[f"{name}{AGAIN}"] = found
+            elif newest is not None:
+                recipes[f"{name}{AGAIN}"] = newest
         return recipes
 
     def comparable(self, before: datetime, key: ComparisonKey) -> tuple[DecisionEntry, ...]:

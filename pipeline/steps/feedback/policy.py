@@ -183,7 +183,7 @@ def _silence(view: AsOfView) -> str | None:
 def _first_run(view: AsOfView) -> FirstRun:
     """Return the conditions of the first run: the users of the longest holdout that is possible."""
     config = view.config
-    events = view.events(WEIGHED, pl.lit(True))
+    events = view.events(WEIGHED, before(view.at))
     if not isinstance(begin := events[c.TIMESTAMP].min(), datetime):
         return FirstRun(0, config.split.min_users, None)
     try:

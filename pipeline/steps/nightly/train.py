@@ -92,7 +92,8 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
     step = train_step(name)
     # A recipe that only lists items of the user's past has nothing to list in this task.
     if recipe.capabilities.repeats_only and split.task == "discovery":
-        return _leave_out(night, step, _ABSENT, log)
+        _leave_out(night, step, _ABSENT, log)
+        return None
     history = read_history(night.run, "train")
 
     def report(text: str) -> None:
@@ -104,9 +105,9 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
         refuse_too_large(name, recipe, history, config)
         recipe = _select_hyperparameters(night, recipe, split, report)
         if same := _same(night, name, recipe):
-            return _leave_out(
-                night, step, f"its settings, selected again, are those of {same}", log
-            )
+            reason = f"its settings, selected again, are those of {same}"
+            _leave_out(night, step, reason, log)
+            return None
         scorer, cost = fit(name, recipe, history, config, report)
         more = fits.further(recipe, history, scorer, users=split.n_users, progress=report)
     except NightjarError as error:

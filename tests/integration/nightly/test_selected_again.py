@@ -48,17 +48,17 @@ def test_a_night_after_so_many_days_selects_again_and_its_result_is_a_candidate(
 
     night = Night.read(ws, ws.run(run_id))
     assert {"same@again", "wide@again"} < night.recipes.keys()
-    # Both searches took place; the one found the settings that the recipe has already.
+    # Both searches took place; the one newest the settings that the recipe has already.
     assert "same@again" in absences(night) and "wide@again" not in absences(night)
     assert (night.recipes["wide"].alpha, night.recipes["wide@again"].alpha) == (3.0, 9.0)
     entry = LedgerHistory.of(ws.ledger).last_decision()
     configured = night.snapshot.config.recipes
-    found = {configured[name].hash: recipe for name, recipe in (
+    newest = {configured[name].hash: recipe for name, recipe in (
         ("same", None), ("wide", night.recipes["wide@again"])
     )}  # fmt: skip
     assert (entry.run_id, entry.selected_recipes) == (run_id, {})
-    assert entry.selected_again == found
-    # The search is not repeated, and what it found goes on competing.
+    assert entry.selected_again == newest
+    # The search is not repeated, and what it newest goes on competing.
     started = snapshot(ws, THIRD)
     assert "same@again" not in started.recipes
     assert Night.read(ws, ws.run(started.run_id)).recipes["wide@again"].alpha == 9.0

@@ -50,10 +50,10 @@ def test_a_configured_recipe_keeps_its_name():
 
 
 def test_recipes_selected_again_compete_beside_the_tuned_one():
-    line, found = candidate(2.0, 1), recipe_from({"family": "als", "alpha": 7.0})
-    again = {"als@again": found, "mine@again": line.recipe}
+    line, second = candidate(2.0, 1), recipe_from({"family": "als", "alpha": 7.0})
+    again = {"als@again": second, "x@again": line.recipe}
     assert names([line], again=again) == {"tuned": 2.0, "als@again": 7.0}
-    assert names([], of=champion(found), again={"als@again": found}) == {}
+    assert names([], of=champion(second), again={"als@again": second}) == {}
 
 
 OPEN = recipe_from({"family": "als", "tune": ["alpha"]})
@@ -73,9 +73,9 @@ def test_open_settings_are_selected_again_after_so_many_days():
     assert again(selected(89)) == {}
     assert again(selected(90)) == {"als@again": OPEN}
     assert again(selected(90), decision(1, selected_again={OPEN.hash: None})) == {}
-    found = decision(89, selected_again={OPEN.hash: SECOND})
-    assert again(selected(200), found) == {"als@again": SECOND}
-    assert again(selected(200), found, days=89) == {"als@again": OPEN}
+    second = decision(89, selected_again={OPEN.hash: SECOND})
+    assert again(selected(200), second) == {"als@again": SECOND}
+    assert again(selected(200), second, days=89) == {"als@again": OPEN}
 
 
 @pytest.mark.parametrize(
