@@ -143,4 +143,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    # Libraries take seconds to end their threads; nothing is left to write.
+    os._exit(code)
