@@ -265,9 +265,23 @@ def describe_events(**extra: Any) -> None:
         context["outlet_events"][asset].extra.update(extra)
 
 
-def was_triggered_by_request(context: Context) -> bool:
-    """Return whether an asset's event started the run, not the schedule and not a user."""
-    return bool(context["dag_run"].run_type == "asset_triggered")
+def asks_policy(context: Context, mode: str) -> bool:
+    """Return whether a nightly run starts only if the retrain policy requests it.
+
+    Parameters
+    ----------
+    context
+        Airflow's context of the running task.
+    mode
+        Setting `schedule.mode`.
+
+    Returns
+    -------
+    True for a run that an asset's event started and, under `adaptive`, for one that the cron
+    started; False for a user's.
+    """
+    kind = context["dag_run"].run_type
+    return bool(kind == "asset_triggered" or (kind == "scheduled" and mode == "adaptive"))
 
 
 def _as_of(instant: datetime | str) -> AsOf:

@@ -53,7 +53,7 @@ def nightjar_dag(
     doc_md: str | None,
     params: Mapping[str, Param | Callable[[AirflowWorkspace], Param]],
     cron: str | None = None,
-    asset: str | None = None,
+    retrains: bool = False,
     reports_failures: bool = False,
 ) -> Callable[[Callable[[AirflowWorkspace], None]], list[DAG]]:
     """Decorate a function that adds the tasks of a DAG for a workspace.
@@ -70,11 +70,12 @@ def nightjar_dag(
     params
         By name: a param, or a function that returns that of a workspace.
     cron
-        Schedule in UTC; without one the DAG is only started by hand.
-    asset
-        Attribute of `AirflowWorkspace` with an asset whose events start the DAG, too.
+        Schedule in UTC.
+    retrains
+        Whether section ``[schedule]`` of each workspace decides what starts the DAG. Without this
+        and without a cron it is only started by hand.
     reports_failures
-        Whether each task that failed is reported to the webhook.
+        Whether each task that failed is noted and reported to the webhook.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def nightjar_dag(
     def build(add_tasks: Callable[[AirflowWorkspace], None]) -> list[DAG]:
         dags = []
         for workspace in common.WORKSPACES:
-            schedule = _schedule(workspace, cron, asset)
+            schedule = _retrain_schedule(workspace) if retrains else cron and _timetable(cron)
             callback = {"on_failure_callback": on_failure(workspace)} if reports_failures else {}
             with DAG(
                 workspace.dag_id(add_tasks.__name__),
@@ -108,14 +109,19 @@ def nightjar_dag(
     return build
 
 
-def _schedule(workspace: AirflowWorkspace, cron: str | None, asset: str | None) -> Any:
-    if cron is None:
-        return None
+def _timetable(cron: str, timezone: str = "UTC") -> CronTriggerTimetable:
     # Zero: a DAG that is unpaused starts no run of the past.
-    timetable = CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
-    if asset is None:
+    return CronTriggerTimetable(cron, timezone=timezone, run_immediately=timedelta(0))
+
+
+def _retrain_schedule(workspace: AirflowWorkspace) -> Any:
+    """Return the schedule of nightly runs: the cron, and under most modes the policy's requests."""
+    schedule = workspace.settings().schedule
+    timetable = _timetable(schedule.cron, schedule.timezone)
+    if not schedule.by_policy:
         return timetable
-    return AssetOrTimeSchedule(timetable=timetable, assets=[getattr(workspace, asset)])
+    # Under `adaptive` as well: at the times of the cron the run asks the policy itself.
+    return AssetOrTimeSchedule(timetable=timetable, assets=[workspace.retrain_requested])
 
 
 def _schedule_tag(schedule: Any) -> str:

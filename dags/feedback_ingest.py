@@ -1,18 +1,20 @@
 """Ingest new files, each once, and refresh the lists of users with new events.
 
-**Schedule.** Every five minutes. A new DAG is paused: unpause it to start the schedule. A pass
-without new files is skipped and green. A pass in which a file was rejected, or waits for a
-correction of the config, is red and names the file; all other files are ingested. A file that
-waits, a link, or another entry of `landing/` that is not a regular file makes one pass red; later
-passes only log a warning.
+**Schedule.** Every five minutes. A new DAG is paused: unpause it to start the schedule. In a pass
+without new files and without work left by an earlier one, only the first task runs; the others are
+skipped and the pass is green. A pass in which a file was rejected, or waits for a correction of the
+config, is red and names the file; all other files are ingested. A file that waits, a link, or
+another entry of `landing/` that is not a regular file makes one pass red; later passes only log a
+warning.
 
 **Results.** The live model computes new lists for the users with events since their last list, and
 for no other user; the lists go live at once. A pass that accepted events updates the asset
 `nightjar://lake/events`. Events are joined to the lists that were shown (attribution), and the last
-days are compared with the reference period (drift). If drift or enough new events require a new
-model, the pass updates the asset `nightjar://retrain_requested`, which starts `nightly_retrain`. An
-asset event can get lost, so each pass decides from the state of the lake: the next pass requests
-the retrain again, even without new files, and the nightly schedule starts a run in any case.
+days are compared with the reference period (drift). If the first model can be trained, or drift or
+enough new events require a new one, the pass updates the asset `nightjar://retrain_requested`,
+which starts `nightly_retrain`. An asset event can get lost, so each pass decides from the state of
+the lake: the next pass requests the retrain again, even without new files. With `mode = "nightly"`
+under `[schedule]` (the default) no pass requests a retrain.
 
 **Messages.** A task that failed, and a night that did not start or is not over three hours after it
 was due, are posted to the Airflow connection `nightjar_webhook`, if that exists: once per cause,
@@ -30,7 +32,11 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TriggerRule, get_current_context
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
 
 from dags.common import (
     AirflowWorkspace,
@@ -64,6 +70,7 @@ PARAMS = {
 def ingest(ws: Workspace) -> dict[str, Any]:
     """Read every file in `landing/`, quarantine invalid rows, and store all others exactly once."""
     from pipeline.base import plain
+    from pipeline.steps.feedback.feedback import is_idle
     from pipeline.steps.ingest.ingest import ingest_landed
 
     context = get_current_context()
@@ -71,9 +78,11 @@ def ingest(ws: Workspace) -> dict[str, Any]:
     result = ingest_landed(ws, resolve_at(context), by_hand=by_hand, progress=log.info)
     level = logging.WARNING if result.failed or result.warnings else logging.INFO
     log.log(level, result.text())
-    if not result.files:
-        raise AirflowSkipException("no file is new")
-    leave_note(result.sentence)
+    if not result.files and is_idle(ws, resolve_at(context), progress=log.info):
+        # Skipped without a process, whatever their trigger rules are.
+        raise DownstreamTasksSkipped(tasks=list(context["task"].get_flat_relative_ids()))
+    if result.files:
+        leave_note(result.sentence)
     summary = {**plain(result), "events": result.new_events}
     del summary["outcomes"], summary["warnings"]  # one row per file, which the log has
     if (more := len(summary["problems"]) - MAX_PROBLEMS) > 0:
@@ -90,8 +99,7 @@ def announce_events(ingested: dict[str, Any]) -> None:
     describe_events(**{name: ingested[name] for name in names})
 
 
-# A pass without new files folds in events of an earlier pass that ended before this task.
-@workspace_task(trigger_rule=TriggerRule.NONE_FAILED)
+@workspace_task()
 def foldin(ws: Workspace) -> FoldinResult:
     """Refresh the lists of users with events that their lists do not include yet."""
     from pipeline.steps.feedback.foldin import foldin
@@ -121,6 +129,7 @@ def drift(ws: Workspace) -> Drift:
     """Compare the last days with the reference period; skipped if a retrain cannot follow."""
     from pipeline.steps.feedback.policy import drift_if_needed
 
+    _require_requests(ws)
     result = drift_if_needed(ws, resolve_at(get_current_context()), progress=log.info)
     if result is None:
         raise AirflowSkipException("no event is new, or a retrain must wait after the last runs")
@@ -135,6 +144,7 @@ def policy(ws: Workspace, drifted: dict[str, Any] | None) -> str:
     from pipeline.monitoring.verdicts import Drift
     from pipeline.steps.feedback.policy import policy
 
+    _require_requests(ws)
     # XCom carries plain values only, so the result is rebuilt from its dictionary.
     result = None if drifted is None else TypeAdapter(Drift).validate_python(drifted)
     decision = policy(ws, resolve_at(get_current_context()), drift=result, progress=log.info)
@@ -153,14 +163,17 @@ def request_retrain(reason: str) -> None:
 
 
 @nightjar_task(retries=0, trigger_rule=TriggerRule.NONE_FAILED)
-def report_outcome(ingested: dict[str, Any] | None) -> None:
+def report_outcome(ingested: dict[str, Any]) -> None:
     """Fail if a file was rejected, waits for a correction of the config, or was not read."""
-    if ingested is None:
-        raise AirflowSkipException("no file is new")
     if ingested["problems"]:
         for problem in ingested["problems"]:
             log.error(f"{problem}. All other files are ingested, and the live lists stay live.")
         raise AirflowFailException("; ".join(ingested["problems"]))
+
+
+def _require_requests(ws: Workspace) -> None:
+    if ws.config.schedule.mode == "nightly":
+        raise AirflowSkipException('schedule.mode = "nightly": no pass requests a retrain')
 
 
 @nightjar_dag(

@@ -1,8 +1,8 @@
 """Keep the stores fast and small: compact the lake and remove data that have become unnecessary.
 
-**Schedule.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the nightly
-run, so that the run pins tables with few files. A new DAG is paused: unpause it to start the
-schedule.
+**Schedule.** Every day at 02:37 UTC, between two passes of `feedback_ingest` and before the default
+time of the nightly run, so that the run pins tables with few files. A new DAG is paused: unpause it
+to start the schedule.
 
 **Work.** In the lake, merge small files, write checkpoints, and remove versions that no run has
 pinned once they are a week old. Remove the data that `docs/STORES.md` limits to a number of days:
@@ -68,7 +68,7 @@ def gc(ws: Workspace) -> GcResult:
     return result
 
 
-# Before the nightly run at 03:00: a pinned version keeps its small files until the run is removed.
+# Before a nightly run at 03:00: a pinned version keeps its small files until the run is removed.
 @nightjar_dag(
     tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *", reports_failures=True
 )

@@ -1,11 +1,14 @@
 """Retrain the recommender, test whether the new model is better, and publish its lists if it is.
 
-**Schedule.** Every day at 03:00 UTC, or when `feedback_ingest` requests a retrain. A new DAG
-is paused: unpause it to start the schedule.
+**Schedule.** Section `[schedule]` of `nightjar.toml` chooses it: `mode = "nightly"` (the default)
+starts a run at the times of `cron` in the time zone `timezone`, by default every day at 03:00 UTC;
+`adaptive` starts one when `feedback_ingest` requests a retrain; `both` does both. Airflow reads a
+change within a minute. A new DAG is paused: unpause it to start the schedule.
 
 **Requests.** A request only starts a run. The first task checks again whether a retrain is needed,
 because a request can arrive twice or late. If none is needed, the run ends green as
 `nothing_to_do`, or as `superseded` if a run of the same or a later instant is done or in progress.
+Under `adaptive` the times of `cron` are requests as well, in case no feedback pass could make one.
 
 **Manual runs.** Trigger the DAG with an `as_of`: the run uses only data from before that instant.
 If the as-of is not later than that of the live publication, the run is a replay and changes
@@ -46,12 +49,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from dags import alerts, webhook
 from dags.common import (
     AirflowWorkspace,
+    asks_policy,
     instant_param,
     leave_note,
     log,
     recipes_param,
     resolve_as_of,
-    was_triggered_by_request,
 )
 from dags.factory import (
     HEAVY_TASK_ARGS,
@@ -95,7 +98,8 @@ def snapshot(ws: Workspace) -> list[str]:
 
     context = get_current_context()
     params = context["params"]
-    start = start_requested if was_triggered_by_request(context) else snapshot
+    by_policy = asks_policy(context, ws.config.schedule.mode)
+    start = start_requested if by_policy else snapshot
     started = start(
         ws,
         resolve_as_of(context),
@@ -281,7 +285,9 @@ def _post(workspace: AirflowWorkspace, outcome: RunOutcome, message: dict[str, A
     dag_id, status = message["dag"], outcome.status
     if outcome.is_red:
         alerts.report(workspace, f"{dag_id} {outcome.cause}", message)
-    elif status == "nothing_to_do" and not was_triggered_by_request(get_current_context()):
+    elif status == "nothing_to_do" and not asks_policy(
+        get_current_context(), workspace.settings().schedule.mode
+    ):
         alerts.report(workspace, f"{dag_id} {status}", message, after=2)
     elif status in DECISIONS:
         alerts.end(workspace, dag_id)
@@ -311,9 +317,7 @@ def _as_of_text(context: Context) -> str | None:
         return None
 
 
-@nightjar_dag(
-    tag="retrain", doc_md=__doc__, params=PARAMS, cron="0 3 * * *", asset="retrain_requested"
-)
+@nightjar_dag(tag="retrain", doc_md=__doc__, params=PARAMS, retrains=True)
 def nightly_retrain(workspace: AirflowWorkspace) -> None:
     """Retrain, evaluate, publish."""
     with TaskGroup("data", prefix_group_id=False, tooltip="Pin, check and split the data."):

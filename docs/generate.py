@@ -152,7 +152,7 @@ def settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         if not field.is_required():
             default = to_jsonable_python(field.get_default(call_default_factory=True))
             shown = f"`{json.dumps(default, ensure_ascii=False)}`"
-        yield prefix + key, shown, bounds(schema[key]), field.description or ""
+        yield prefix + key, shown, bounds(schema[key]), " ".join((field.description or "").split())
 
 
 def section_class(annotation: Any) -> type[BaseModel] | None:

@@ -29,7 +29,8 @@ _SYSTEM = (
     *("PYTHONUNBUFFERED", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ", "USER", "VIRTUAL_ENV"),
 )
 _SYSTEM_PREFIXES = ("LC_", "OMP_")
-_AIRFLOW_PREFIXES = ("AIRFLOW_HOME", "AIRFLOW__", "NIGHTJAR_HOME")
+# The schedule is read when a DAG file is parsed (`dags.settings`).
+_AIRFLOW_PREFIXES = ("AIRFLOW_HOME", "AIRFLOW__", "NIGHTJAR_HOME", "NIGHTJAR__SCHEDULE__")
 # What steps of a run may need: their own settings, those of MLflow's client and of its store of
 # artifacts, proxies, and the number of threads.
 _TASK_PREFIXES = (

@@ -2,8 +2,9 @@
 
 Guarantees: the reason is one sentence; events of a single user never cause a retrain, however many
 they are, on however many days they are dated, and however small the shop is: it takes ten users; a
-run that has just started delays the next one, even if it failed. The decision follows from the
-arguments alone, so a second call returns the same.
+run that has just started delays the next one, even if it failed; no run is requested that would
+find no recent event. The decision follows from the arguments alone, so a second call returns the
+same.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 import polars as pl
-from pydantic import ConfigDict, Field
+from croniter import CroniterError, croniter
+from pydantic import ConfigDict, Field, field_validator
 
 from pipeline import columns as c
 from pipeline.base import Frozen, to_the_second
@@ -24,6 +27,49 @@ from pipeline.monitoring.verdicts import Drift
 
 _DAY: Final = timedelta(days=1)
 _COUNT = "count"
+
+
+class ScheduleConfig(Frozen):
+    """Start of nightly runs in Airflow, and of the first run by the retrain policy."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    cron: str = "0 3 * * *"
+    """Times of nightly runs: minute, hour, day of month, month, day of week. Under `adaptive` the
+    retrain policy is asked at these times, too, and a run starts only if it requests one."""
+    timezone: str = "UTC"
+    """Time zone of `cron`, such as UTC or Europe/Berlin."""
+    mode: Literal["nightly", "adaptive", "both"] = "nightly"
+    """`nightly`: the cron starts runs; `adaptive`: the retrain policy, which each feedback pass
+    asks; `both`: the cron, and the policy between its times."""
+    first_after_days: int = Field(default=28, ge=1)
+    """Days after the first event by which the policy requests the first run at the latest; earlier
+    as soon as `split.min_users` users can be evaluated."""
+    select_again_days: int = Field(default=90, ge=1)
+    """Days after which a nightly run selects the open settings of the recipes again; earlier after
+    a drift of taste. The result is a candidate."""
+
+    @field_validator("cron")
+    @classmethod
+    def _recurs(cls, cron: str) -> str:
+        try:
+            croniter(cron).get_next()  # 31 February is a cron that never comes
+        except CroniterError as error:
+            raise ValueError(
+                f"is not a cron ({error}); write five fields, such as 0 3 * * *"
+            ) from None
+        if len(cron.split()) != 5:
+            raise ValueError("a cron has five fields; write them such as 0 3 * * *")
+        return cron
+
+    @field_validator("timezone")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (ValueError, KeyError, OSError):
+            raise ValueError("is not a time zone; write UTC or Europe/Berlin") from None
+        return name
 
 
 class PolicyConfig(Frozen):
@@ -58,6 +104,37 @@ class Cause(StrEnum):
 
     DRIFT = "drift"
     EVENTS = "events"
+    FIRST = "first"
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """Conditions of the first nightly run, before any has decided.
+
+    Attributes
+    ----------
+    users, needed
+        Users that could be evaluated now, and the number at which the run is requested.
+    due
+        Instant at which it is requested in any case; ``None`` without events.
+    """
+
+    users: int
+    needed: int
+    due: datetime | None
+
+    def is_due(self, at: datetime) -> bool:
+        """Return whether the run is to be requested at an instant."""
+        return self.due is not None and (self.users >= self.needed or self.due <= at)
+
+    def text(self, at: datetime) -> str:
+        """Return the conditions at an instant in words."""
+        users = f"{self.users:,} users can be evaluated"
+        if self.due is None or self.users >= self.needed:
+            return f"{users}, {self.needed:,} are needed"
+        if self.due > at:
+            return f"{users}, {self.needed:,} are needed before {to_the_second(self.due)}"
+        return f"{users}, and since {to_the_second(self.due)} it does not wait for {self.needed:,}"
 
 
 @dataclass(frozen=True)
@@ -74,12 +151,18 @@ class Nights:
         Number of events that it read.
     started
         As-ofs of all runs that were started, the failed ones included.
+    first
+        Conditions of the first run; ``None`` once a run has decided.
+    silence
+        Reason that a run would have nothing to do; ``None`` if there are recent events.
     """
 
     judged: datetime | None
     changed: bool
     learnt: int
     started: Sequence[datetime]
+    first: FirstRun | None = None
+    silence: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,16 +273,16 @@ def policy(
         With the reason.
     """
     wanted = enough(nights, config)
-    since = "no run has decided yet"
-    if nights.judged is not None:
-        since = f"since {to_the_second(nights.judged)}"
-    count = "" if counted == events else f", of which {counted:,} count"
-    text = f"{events:,} new events{count} ({since}); {wanted:,} are needed"
-    alarms = drift.alarms if drift else ()
-    causes = [(Cause.DRIFT, f"drift in “{alarm.title}”, {alarm.sentence}") for alarm in alarms[:1]]
-    causes += [(Cause.EVENTS, text)] if counted >= wanted else []
+    if nights.first is not None:
+        text = f"the first run: {nights.first.text(at)}"
+        causes = [(Cause.FIRST, text)] if nights.first.is_due(at) else []
+    else:
+        text = _count_text(events, counted, wanted, nights)
+        alarms = drift.alarms if drift else ()
+        causes = [(Cause.DRIFT, f"drift in “{x.title}”, {x.sentence}") for x in alarms[:1]]
+        causes += [(Cause.EVENTS, text)] if counted >= wanted else []
     cause, trigger = causes[0] if causes else (None, text)
-    delay = cooldown_reason(nights, at, config)
+    delay = nights.silence or cooldown_reason(nights, at, config)
     action = RetrainAction.FOLD_IN if events else RetrainAction.SKIP
     if causes and delay is None:
         action, reason = RetrainAction.RETRAIN, f"retrain requested: {trigger}"
@@ -210,8 +293,14 @@ def policy(
     return RetrainDecision(action, reason, events, counted, wanted, cause)
 
 
+def _count_text(events: int, counted: int, wanted: int, nights: Nights) -> str:
+    since = "" if nights.judged is None else f" (since {to_the_second(nights.judged)})"
+    count = "" if counted == events else f", of which {counted:,} count"
+    return f"{events:,} new events{count}{since}; {wanted:,} are needed"
+
+
 def can_skip_drift(events: int, nights: Nights, at: datetime, config: PolicyConfig) -> bool:
-    """Return True if drift cannot change the decision: no new event, or a retrain must wait.
+    """Return True if drift cannot change the decision: no new event, no run yet, or one must wait.
 
     Parameters
     ----------
@@ -225,7 +314,8 @@ def can_skip_drift(events: int, nights: Nights, at: datetime, config: PolicyConf
     bool
         Drift need not be computed.
     """
-    return not events or cooldown_reason(nights, at, config) is not None
+    must_wait = nights.silence or cooldown_reason(nights, at, config)
+    return not events or nights.first is not None or must_wait is not None
 
 
 def cooldown_reason(nights: Nights, at: datetime, config: PolicyConfig) -> str | None:

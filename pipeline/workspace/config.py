@@ -36,7 +36,7 @@ from pipeline.evaluation.gate import GateConfig
 from pipeline.models.contract import Recipe
 from pipeline.models.families import FAMILIES, AnyRecipe, default_recipes
 from pipeline.monitoring.attribution import AttributionConfig
-from pipeline.monitoring.policy import PolicyConfig
+from pipeline.monitoring.policy import PolicyConfig, ScheduleConfig
 from pipeline.monitoring.verdicts import DriftConfig
 from pipeline.serving.publish import PublishConfig
 from pipeline.serving.recommend import RecommendConfig
@@ -47,6 +47,8 @@ from pipeline.workspace.config_errors import Tree, config_error, refuse_logins
 from pipeline.workspace.memory import TrainConfig
 
 PREFIX = "NIGHTJAR__"
+CATCH_UP_BLOCKS = 4
+"""Default of `gate.catch_up_blocks` where the retrain policy starts runs."""
 RecipeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}$")]
 """A recipe's name, which is also a folder of the run and a run in MLflow."""
 
@@ -143,6 +145,9 @@ class Config(Frozen):
     )
     snapshot: SnapshotConfig = Field(default=SnapshotConfig(), description="Data that a run sees.")
     train: TrainConfig = Field(default=TrainConfig(), description="Limits of a training.")
+    schedule: ScheduleConfig = Field(
+        default=ScheduleConfig(), description="Start of nightly runs in Airflow."
+    )
     gate: GateConfig = Field(default=GateConfig(), description="Rules of a promotion.")
     recommend: RecommendConfig = Field(
         default=RecommendConfig(), description="Recommendation lists."
@@ -279,7 +284,16 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
             f"{file}: gate.fallback = {config.gate.fallback!r} is not a baseline; write one of "
             f"{allowed}",
         )
-    return config
+    return _with_catch_up(config)
+
+
+def _with_catch_up(config: Config) -> Config:
+    """Set the default of `gate.catch_up_blocks` that belongs to the schedule's mode."""
+    gate = config.gate
+    if config.schedule.mode == "nightly" or "catch_up_blocks" in gate.model_fields_set:
+        return config
+    gate = gate.model_copy(update={"catch_up_blocks": CATCH_UP_BLOCKS})
+    return config.model_copy(update={"gate": gate})
 
 
 def dump(config: Config) -> Tree:

@@ -45,6 +45,8 @@ MAX_PAST_NIGHTS: Final = 60
 """Number of earlier runs on a page."""
 CANDIDATE: Final = "tuned"
 """Name of a tuned recipe in the run that evaluates it."""
+AGAIN: Final = "@again"
+"""End of the name of a candidate whose open hyperparameters were selected again."""
 JUST_AFTER: Final = timedelta(microseconds=1)
 """``as_of + JUST_AFTER`` includes the run of `as_of`: instants are whole microseconds."""
 _SHRINKS_AFTER: Final = timedelta(days=28)
@@ -196,6 +198,44 @@ class LedgerHistory:
             selected |= entry.selected_recipes
         return {name: selected.get(recipe.hash, recipe) for name, recipe in recipes.items()}
 
+    def selected_again(
+        self, configured: Mapping[str, Recipe], before: datetime, after: timedelta
+    ) -> dict[str, Recipe]:
+        """Return the candidates that a new selection of open hyperparameters has made or must make.
+
+        A selection is due some time after the last one, or once a run since then reported drift of
+        taste. What it finds competes with the earlier selection, as a tuned recipe does.
+
+        Parameters
+        ----------
+        configured
+            Recipes by name, as configured.
+        before
+            As-of of the run.
+        after
+            Age at which a selection is due again.
+
+        Returns
+        -------
+        By name with `AGAIN`: a recipe that is still open if the run must select it, else the one
+        that was found. A recipe that was never selected is absent.
+        """
+        past = self._by_as_of(DecisionEntry, before)
+        recipes: dict[str, Recipe] = {}
+        for name, recipe in configured.items():
+            first = [entry for entry in past if recipe.hash in entry.selected_recipes]
+            again = [entry for entry in past if recipe.hash in entry.selected_again]
+            if not recipe.has_free_params or not first:
+                continue
+            last = max(entry.as_of for entry in first + again)
+            since = (entry for entry in past if entry.as_of >= last)
+            newest = again[-1].selected_again[recipe.hash] if again else None
+            if before - last >= after or any(map(_taste_drifted, since)):
+                recipes[f"{name}{AGAIN}"] = recipe
+            elif newest is not None:
+                recipes[f"{name}{AGAIN}"] = newest
+        return recipes
+
     def comparable(self, before: datetime, key: ComparisonKey) -> tuple[DecisionEntry, ...]:
         """Return all decisions before an as-of with comparable figures, oldest first.
 
@@ -243,30 +283,39 @@ class LedgerHistory:
             if entry.as_of >= as_of - _SEED_SD_LASTS and (entry.task, entry.k) == (task, k)
         }
 
-    def with_candidate(
-        self, recipes: Mapping[str, Recipe], before: datetime, champion: Champion | None
+    def with_candidates(
+        self,
+        recipes: Mapping[str, Recipe],
+        before: datetime,
+        champion: Champion | None,
+        again: Mapping[str, Recipe],
     ) -> dict[str, Recipe]:
-        """Add the newest tuned recipe before an as-of.
+        """Add the newest tuned recipe before an as-of, and recipes that were selected again.
 
         Parameters
         ----------
         recipes
-            Recipes of the run by name; a tuned recipe that is among them is not added.
+            Recipes of the run by name; a candidate that is among them is not added.
         champion
             Neither is the champion's recipe.
+        again
+            Result of `selected_again`.
 
         Returns
         -------
-        The recipes; the new one is called `CANDIDATE`, with its hash if that name is taken.
+        The recipes; the tuned one is called `CANDIDATE`. A name that is taken gets the hash.
         """
-        newest = next(reversed(self._by_as_of(CandidateEntry, before)), None)
+        tuned = self._by_as_of(CandidateEntry, before)
+        newest: dict[str, Recipe] = {CANDIDATE: tuned[-1].recipe} if tuned else {}
         hashes = {recipe.hash for recipe in recipes.values()}
         if champion is not None:
             hashes.add(champion.recipe.hash)
-        if newest is None or newest.recipe.hash in hashes:
-            return dict(recipes)
-        name = CANDIDATE if CANDIDATE not in recipes else f"{CANDIDATE}@{newest.recipe.hash[:6]}"
-        return {**recipes, name: newest.recipe}
+        result = dict(recipes)
+        for name, recipe in (newest | dict(again)).items():
+            if recipe.hash not in hashes:
+                hashes.add(recipe.hash)
+                result[name if name not in recipes else f"{name}@{recipe.hash[:6]}"] = recipe
+        return result
 
     def _by_as_of(self, kind: type[_E], before: datetime | None = None) -> list[_E]:
         """Return the entries of a type by as-of; equal ones stay in the order of their lines."""
@@ -279,6 +328,10 @@ class LedgerHistory:
 def most_users(entry: DecisionEntry) -> int:
     """Return the number of users of the holdout length that has the most."""
     return max((users for _, users in entry.judged), default=0)
+
+
+def _taste_drifted(entry: DecisionEntry) -> bool:
+    return entry.drift is not None and any(x.startswith("taste.") for x in entry.drift.since)
 
 
 def _always_enough(entries: Sequence[DecisionEntry], enough: int) -> tuple[int, ...]:

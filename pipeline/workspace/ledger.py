@@ -146,6 +146,9 @@ class DecisionEntry(Decided):
         Holdout length in days and its number of users, for each length that was possible.
     selected_recipes
         Recipes with the hyperparameters that were selected, by the hash of the configured recipe.
+    selected_again
+        The same for recipes that had been selected before: a candidate of later runs, or None if
+        the search found no other settings.
     trigger
         The policy's decision that requested the run, or None.
     """
@@ -156,6 +159,7 @@ class DecisionEntry(Decided):
     # Later nights read the selection here, so that from night to night only the data change
     # (ADR 11).
     selected_recipes: Mapping[str, AnyRecipe]
+    selected_again: Mapping[str, AnyRecipe | None] = {}
     weights: SelectedWeights
     comparison_key: ComparisonKey
     live: tuple[LiveFigures, ...]

@@ -30,7 +30,7 @@ from dags import alerts, common, factory, links, problems, review, webhook
 from dags.common import AirflowWorkspace
 from dags.late_night import late_night
 from dags.local import runner
-from dags.settings import BASELINES
+from dags.settings import BASELINES, MODES
 from pipeline.errors import ConfigError
 from pipeline.workspace.workspace import Workspace
 
@@ -143,7 +143,6 @@ def test_the_tasks_that_run_after_a_skipped_or_failed_task() -> None:
     assert rules == {
         ("feedback_ingest", "attribution"): "all_done",
         ("feedback_ingest", "drift"): "none_failed",
-        ("feedback_ingest", "foldin"): "none_failed",
         ("feedback_ingest", "policy"): "none_failed",
         ("feedback_ingest", "report_outcome"): "none_failed",
         ("nightly_retrain", "evaluate"): "none_failed_min_one_success",
@@ -174,14 +173,54 @@ def test_only_a_user_starts_it(dag_id: str) -> None:
     assert not DAGS[dag_id].timetable.can_be_scheduled
 
 
-def test_a_nightly_run_is_started_by_the_cron_or_by_the_asset() -> None:
-    schedule = NIGHTLY.timetable
+def _settings(monkeypatch: pytest.MonkeyPatch, home: Path, text: str) -> None:
+    home.mkdir(exist_ok=True)
+    (home / "nightjar.toml").write_text(text)
+    monkeypatch.setenv("NIGHTJAR_HOME", str(home))
 
-    assert schedule.timetable.expression == "0 3 * * *"
-    assert str(schedule.timetable.timezone) in ("UTC", "Timezone('UTC')")
+
+def test_by_default_the_cron_alone_starts_a_nightly_run() -> None:
+    assert NIGHTLY.timetable.expression == "0 3 * * *"
+    assert str(NIGHTLY.timetable.timezone) in ("UTC", "Timezone('UTC')")
+    assert NIGHTLY.timetable.asset_condition is None
+
+
+@pytest.mark.parametrize("mode", ["adaptive", "both"])
+def test_a_request_starts_a_nightly_run_where_the_config_chooses_it(
+    mode: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = f'[schedule]\nmode = "{mode}"\ncron = "30 4 * * 1"\ntimezone = "Europe/Berlin"\n'
+    _settings(monkeypatch, tmp_path, text)
+    schedule = runner.load_dags()["nightly_retrain"].timetable
+
+    assert schedule.timetable.expression == "30 4 * * 1"
+    assert "Europe/Berlin" in str(schedule.timetable.timezone)
     assert [asset.name for asset in schedule.asset_condition.objects] == [
         "nightjar_retrain_requested"
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "id"),
+    [
+        ('[schedule]\ncron = "nightly"\n', "config.invalid_value"),
+        ('[schedule]\ntimezone = "Mars/Olympus"\n', "config.invalid_value"),
+        ("[schedule\n", "config.not_toml"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_a_red_first_task_on_the_default_schedule(
+    text: str, id: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _settings(monkeypatch, Workspace.init(tmp_path / "ws").home, text)
+    nightly = runner.load_dags()["nightly_retrain"]
+    problems: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: problems.update(value))
+    monkeypatch.setattr(factory, "get_current_context", lambda: {"ti": ti})
+
+    assert nightly.timetable.expression == "0 3 * * *"
+    with pytest.raises(AirflowFailException):
+        nightly.get_task("snapshot").python_callable()
+    assert (problems["id"], problems["exit_code"]) == (id, 2)
 
 
 def test_assets_are_updated_by_tasks_that_can_be_skipped() -> None:
@@ -223,8 +262,6 @@ def test_all_names_follow_from_that_of_the_workspace(name: str, both: dict[str, 
         f"{root}lake/events",
         f"{root}retrain_requested",
     ]
-    (trigger,) = dags["nightly_retrain"].timetable.asset_condition.objects
-    assert trigger == workspace.retrain_requested
     assert workspace.home_variable == variable
     assert workspace.webhook_connection == f"{name}_webhook"
 
@@ -391,11 +428,23 @@ def test_the_tasks_of_a_night_are_in_three_groups() -> None:
         ("backtest", "by hand"),
         ("feedback_ingest", "every 5 minutes"),
         ("maintenance", "daily 02:37 UTC"),
-        ("nightly_retrain", "daily 03:00 UTC or on request"),
+        ("nightly_retrain", "daily 03:00 UTC"),
     ],
 )
 def test_a_tag_shows_the_schedule(dag_id: str, tag: str) -> None:
     assert tag in DAGS[dag_id].tags
+
+
+def test_a_tag_shows_a_schedule_of_the_config(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    toml = '[schedule]\nmode = "both"\ncron = "30 4 * * 1"\ntimezone = "Europe/Berlin"\n'
+    (tmp_path / "nightjar.toml").write_text(toml)
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
+
+    tags = runner.load_dags()["nightly_retrain"].tags
+
+    assert "30 4 * * 1 Europe/Berlin or on request" in tags
 
 
 def test_the_last_task_of_a_night_links_to_page_run_and_version() -> None:
@@ -472,14 +521,21 @@ def test_an_as_of_in_the_future_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "requested"), [("asset_triggered", True), ("scheduled", False), ("manual", False)]
+    ("kind", "modes"),
+    [
+        ("asset_triggered", {"nightly", "adaptive", "both"}),
+        ("scheduled", {"adaptive"}),
+        ("manual", set()),
+    ],
 )
-def test_only_an_assets_event_is_a_request(kind: str, requested: bool) -> None:
+def test_the_policy_decides_on_requests_and_under_adaptive_on_the_cron(
+    kind: str, modes: set[str]
+) -> None:
     from airflow.sdk.api.datamodels._generated import DagRunType
 
     context: Any = {"dag_run": SimpleNamespace(run_type=DagRunType(kind))}
 
-    assert common.was_triggered_by_request(context) is requested
+    assert {mode for mode in MODES if common.asks_policy(context, mode)} == modes
 
 
 @pytest.mark.parametrize("text", ["2017-12-29T09:00:00", "yesterday"])

@@ -77,6 +77,7 @@ def _scenarios(airflow: runner.Runner, root: Path, received: list[Any]) -> dict[
     ended["first"] = shop.night(FIRST)
     ended["again"] = shop.night(FIRST)
     ended["silence"] = shop.night(FIRST + timedelta(days=60))
+    ended["unknown recipe"] = shop.night(FIRST, recipes=["alss"])
     ended["no zone"] = shop.night("2024-03-11T09:00:00")
 
     bad = shop.copy("a bad file")
@@ -88,6 +89,7 @@ def _scenarios(airflow: runner.Runner, root: Path, received: list[Any]) -> dict[
     changed = shop.copy("changed tastes")
     changed.land(purchases(tastes=1, seed=7), SECOND, FIRST)
     ended["folded"] = changed.feedback(SECOND)
+    ended["idle"] = changed.feedback(SECOND)
     ended["worse"] = changed.night(SECOND)
     ended["worse, again"] = changed.night(SECOND)
     ended["received"] = list(received)

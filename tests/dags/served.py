@@ -87,6 +87,11 @@ class Served:
             for one in instances
         }
 
+    def processes(self, dag_id: str, run_id: str) -> set[str]:
+        """Return the tasks of a run for which Airflow started a process."""
+        instances = self.get(f"{_run(dag_id, run_id)}/taskInstances")["task_instances"]
+        return {one["task_id"] for one in instances if one["pid"] is not None}
+
     def events(self, dag_id: str, run_id: str) -> list[Any]:
         """Return the events of assets that started a run; it must have begun."""
         return list(self.get(f"{_run(dag_id, run_id)}/upstreamAssetEvents")["asset_events"])

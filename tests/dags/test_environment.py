@@ -35,9 +35,15 @@ def test_everything_airflow_writes_lies_in_the_workspace(tmp_path: Path) -> None
 
 def test_a_server_gets_the_variables_that_it_needs() -> None:
     system = {"PATH": "/bin", "HOME": "/root", "PYTHONPATH": "/src", "LC_ALL": "C"}
-    airflow = {"AIRFLOW_HOME": "/a", "AIRFLOW__CORE__EXECUTOR": "x", "NIGHTJAR_HOME_SHOP": "/shop"}
+    airflow = {
+        "AIRFLOW_HOME": "/a",
+        "AIRFLOW__CORE__EXECUTOR": "x",
+        "NIGHTJAR_HOME_SHOP": "/shop",
+        "NIGHTJAR__SCHEDULE__MODE": "both",
+    }
     tasks = {
         "NIGHTJAR_VAULT_KEY": "secret",
+        "NIGHTJAR__REGISTRY__TRACKING_URI": "http://x",
         "AIRFLOW_CONN_NIGHTJAR_WEBHOOK": "secret",
         "AIRFLOW_VAR_X": "secret",
         "MLFLOW_TRACKING_PASSWORD": "secret",

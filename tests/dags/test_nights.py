@@ -54,11 +54,12 @@ def _with_state(night: Summary, state: str) -> set[str]:
     return {task for task, reached in night["states"].items() if reached == state}
 
 
-def test_a_pass_over_an_empty_folder_is_skipped_green(nights: dict[str, Summary]) -> None:
-    ended = nights["empty landing"]
-
-    assert ended["succeeded"]
-    assert set(ended["states"].values()) == {"skipped"}
+def test_a_pass_over_an_empty_folder_is_green_and_runs_one_task(nights: dict[str, Summary]) -> None:
+    for name in ("empty landing", "idle"):
+        ended = nights[name]
+        assert ended["succeeded"]
+        assert _with_state(ended, "success") == {"ingest"}
+        assert _with_state(ended, "skipped") == ended["states"].keys() - {"ingest"}
 
 
 def test_a_pass_that_took_events_in_announces_them(nights: dict[str, Summary]) -> None:
@@ -122,6 +123,15 @@ def test_an_as_of_without_a_zone_is_red(nights: dict[str, Summary]) -> None:
 
     assert not ended["succeeded"]
     assert "has no time zone" in ended["result"]["sentence"]
+    assert ended["result"]["exit_code"] == 2
+
+
+def test_an_unknown_recipe_is_red_and_names_the_configured_ones(nights: dict[str, Summary]) -> None:
+    ended = nights["unknown recipe"]
+
+    assert not ended["succeeded"]
+    assert _with_state(ended, "failed") == {"snapshot", "report_outcome"}
+    assert {"'alss'", "als,", "mad"} <= set(ended["result"]["sentence"].replace(".", " ").split())
     assert ended["result"]["exit_code"] == 2
 
 

@@ -1,4 +1,4 @@
-"""Days of a small shop under a real scheduler.
+"""Days of a small shop under a real scheduler, whose retrains the policy requests.
 
 A review without an answer, passes with few events, maintenance; then a pass requests a retrain,
 whose review a user answers. The shop's last days are today's, so that a run without an `as_of` has
@@ -32,7 +32,11 @@ from tests.worlds import CONFIG, NIGHTS, catalogue, land, moved, purchases
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 GREY = f"""{CONFIG}
+[schedule]
+mode = "adaptive"
+
 [gate]
+catch_up_blocks = 0
 human_review = true
 alpha = 0.07
 period_sd = 0.8
@@ -154,6 +158,7 @@ class FewEvents:
     patches: list[dict[str, Any]]
     busy: dict[str, str | None]
     idle: dict[str, str | None]
+    idle_processes: set[str]
     maintenance: Any
     requested: list[Any]
     before: pl.DataFrame
@@ -183,6 +188,7 @@ def few_events(shop: Shop, airflow: Served, unanswered: Night) -> FewEvents:
         patches=shop.lines("patch")[known:],
         busy=runs[0],
         idle=runs[1],
+        idle_processes=airflow.processes(FEEDBACK, run_id),
         maintenance=airflow.end(MAINTENANCE, airflow.trigger(MAINTENANCE)),
         requested=requested_runs(airflow),
         before=before,
@@ -213,7 +219,10 @@ def test_a_pass_with_few_events_refreshes_their_users_and_requests_no_retrain(
     ):
         assert before.equals(after) is others
     assert few_events.busy["request_retrain"] == "skipped"
-    assert few_events.idle["announce_events"] == "skipped"
+    assert few_events.idle.pop("ingest") == "success"
+    assert set(few_events.idle.values()) == {"skipped"}
+    # A task that another one skips gets no process.
+    assert few_events.idle_processes == {"ingest"}
     assert few_events.requested == []
     assert few_events.maintenance["state"] == "success"
 

@@ -13,8 +13,9 @@ from pipeline.base import Interval, plain
 from pipeline.report.attribution import attribution_table
 from pipeline.steps.feedback.attribution import read_attribution, run_attribution, show_attribution
 from pipeline.steps.feedback.drift import drift, read_drift
-from pipeline.steps.feedback.feedback import feedback
+from pipeline.steps.feedback.feedback import feedback, is_idle
 from pipeline.steps.feedback.policy import drift_if_needed, policy, read_policy
+from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.nightly.requested import start_requested
 from pipeline.workspace.artifacts import AttributionFile, MlflowFile, SnapshotFile
 from pipeline.workspace.history import LedgerHistory
@@ -23,7 +24,7 @@ from pipeline.workspace.night import open_night
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
-from tests.worlds import NIGHTS, copy_of, land, purchases
+from tests.worlds import CONFIG, NIGHTS, START, copy_of, land, purchases
 
 HOUR = timedelta(hours=1)
 
@@ -106,6 +107,54 @@ def test_drift_is_computed_on_whole_days_at_the_hour_of_the_last_night(copy):
     assert late.status == "stable", late.sentence
     quality = next(x for x in late.signals if x.name == "quality.ndcg")
     assert quality.status == "too_short" and "0 nightly runs" in quality.sentence
+
+
+@pytest.fixture
+def new(tmp_path):
+    """A workspace without a run."""
+    return Workspace.init(tmp_path / "home", CONFIG)
+
+
+def test_the_first_night_is_requested_once_enough_users_can_be_evaluated(new):
+    assert policy(new, NIGHTS[0]).action == "skip"  # the lake has no event
+    few = START + timedelta(days=5)
+    land(new.home, purchases(), few)
+    early = feedback(new, few)
+    assert early.action == "fold_in" and "0 users can be evaluated, 200 are needed" in early.reason
+    enough = START + timedelta(days=16)
+    land(new.home, purchases(), enough, few)
+    assert feedback(new, enough).action == "retrain"
+    started = start_requested(new, enough + HOUR)
+    trigger = new.run(started.run_id).read(SnapshotFile).trigger
+    assert (started.status, trigger.policy.cause) == ("new", "first")
+    # The run in progress is waited for.
+    assert policy(new, enough + 2 * HOUR).action == "fold_in"
+
+
+def test_a_small_shop_gets_its_first_night_four_weeks_after_its_first_event(new):
+    small = purchases().filter(pl.col("user_id").is_in([f"u{n}" for n in range(40)]))
+    due = START + timedelta(days=28)
+    land(new.home, small, due)
+    assert feedback(new, due - HOUR).action == "fold_in"
+    first = policy(new, due + 20 * HOUR)
+    assert first.wanted and first.reason.endswith(" it does not wait for 200")
+    # After a week without an event the run would have nothing to do.
+    silent = policy(new, due + timedelta(days=8))
+    assert silent.cause == "first" and not silent.wanted
+    assert silent.reason.endswith("but the last 7 days have no event")
+
+
+@pytest.mark.parametrize("mode", ["nightly", "adaptive"])
+def test_a_pass_without_files_is_idle_unless_it_requests_a_retrain(copy, mode):
+    text = f'[policy]\nmin_new_events = 1000\n[schedule]\nmode = "{mode}"'
+    copy = with_settings(copy, text)
+    assert is_idle(copy, NIGHTS[1])
+    land(copy.home, purchases(), NIGHTS[1], NIGHTS[0])
+    ingest_landed(copy, NIGHTS[1])
+    # A pass that ended after its ingest left users without lists.
+    assert not is_idle(copy, NIGHTS[1])
+    assert copy.lake.read("publications")["base"].count() == 1
+    assert is_idle(copy, NIGHTS[1]) is (mode == "nightly")
 
 
 def test_drift_is_not_computed_where_it_could_change_nothing(copy):
@@ -288,7 +337,7 @@ def test_the_first_night_has_no_attribution_and_a_reference_that_is_enough(one_n
     run = Workspace.open(home).run(first.run_id)
     assert read_attribution(run) is None and run.has(AttributionFile)
     assert read_drift(run).status == "stable"
-    assert read_policy(run).reason.startswith("no retrain: 9,754 new events")
+    assert read_policy(run).reason.startswith("retrain requested: the first run: 3")
 
 
 @pytest.mark.parametrize(

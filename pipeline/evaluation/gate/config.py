@@ -28,8 +28,8 @@ class GateConfig(Frozen):
     repeat items, and 0.01 if they may not."""
     catch_up_blocks: int = Field(default=0, ge=0)
     """Number of earlier blocks that a nightly run evaluates as well, where days since the last
-    recorded block are in no record; each costs another training of every recipe. The value 4
-    suits nightly runs that the retrain policy starts."""
+    recorded block are in no record; each costs another training of every recipe. The default is 4
+    where `schedule.mode` is `adaptive` or `both`, because days without a run are in no record."""
     not_one_week: float = Field(default=10.0, ge=1)
     """E-value that a switch needs without its strongest block."""
     min_users: int = Field(default=MIN_USERS, ge=2)

@@ -15,6 +15,7 @@ from pipeline.steps.feedback.attribution import attribution_summary
 from pipeline.steps.feedback.drift import drift_summary
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.workspace.artifacts import DecisionFile, OverrideFile, SplitFile
+from pipeline.workspace.history import AGAIN
 from pipeline.workspace.ledger import (
     ComparisonKey,
     DecisionEntry,
@@ -48,7 +49,15 @@ def decision_entry(night: Night) -> DecisionEntry:
         holdout_days=split.holdout_days,
         judged=split.judged,
         selected_recipes={
-            night.snapshot.recipes[name].hash: recipe for name, recipe in night.selected.items()
+            night.snapshot.recipes[name].hash: recipe
+            for name, recipe in night.selected.items()
+            if not name.endswith(AGAIN)
+        },
+        # Also a search without a result counts, or each run would repeat it.
+        selected_again={
+            recipe.hash: night.selected.get(name)
+            for name, recipe in night.snapshot.recipes.items()
+            if name.endswith(AGAIN) and recipe.has_free_params
         },
         weights=SelectedWeights(
             configured=night.snapshot.config.features, chosen=night.config.features

@@ -52,3 +52,20 @@ def feedback(
         action=ruling.action.value,
         reason=ruling.reason,
     )
+
+
+def is_idle(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> bool:
+    """Return whether a pass without new files has nothing to do, after completing the fold-in.
+
+    Parameters
+    ----------
+    ws, at, progress
+        As for `feedback`.
+
+    Returns
+    -------
+    False if an earlier pass left events without lists, or a retrain is to be requested.
+    """
+    if foldin(ws, at, progress=progress).users_refreshed:
+        return False
+    return ws.config.schedule.mode == "nightly" or not policy(ws, at, progress=progress).wanted

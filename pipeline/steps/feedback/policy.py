@@ -7,16 +7,25 @@ finds the run that the first one started.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.base import AsOf, Progress, silent
-from pipeline.data.split import before
+from pipeline.base import AsOf, Interval, Progress, silent
+from pipeline.data.features import WEIGHED
+from pipeline.data.split import PinnedTask, before, between
+from pipeline.data.windows import parted
+from pipeline.errors import ConfigError, DataError
 from pipeline.failpoints import failpoint
-from pipeline.monitoring.policy import Nights, RetrainDecision, can_skip_drift, countable
+from pipeline.monitoring.policy import (
+    FirstRun,
+    Nights,
+    RetrainDecision,
+    can_skip_drift,
+    countable,
+)
 from pipeline.monitoring.policy import policy as decide
 from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.foldin import new_since
@@ -146,17 +155,44 @@ def _state(view: AsOfView) -> tuple[Nights, pl.DataFrame]:
     # A run is already started when it evaluates the policy; it must not wait for itself.
     own = None if view.night is None else view.night.run_id
     started = tuple(as_of for run_id, as_of in started_runs(view.ws).items() if run_id != own)
-    nights = Nights(judged=None, changed=False, learnt=0, started=started)
+    silence = _silence(view)
     where = before(view.at)
     if decisions := view.decisions():
         last = decisions[-1]
         run, batches = view.ws.runs.open(last.run_id), Batches(view.ws.lake)
         changed = last.decision.promotes or last.run_id in view.history.overrides
-        nights = Nights(last.as_of, changed, run.read(TablesFile).events, started)
+        learnt = run.read(TablesFile).events
+        nights = Nights(last.as_of, changed, learnt, started, silence=silence)
         arrived = batches.arrived_since(last_file(view.ws, run.read(SnapshotFile)))
         # Late events have old timestamps: they are new by the number of their file.
         where = where & new_since(arrived, last.as_of)
+    else:
+        nights = Nights(None, False, 0, started, first=_first_run(view), silence=silence)
     return nights, view.events([c.USER_ID, c.TIMESTAMP], where)
+
+
+def _silence(view: AsOfView) -> str | None:
+    """Return the reason if a run would find no recent event, and so end without a decision."""
+    days = view.config.split.max_silence_days
+    recent = Interval(view.at - timedelta(days=days), view.at)
+    if view.events([c.TIMESTAMP], between(recent)).is_empty():
+        return f"the last {days} days have no event"
+    return None
+
+
+def _first_run(view: AsOfView) -> FirstRun:
+    """Return the conditions of the first run: the users of the longest holdout that is possible."""
+    config = view.config
+    events = view.events(WEIGHED, before(view.at))
+    if not isinstance(begin := events[c.TIMESTAMP].min(), datetime):
+        return FirstRun(0, config.split.min_users, None)
+    try:
+        part = parted(events, view.at, config.windows, first=True, pinned=PinnedTask())
+        users = max(users for _, users in part.judged)
+    except (ConfigError, DataError):  # the history is too short, or has no target yet
+        users = 0
+    due = begin + timedelta(days=config.schedule.first_after_days)
+    return FirstRun(users, config.split.min_users, due)
 
 
 def started_runs(ws: Workspace) -> dict[str, datetime]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, compact_instant, format_instant, silent
@@ -32,8 +33,8 @@ from pipeline.workspace.night import concluded, open_night
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 
-_ASIDE = ("registry", "gc", "locks", "attribution", "drift", "policy")
-"""Sections of the config that do not change the outcome of a run."""
+_ASIDE = ("registry", "gc", "locks", "attribution", "drift", "policy", "schedule")
+"""Sections of the config that do not change the outcome of a run that was started."""
 TABLES = ("events", "items", "users", "quarantine", "batches")
 """Tables whose versions a run pins."""
 
@@ -133,9 +134,11 @@ def _started(
     champion = history.champion(as_of)
     pinned = history.pinned(as_of, ws.config.split.min_users)
     competing = history.selected_recipes(configured, as_of)
-    # Names select recipes for one run; only a full run evaluates the tuned candidate.
+    # Names select recipes for one run; only a full run evaluates candidates of earlier searches.
     if names is None:
-        competing = history.with_candidate(competing, as_of, champion)
+        after = timedelta(days=ws.config.schedule.select_again_days)
+        again = history.selected_again(configured, as_of, after)
+        competing = history.with_candidates(competing, as_of, champion, again)
     recipes, champion_name = _with_champion(competing, champion)
     live_row = live(ws.lake.read("publications"))
     file = SnapshotFile(

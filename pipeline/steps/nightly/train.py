@@ -4,7 +4,7 @@ A recipe that fails is left out and the others are compared; a failure of the ch
 stops the run.
 
 Guarantees: a recipe that does not fit into memory fails before it is trained; a failed recipe
-commits nothing; one that does not apply to the task commits the reason.
+commits nothing; one that does not apply to the task, or equals another one, commits the reason.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.models.selection import select_hyperparameters
 from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.stores.runs import Ref
 from pipeline.workspace.artifacts import AbsentFile, train_step
+from pipeline.workspace.history import AGAIN
 from pipeline.workspace.memory import refusal, refuse_too_large
 from pipeline.workspace.night import Night, open_night
 from pipeline.workspace.run_files import read_history, read_split, write_fits, write_scorer
@@ -91,9 +92,7 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
     step = train_step(name)
     # A recipe that only lists items of the user's past has nothing to list in this task.
     if recipe.capabilities.repeats_only and split.task == "discovery":
-        with night.run.draft(step) as draft:
-            draft.write(AbsentFile(absent=_ABSENT))
-        log.result = f"left out: {_ABSENT}"
+        _leave_out(night, step, _ABSENT, log)
         return None
     history = read_history(night.run, "train")
 
@@ -105,6 +104,10 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
         # Before the search for hyperparameters, which trains the recipe many times.
         refuse_too_large(name, recipe, history, config)
         recipe = _select_hyperparameters(night, recipe, split, report)
+        if same := _same(night, name, recipe):
+            reason = f"its settings, selected again, are those of {same}"
+            _leave_out(night, step, reason, log)
+            return None
         scorer, cost = fit(name, recipe, history, config, report)
         more = fits.further(recipe, history, scorer, users=split.n_users, progress=report)
     except NightjarError as error:
@@ -119,6 +122,21 @@ def _train(night: Night, name: str, log: TaskLog) -> Failure | None:
         draft.rows = history.n_users
     log.result = cost.text()
     return None
+
+
+def _leave_out(night: Night, step: str, reason: str, log: TaskLog) -> None:
+    """Write the reason that a recipe is not trained."""
+    with night.run.draft(step) as draft:
+        draft.write(AbsentFile(absent=reason))
+    log.result = f"left out: {reason}"
+
+
+def _same(night: Night, name: str, recipe: Recipe) -> str | None:
+    """Return another recipe of the run that equals one that was selected again, or ``None``."""
+    if not name.endswith(AGAIN):
+        return None
+    others = night.recipes.items()
+    return next((x for x, other in others if x != name and other.hash == recipe.hash), None)
 
 
 def _select_hyperparameters(

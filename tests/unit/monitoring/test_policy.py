@@ -1,23 +1,30 @@
 """The policy: enough data, drift, and the conditions that delay a retrain."""
 
+import tomllib
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
 import pytest
+from pydantic import ValidationError
 
+from dags.settings import DagSchedule
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.monitoring.policy import (
     Cause,
+    FirstRun,
     Nights,
     PolicyConfig,
     RetrainAction,
+    ScheduleConfig,
     can_skip_drift,
     countable,
     policy,
 )
 from pipeline.monitoring.verdicts import Drift, Signal
 from pipeline.monitoring.verdicts import DriftStatus as Of
+from tests.dags.test_settings import UNUSABLE
 
 AT = datetime(2026, 6, 1, 12, tzinfo=UTC)
 JUDGED = AT - timedelta(hours=33)
@@ -62,11 +69,51 @@ def test_a_little_is_folded_in_and_enough_asks_for_a_retrain():
     assert ask(100_000, past=large).wanted
 
 
-def test_before_the_first_night_only_the_absolute_number_counts():
-    first = nights(judged=None, changed=False, learnt=0, started=[])
-    assert ask(99_999, past=first).action == RetrainAction.FOLD_IN
-    assert "no run has decided yet" in ask(99_999, past=first).reason
-    assert ask(100_000, past=first).wanted
+def before_first(users=0, due=AT + timedelta(days=1), **changed):
+    facts = {"judged": None, "changed": False, "learnt": 0, "started": []}
+    return nights(**{**facts, "first": FirstRun(users, 200, due), **changed})
+
+
+def test_the_first_night_is_requested_once_enough_users_can_be_evaluated():
+    action = ask(10_000_000, past=before_first(199))
+    assert (action.action, action.cause) == (RetrainAction.FOLD_IN, None)
+    assert action.reason.startswith("no retrain: the first run: 199 users can be evaluated")
+    action = ask(5, past=before_first(200))
+    assert action.wanted and action.cause == Cause.FIRST
+    assert action.reason.startswith("retrain requested: the first run: 200 users can be ")
+
+
+def test_the_first_night_is_requested_at_the_latest_some_days_after_the_first_event():
+    assert not ask(5, past=before_first(due=AT + timedelta(seconds=1))).wanted
+    assert ask(5, past=before_first(due=AT)).cause == Cause.FIRST
+    assert not ask(0, past=before_first(due=None)).wanted
+
+
+def test_a_first_night_that_failed_is_requested_again_after_the_minimum_of_hours():
+    for hours, wanted in ((19, False), (20, True)):
+        past = before_first(300, started=[AT - timedelta(hours=hours)])
+        assert ask(5, past=past).wanted is wanted
+
+
+def test_no_night_is_requested_that_would_find_no_recent_event():
+    for past in (nights(silence="the last 7 days have no event"), before_first(300, silence="x")):
+        action = ask(50_000, past=past)
+        assert not action.wanted and action.cause is not None
+        assert action.reason.endswith(f", but {past.silence}")
+        assert can_skip_drift(50_000, past, AT, CONFIG)
+
+
+@pytest.mark.parametrize("line", UNUSABLE)
+def test_a_schedule_that_airflow_cannot_use_is_refused(line):
+    with pytest.raises(ValidationError):
+        ScheduleConfig.model_validate(tomllib.loads(line))
+
+
+def test_the_schedule_has_the_defaults_that_airflow_reads():
+    defaults, parsed = ScheduleConfig(), DagSchedule()
+    assert all(
+        getattr(defaults, field.name) == getattr(parsed, field.name) for field in fields(parsed)
+    )
 
 
 def test_drift_asks_for_a_retrain_and_is_the_reason():

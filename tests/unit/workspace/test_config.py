@@ -58,6 +58,29 @@ def test_a_wrong_value_names_field_value_and_bound(file):
     assert "'auto', 'repeat' or 'discovery'" in sentence
 
 
+@pytest.mark.parametrize(("mode", "blocks"), [("nightly", 0), ("adaptive", 4), ("both", 4)])
+def test_where_the_policy_starts_runs_earlier_blocks_are_evaluated(file, mode, blocks):
+    file.write_text(f'[schedule]\nmode = "{mode}"\n')
+    config = compose(file, {}).config
+    assert config.gate.catch_up_blocks == blocks
+    assert load(dump(config)) == config
+    file.write_text(f'[schedule]\nmode = "{mode}"\n[gate]\ncatch_up_blocks = 0\n')
+    assert compose(file, {}).config.gate.catch_up_blocks == 0
+    environment = {"NIGHTJAR__GATE__CATCH_UP_BLOCKS": "2"}
+    assert compose(file, environment).config.gate.catch_up_blocks == 2
+
+
+def test_a_wrong_schedule_names_the_field_and_a_valid_value(file):
+    sentence = refused(file, '[schedule]\ncron = "61 3 * * *"\n')
+    assert sentence.startswith("nightjar.toml: schedule.cron = '61 3 * * *': ")
+    assert sentence.endswith("write five fields, such as 0 3 * * *")
+    sentence = refused(file, '[schedule]\ntimezone = "Mars/Olympus"\n')
+    assert sentence == (
+        "nightjar.toml: schedule.timezone = 'Mars/Olympus': is not a time zone; write UTC or "
+        "Europe/Berlin"
+    )
+
+
 def test_an_unknown_family_names_the_families(file):
     sentence = refused(file, '[recipes.x]\nfamily = "alz"\n')
     assert sentence.startswith("nightjar.toml: unknown family 'alz' in recipes.x. Allowed: ")
