@@ -213,14 +213,38 @@ def test_a_config_that_cannot_be_used_is_a_red_first_task_on_the_default_schedul
 ) -> None:
     _settings(monkeypatch, Workspace.init(tmp_path / "ws").home, text)
     nightly = runner.load_dags()["nightly_retrain"]
-    problems: dict[str, Any] = {}
-    ti = SimpleNamespace(xcom_push=lambda key, value: problems.update(value))
-    monkeypatch.setattr(factory, "get_current_context", lambda: {"ti": ti})
+    problem = _failed_snapshot(nightly, monkeypatch, {})
 
     assert nightly.timetable.expression == "0 3 * * *"
+    assert (problem["id"], problem["exit_code"]) == (id, 2)
+
+
+def test_an_unknown_recipe_of_a_trigger_is_a_red_first_task(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _settings(monkeypatch, Workspace.init(tmp_path / "ws").home, '[recipes.mine]\nfamily = "als"\n')
+    params = {"as_of": None, "recipes": ["min"], "publish": True}
+    problem = _failed_snapshot(NIGHTLY, monkeypatch, params)
+
+    assert (problem["id"], problem["exit_code"]) == ("recipe.unknown", 2)
+    assert "'min'" in problem["sentence"] and "mine" in problem["sentence"]
+
+
+def _failed_snapshot(
+    dag: Any, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]
+) -> dict[str, Any]:
+    """Run the first task of a run that a user triggered; return its problem."""
+    problem: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: problem.update(value))
+    now = datetime.now(UTC)
+    run = SimpleNamespace(run_type="manual", data_interval_end=None, run_after=now)
+    context = {"ti": ti, "params": params, "dag_run": run}
+    # Airflow's own place: the parsed file is another module than the one that is imported.
+    place = "airflow.sdk.definitions._internal.contextmanager._CURRENT_CONTEXT"
+    monkeypatch.setattr(place, [context])
     with pytest.raises(AirflowFailException):
-        nightly.get_task("snapshot").python_callable()
-    assert (problems["id"], problems["exit_code"]) == (id, 2)
+        dag.get_task("snapshot").python_callable()
+    return problem
 
 
 def test_assets_are_updated_by_tasks_that_can_be_skipped() -> None:

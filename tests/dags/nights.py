@@ -77,7 +77,6 @@ def _scenarios(airflow: runner.Runner, root: Path, received: list[Any]) -> dict[
     ended["first"] = shop.night(FIRST)
     ended["again"] = shop.night(FIRST)
     ended["silence"] = shop.night(FIRST + timedelta(days=60))
-    ended["unknown recipe"] = shop.night(FIRST, recipes=["alss"])
     ended["no zone"] = shop.night("2024-03-11T09:00:00")
 
     bad = shop.copy("a bad file")

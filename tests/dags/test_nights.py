@@ -126,15 +126,6 @@ def test_an_as_of_without_a_zone_is_red(nights: dict[str, Summary]) -> None:
     assert ended["result"]["exit_code"] == 2
 
 
-def test_an_unknown_recipe_is_red_and_names_the_configured_ones(nights: dict[str, Summary]) -> None:
-    ended = nights["unknown recipe"]
-
-    assert not ended["succeeded"]
-    assert _with_state(ended, "failed") == {"snapshot", "report_outcome"}
-    assert {"'alss'", "als,", "mad"} <= set(ended["result"]["sentence"].replace(".", " ").split())
-    assert ended["result"]["exit_code"] == 2
-
-
 @pytest.mark.parametrize("night", ["worse", "worse, again"])
 def test_a_block_is_red_and_registered(night: str, nights: dict[str, Summary]) -> None:
     ended = nights[night]
