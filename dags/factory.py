@@ -75,7 +75,7 @@ def nightjar_dag(
         Whether section ``[schedule]`` of each workspace decides what starts the DAG. Without this
         and without a cron it is only started by hand.
     reports_failures
-        Whether each task that failed is reported to the webhook.
+        Whether each task that failed is noted and reported to the webhook.
 
     Returns
     -------

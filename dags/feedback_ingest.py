@@ -2,10 +2,10 @@
 
 **Schedule.** Every five minutes. A new DAG is paused: unpause it to start the schedule. In a pass
 without new files and without work left by an earlier one, only the first task runs; the others are
-skipped and the pass is green. A pass in which a file was rejected, or waits for a
-correction of the config, is red and names the file; all other files are ingested. A file that
-waits, a link, or another entry of `landing/` that is not a regular file makes one pass red; later
-passes only log a warning.
+skipped and the pass is green. A pass in which a file was rejected, or waits for a correction of the
+config, is red and names the file; all other files are ingested. A file that waits, a link, or
+another entry of `landing/` that is not a regular file makes one pass red; later passes only log a
+warning.
 
 **Results.** The live model computes new lists for the users with events since their last list, and
 for no other user; the lists go live at once. A pass that accepted events updates the asset

@@ -452,11 +452,23 @@ def test_the_tasks_of_a_night_are_in_three_groups() -> None:
         ("backtest", "by hand"),
         ("feedback_ingest", "every 5 minutes"),
         ("maintenance", "daily 02:37 UTC"),
-        ("nightly_retrain", "daily 03:00 UTC or on request"),
+        ("nightly_retrain", "daily 03:00 UTC"),
     ],
 )
 def test_a_tag_shows_the_schedule(dag_id: str, tag: str) -> None:
     assert tag in DAGS[dag_id].tags
+
+
+def test_a_tag_shows_a_schedule_of_the_config(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    toml = '[schedule]\nmode = "both"\ncron = "30 4 * * 1"\ntimezone = "Europe/Berlin"\n'
+    (tmp_path / "nightjar.toml").write_text(toml)
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
+
+    tags = runner.load_dags()["nightly_retrain"].tags
+
+    assert "30 4 * * 1 Europe/Berlin or on request" in tags
 
 
 def test_the_last_task_of_a_night_links_to_page_run_and_version() -> None:
