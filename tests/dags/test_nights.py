@@ -192,7 +192,7 @@ def test_a_message_has_a_text_with_the_headline_and_the_address(nights: dict[str
     assert "lists are live" not in first["sentence"]
 
 
-def test_a_run_is_found_by_its_as_of_its_note_and_its_links(
+def test_a_run_has_its_as_of_a_note_and_links(
     nights: dict[str, Summary], root: Path
 ) -> None:
     with sqlite3.connect(root / "airflow" / "airflow" / "airflow.db") as database:
