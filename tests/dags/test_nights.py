@@ -192,15 +192,12 @@ def test_a_message_has_a_text_with_the_headline_and_the_address(nights: dict[str
     assert "lists are live" not in first["sentence"]
 
 
-def test_a_run_has_its_as_of_a_note_and_links(
-    nights: dict[str, Summary], root: Path
-) -> None:
+def test_a_run_has_its_as_of_a_note_and_links(nights: dict[str, Summary], root: Path) -> None:
     with sqlite3.connect(root / "airflow" / "airflow" / "airflow.db") as database:
-        notes = dict(
-            database.execute(
-                "SELECT run_id, content FROM dag_run JOIN dag_run_note ON dag_run.id = dag_run_id"
-            ).fetchall()
-        )
+        rows = database.execute(
+            "SELECT dag_id, run_id, content"
+            " FROM dag_run JOIN dag_run_note ON dag_run.id = dag_run_id"
+        ).fetchall()
         links = dict(
             database.execute(
                 "SELECT key, value FROM xcom WHERE run_id = ? AND task_id = 'report_outcome'"
@@ -214,6 +211,8 @@ def test_a_run_has_its_as_of_a_note_and_links(
         ).fetchone()[0]
 
     as_of = nights["first"]["result"]["as_of"]
+    notes = {run_id: text for dag_id, run_id, text in rows if dag_id == "nightly_retrain"}
+    passes = {run_id: text for dag_id, run_id, text in rows if dag_id == "feedback_ingest"}
     assert nights["first"]["run_id"] == f"manual__{as_of.replace('Z', '+00:00')}"
     assert nights["again"]["run_id"] == f"manual__{as_of.replace(':00Z', ':01+00:00')}"
     note = notes[nights["first"]["run_id"]]
@@ -221,8 +220,8 @@ def test_a_run_has_its_as_of_a_note_and_links(
     assert "[MLflow run](" in note
     assert notes[nights["worse"]["run_id"]].startswith("block, as of ")
     assert notes[nights["no zone"]["run_id"]].startswith("failed, as of an invalid instant. ")
-    assert notes[nights["feedback"]["run_id"]].startswith("3 files: ")
-    assert "broken.csv" in notes[nights["bad file"]["run_id"]]
+    assert passes[nights["feedback"]["run_id"]].startswith("2 files: ")
+    assert "broken.csv" in passes[nights["bad file"]["run_id"]]
     assert sorted(links) == ["_link_MLflow_run", "_link_model_version", "_link_night_page"]
     assert all(json.loads(value).startswith("http://") for value in links.values())
     assert json.loads(extra)["events"] == nights["feedback"]["result"]["events"]
