@@ -65,7 +65,7 @@ from dags.factory import (
 )
 from dags.links import ADDRESSES, LINKS, addresses
 from dags.nightly_task import STARTED, NightlyRun, current_decision, nightly_task, started_run
-from dags.problems import log_problem
+from dags.problems import CORRECT, log_problem
 from dags.review import ReviewOperator, approved_by
 from dags.run_outcome import DECISIONS, RunOutcome, determine_outcome
 
@@ -247,7 +247,8 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     links = ti.xcom_pull(task_ids="register", key=ADDRESSES) or {}
     named = ", ".join(f"[{name}]({address})" for name, address in links.items())
     when = f"{outcome.status}, as of {as_of or 'an invalid instant'}"
-    leave_note(f"{when}. {headline} {next_step}\n\n{named}".rstrip())
+    # The interface shows the first line only.
+    leave_note(f"{headline} {next_step}\n\n{when}. {named}".rstrip())
     ti.xcom_push(key=ADDRESSES, value=links)
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:
@@ -276,9 +277,7 @@ def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> tuple[str, st
         # A run whose data or model were refused has a headline; one that broke has not.
         if outcome.status != "failed" or headline.status == "act":
             return headline.news, headline.todo
-    return f"{outcome.sentence.rstrip('.')}.", (
-        "Correct the cause, then clear the first task: no finished step is repeated."
-    )
+    return f"{outcome.sentence.rstrip('.')}.", f"{CORRECT}."
 
 
 def _post(workspace: AirflowWorkspace, outcome: RunOutcome, message: dict[str, Any]) -> None:

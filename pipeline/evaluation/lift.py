@@ -58,7 +58,8 @@ def chained(links: Sequence[Lift]) -> tuple[float, float, float] | None:
     """Multiply the ratios of a chain of lifts, each over the one before.
 
     The links are measured on different users and days, so their errors are independent: the
-    variance of the log of the product is the sum of the links' variances.
+    variance of the log of the product is the sum of the links' variances. One link keeps its own
+    interval, so that the same comparison is never shown with two intervals.
 
     Parameters
     ----------
@@ -72,6 +73,8 @@ def chained(links: Sequence[Lift]) -> tuple[float, float, float] | None:
     """
     if any(link.lift <= -1 for link in links):
         return None
+    if len(links) == 1:
+        return links[0].interval
     log = sum(math.log1p(link.lift) for link in links)
     half = NORMAL_95 * math.hypot(*(link.se / (1 + link.lift) for link in links))
     return math.expm1(log), math.expm1(log - half), math.expm1(log + half)

@@ -19,7 +19,7 @@ from pipeline.report.night import Dated, PastRun
 
 _HEAD = (
     "Night|name", "Status", "What happened|wholly", "Lift over the best baseline",
-    "Live hit rate|n", "Drift", "Training|n", "Size on disk|n",
+    "Live hit rate|n", "Drift", "Training, with refit|n", "Size on disk|n",
 )  # fmt: skip
 _CSS = {"good": "w ok", "look": "w other", "act": "w bad"}
 

@@ -123,7 +123,7 @@ def night_page(
 
 def _comparison(facts: NightFacts) -> Table:
     """Return the lifts of the live model in figures and in words."""
-    lifts = (facts.over_baseline, facts.over_last, facts.over_month)
+    lifts = (facts.over_last, facts.over_month, facts.over_baseline)
     head = ("Compared with|name", "Lift|n", "95 % interval|n", "Users|n", "In words|wholly")
     return Table(head, (_lift_cells(lift) for lift in lifts if lift is not None))
 

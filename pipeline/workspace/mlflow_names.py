@@ -38,9 +38,14 @@ def level_name(k: int) -> str:
     return f"4 {metric_name(NDCG, k)}"
 
 
-def headline_names(k: int) -> tuple[str, ...]:
-    """Return the names of all headline metrics for lists of length `k`, without bounds."""
-    return OVER_BASELINE, OVER_BEFORE, OVER_FIRST, level_name(k), USERS, DAYS, MINUTES
+def columns_of_runs(k: int) -> tuple[str, ...]:
+    """Return the columns of the table of runs for lists of length `k`.
+
+    The lift over the version before comes first, with its bounds: lifts over the baseline of two
+    runs are of other days, so the larger one does not belong to the better version.
+    """
+    over_before = (f"{OVER_BEFORE}{end}" for end in ENDS)
+    return *over_before, OVER_FIRST, OVER_BASELINE, level_name(k), USERS, DAYS, MINUTES
 
 
 def lift_metrics(name: str, interval: tuple[float, float, float]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import PublicationEntry
-from pipeline.workspace.mlflow_names import headline_names
+from pipeline.workspace.mlflow_names import columns_of_runs
 from pipeline.workspace.workspace import Workspace
 
 STUDIES: Final = "-tuning"
@@ -42,7 +42,7 @@ def registry(ws: Workspace, suffix: str = "") -> Registry:
         model_name,
         ws.lake.id,
         about=texts.NIGHTS if nights else texts.STUDIES,
-        columns=headline_names(k) if nights else (),
+        columns=columns_of_runs(k) if nights else (),
     )
 
 

@@ -232,10 +232,11 @@ def test_a_run_has_its_as_of_a_note_and_links(nights: dict[str, Summary], root: 
     assert nights["first"]["run_id"] == f"manual__{as_of.replace('Z', '+00:00')}"
     assert nights["again"]["run_id"] == f"manual__{as_of.replace(':00Z', ':01+00:00')}"
     note = notes[nights["first"]["run_id"]]
-    assert note.startswith(f"first, as of {as_of}. First lists are live: ")
+    assert note.startswith("First lists are live: ")
+    assert f"first, as of {as_of}. " in note
     assert "[MLflow run](" in note
-    assert notes[nights["worse"]["run_id"]].startswith("block, as of ")
-    assert notes[nights["no zone"]["run_id"]].startswith("failed, as of an invalid instant. ")
+    assert "\n\nblock, as of " in notes[nights["worse"]["run_id"]]
+    assert "\n\nfailed, as of an invalid instant. " in notes[nights["no zone"]["run_id"]]
     assert passes[nights["feedback"]["run_id"]].startswith("2 files: ")
     assert "broken.csv" in passes[nights["bad file"]["run_id"]]
     assert sorted(links) == ["_link_MLflow_run", "_link_model_version", "_link_night_page"]

@@ -223,9 +223,10 @@ class Headline:
     reasons
         Tag -> reason, for each figure that is absent.
     text
-        Lift over the baseline for names of runs; empty if it is absent.
+        Lift over the version before for names of runs, or over the baseline if it is absent; empty
+        if both are.
     sentence
-        The lifts with their references and intervals.
+        The lifts with their references and intervals; that over the version before comes first.
     """
 
     metrics: Mapping[str, float]
@@ -252,15 +253,15 @@ def shown_headline(night: Night, file: HeadlineFile) -> Headline:
         metrics |= level_metrics(night, file.recipe)
     began, ended = night.span
     metrics[MINUTES] = round((ended - began).total_seconds() / 60, 1)
+    ranked = [lifts[name] for name in (OVER_BEFORE, OVER_FIRST, OVER_BASELINE) if name in lifts]
     parts = [
         f"{change(lift)} over {reference} (95 % interval {change(low)} to {change(high)})"
-        for reference, (lift, low, high) in dict(lifts.values()).items()
+        for reference, (lift, low, high) in dict(ranked).items()
     ]
-    baseline = lifts.get(OVER_BASELINE)
     return Headline(
         metrics=metrics,
         reasons={f"nightjar.no_{_tag(name)}": text for name, text in file.absent.items()},
-        text="" if baseline is None else change(baseline[1][0]),
+        text=next((f"{change(lift)} over {over}" for over, (lift, *_) in ranked), ""),
         sentence=", ".join(parts) or "No lift was measured",
     )
 

@@ -215,8 +215,8 @@ def _configured(config: Config, names: Sequence[str] | None) -> dict[str, Recipe
     if unknown:
         raise ConfigError(
             "recipe.unknown",
-            f"unknown recipe {unknown[0]!r}. Configured: {', '.join(known)}"
-            f"{nearest(unknown[0], known)}",
+            f"unknown recipe {unknown[0]!r}{nearest(unknown[0], known)}. Configured: "
+            f"{', '.join(known)}",
         )
     baselines = {n: r for n, r in known.items() if r.capabilities.baseline is not None}
     # The union of dicts keeps the order of the first one: baselines come first.

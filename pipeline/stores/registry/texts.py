@@ -17,11 +17,12 @@ _NAME_WIDTH: Final = 220
 _READING: Final = (
     "Metrics 1 to 3 are lifts in percent, with their 95 % interval (low, high). If an interval "
     "contains 0, the difference is not proven.\n\n"
-    "* *1 lift over baseline pct*: over the best baseline, on the holdout of the run.\n"
+    "* *1 lift over baseline pct*: over the best baseline, on the holdout of the run. Two nights "
+    "have other days and users: do not compare it between versions.\n"
     "* *2 lift over version before pct*: over the version that was live before, both on the same "
-    "users and days.\n"
+    "users and days. It shows which of the two is better.\n"
     "* *3 lift over version 1 pct*: product of the lifts over the version before.\n"
-    "* *4 ndcg* of two nights is measured on different users and days: do not compare it."
+    "* *4 ndcg*: as metric 1, not comparable between versions."
 )
 MODEL: Final = (
     "Retrained every night. Alias champion is the live version, previous the one before it.\n\n"
@@ -34,7 +35,8 @@ MODEL: Final = (
 )
 NIGHTS: Final = (
     "One run per night, named by its day, its decision and the lift of the live model over the "
-    f"best baseline; below it one run per recipe. {_READING}"
+    "version before (of the first one over the best baseline); below it one run per recipe. "
+    f"{_READING}"
 )
 STUDIES: Final = (
     "One run per tuning study, below it one run per trial. A study that has found a better recipe "

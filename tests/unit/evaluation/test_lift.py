@@ -45,3 +45,8 @@ def test_the_bounds_of_a_chain_contain_the_true_product_in_19_of_20_cases():
 
 def test_a_ratio_of_0_has_no_chain():
     assert chained((Lift("1", 900, 0.2, 0.06), Lift("2", 800, -1.0, 0.0))) is None
+
+
+def test_one_link_keeps_its_own_interval():
+    link = Lift("1", 900, 0.2, 0.06)
+    assert chained((link,)) == link.interval

@@ -156,9 +156,9 @@ def test_a_reader_sees_first_how_much_better_the_live_model_is_and_how_sure() ->
         "over_month": Lift("<model>", -0.3, -0.4, -0.2),
     }
     page = Page(night_page(NIGHT, pictures(), facts_of(NIGHT, **lifts)))
-    rows = [["Recent popularity", "+22.7 %", "+11.9 % to +33.5 %", "1,223", "✓ better"]]
-    rows += [["The last model, of 2017-11-24", "+2.0 %", "−6.0 % to +10.0 %", "1,213", "○ as good"]]
+    rows = [["The last model, of 2017-11-24", "+2.0 %", "−6.0 % to +10.0 %", "1,213", "○ as good"]]
     rows += [["<model>", "−30.0 %", "−40.0 % to −20.0 %", "–", "✗ worse"]]
+    rows += [["Recent popularity", "+22.7 %", "+11.9 % to +33.5 %", "1,223", "✓ better"]]
     assert page.rows[1:4] == rows
     first = page.texts.index("Contents")
     assert page.texts.index("Recent popularity") < first < page.texts.index("Rules of the gate")
