@@ -534,7 +534,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("run.step_missing", 0): (
-        lambda w: run_file(w, "refit/manifest.json").unlink(),
+        lambda w: shutil.rmtree(run_file(w, "refit").parent),
         FEEDBACK,
     ),
     ("run.no_file", 0): (
@@ -561,7 +561,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("vault.pseudonym_missing", 0): (other_users, "nightjar lists --all"),
-    ("vault.key_missing", 0): (lambda w: (w.home / "secrets/vault.key").unlink(), FEEDBACK),
+    ("vault.key_missing", 0): (lambda w: shutil.rmtree(w.home / "secrets"), FEEDBACK),
     ("vault.key_encoding", 0): (
         lambda w: (w.home / "secrets/vault.key").write_bytes(b"?"),
         FEEDBACK,
