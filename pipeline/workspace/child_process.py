@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, TypeVar
 
 from pipeline.errors import NightjarError, ResourceError
-from pipeline.stores.disk import fault_text
 from pipeline.workspace.permissions import set_umask
 
 T = TypeVar("T")
@@ -220,7 +219,7 @@ def _refused_start() -> Iterator[None]:
     except OSError as error:
         raise ChildKilled(
             "resource.child_not_started",
-            f"cannot start a process: {fault_text(error)}; end other programs or raise the limits "
+            f"cannot start a process: {error.strerror}; end other programs or raise the limits "
             "of this user (`ulimit -u`, `ulimit -n`), then start again",
         ) from error
 

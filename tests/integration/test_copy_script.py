@@ -32,9 +32,9 @@ def ws(tmp_path, monkeypatch):
 
 def block() -> str:
     """Return the script of the page."""
-    found = re.search(r"```sh\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert found is not None
-    return found[1]
+    script = re.search(r"```sh\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert script is not None
+    return script[1]
 
 
 def copying(ws: Workspace, copy: Path, path: str) -> "subprocess.Popen[bytes]":
