@@ -14,6 +14,7 @@ import polars as pl
 from pipeline import columns as c
 from pipeline.errors import ConfigError
 from pipeline.serving.publish import chain, live, newest, of_users, with_raw_ids
+from pipeline.workspace.agreement import compare_ledger
 from pipeline.workspace.ledger import Entry, entries_of
 from pipeline.workspace.publications import read_lists
 from pipeline.workspace.workspace import Workspace
@@ -23,9 +24,13 @@ _NAMED: Final = 5
 
 
 def live_publication(ws: Workspace) -> dict[str, Any]:
-    """Return the row of the live base; raises `ConfigError` before the first publication."""
+    """Return the row of the live base; raises ``lists.nothing_live`` before the first one.
+
+    Raises the errors of `compare_ledger` if publications are lost.
+    """
     row = live(ws.lake.read("publications"))
     if row is None:
+        compare_ledger(ws.lake, ws.damaged_ledger)  # publications may be lost
         raise ConfigError(
             "lists.nothing_live", "nothing is published yet; run `nightjar nightly --as-of T` first"
         )

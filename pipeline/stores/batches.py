@@ -250,6 +250,7 @@ class Batches:
         spool = self._spool / str(seq)
         status = BatchStatus.DONE if spool.is_dir() else BatchStatus.VOID
         if status is BatchStatus.DONE:
+            _refuse_incomplete(spool, intents)
             self._unspool(spool, "quarantine", seq)
             failpoint("quarantine_written")
             failpoint("before_commit")
@@ -309,6 +310,21 @@ class Batches:
     def _remove_orphans(self, names: str = "*") -> None:
         for folder in self._spool.glob(names):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_incomplete(spool: Path, intents: pl.DataFrame) -> None:
+    """Raise if a spooled file is missing: its rows would count as written."""
+    rows = {
+        "quarantine": intents[c.QUARANTINED].sum(),
+        intents[c.TABLE][0]: intents[c.ACCEPTED].sum(),
+    }
+    for table, number in rows.items():
+        if number and not any(spool.glob(f"{table}.*.parquet")):
+            raise StorageError(
+                "ingest.spool_damaged",
+                f"{spool} lacks the rows of {table}, so an open ingest cannot be completed; remove "
+                "this folder and ingest the same files again",
+            )
 
 
 def files_number(batches: pl.DataFrame, seq: int) -> int:

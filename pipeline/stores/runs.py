@@ -390,7 +390,9 @@ class Run:
         path = self.folder / step / MANIFEST
         if not self._has_manifest(step):
             raise StorageError(
-                "run.step_missing", f"step {step} of run {self.run_id} is missing; run it first"
+                "run.step_missing",
+                f"step {step} of run {self.run_id} is missing; run it first, or restore the folder "
+                f"{self.folder} from a backup if the run was complete",
             )
         with storage_errors("storage.cannot_read", f"cannot read {path}"):
             data = read_regular(path) if path.is_file() else b""

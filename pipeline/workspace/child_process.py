@@ -25,8 +25,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeAlias, TypeVar
 
@@ -50,8 +50,11 @@ _SMALL: Final = {
     "POLARS_MAX_THREADS": "2",
 }
 _SIGNAL_AT_PARENTS_DEATH: Final = 1  # Linux's PR_SET_PDEATHSIG
-_FROM_OUTSIDE: Final = (signal.SIGKILL, signal.SIGTERM)
-"""Signals of neither a limit nor a crash: a child that exceeds its memory aborts."""
+_OWN: Final = (
+    *(signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV),
+    *(signal.SIGSYS, signal.SIGTRAP, signal.SIGXCPU, signal.SIGXFSZ),
+)
+"""Signals of a crash or a limit (a child that exceeds its memory aborts), not from outside."""
 _CHECK_BYTES: Final = 16 << 30
 _CHECK_SECONDS: Final = 900
 
@@ -61,7 +64,7 @@ class ChildFailed(ResourceError):
 
 
 class ChildKilled(ChildFailed):
-    """A child was killed from outside, as the kernel does when memory is short."""
+    """A child was killed from outside, as the kernel does, or could not be started."""
 
 
 class Child:
@@ -103,20 +106,22 @@ class Child:
         ChildFailed
             `child.died`, `child.timeout`, or `child.failed` for any other exception.
         ChildKilled
-            `resource.child_killed`: twice, by a signal that is neither a limit nor a crash.
+            `resource.child_killed`: twice, by a signal that is neither a limit nor a crash;
+            `resource.child_not_started`
         """
         return _repeated_if_killed(lambda: self._call(function, request))
 
     def _call(self, function: str, request: Response) -> Response:
         if self._process is None:
-            self._process = subprocess.Popen(
-                _command(self._memory),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                cwd=CHILD_FOLDER,
-                env=child_environment() | _SMALL,
-            )
+            with _refused_start():
+                self._process = subprocess.Popen(
+                    _command(self._memory),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    cwd=CHILD_FOLDER,
+                    env=child_environment() | _SMALL,
+                )
         process = self._process
         assert process.stdin is not None and process.stdout is not None  # noqa: S101
         line = json.dumps({"function": function, "request": request}).encode() + b"\n"
@@ -183,7 +188,7 @@ def run_child(
     ChildFailed
         `child.timeout`, or `child.failed`.
     ChildKilled
-        `resource.child_killed`: twice.
+        `resource.child_killed`: twice; `resource.child_not_started`
     """
     return _repeated_if_killed(lambda: _run(module, arguments, also or {}))
 
@@ -198,7 +203,7 @@ def _repeated_if_killed(call: Callable[[], T]) -> T:
 
 def _refuse_killed(name: str, code: int) -> None:
     """Raise if an exit code is that of a process that was killed from outside."""
-    if -code in _FROM_OUTSIDE:
+    if code < 0 and -code not in _OWN:
         raise ChildKilled(
             "resource.child_killed",
             f"{name} was killed ({_death(code)}), as the kernel does when memory is short; free "
@@ -206,18 +211,32 @@ def _refuse_killed(name: str, code: int) -> None:
         ) from None
 
 
+@contextmanager
+def _refused_start() -> Iterator[None]:
+    """Raise `ChildKilled` if the system refuses to start a process."""
+    try:
+        yield
+    except OSError as error:
+        raise ChildKilled(
+            "resource.child_not_started",
+            f"cannot start a process: {error.strerror}; end other programs or raise the limits "
+            "of this user (`ulimit -u`, `ulimit -n`), then start again",
+        ) from error
+
+
 def _run(module: str, arguments: Sequence[str], also: Mapping[str, str]) -> str:
     command = _command(_CHECK_BYTES, module, *arguments)
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_CHECK_SECONDS,
-            cwd=CHILD_FOLDER,
-            env={**child_environment(), **also},
-            check=False,
-        )
+        with _refused_start():
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_CHECK_SECONDS,
+                cwd=CHILD_FOLDER,
+                env={**child_environment(), **also},
+                check=False,
+            )
     except subprocess.TimeoutExpired:
         raise ChildFailed(
             "child.timeout",

@@ -30,12 +30,17 @@ def ws(tmp_path, monkeypatch):
     return ws
 
 
+def block() -> str:
+    """Return the script of the page."""
+    script = re.search(r"```sh\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    assert script is not None
+    return script[1]
+
+
 def copying(ws: Workspace, copy: Path, path: str) -> "subprocess.Popen[bytes]":
     """Start the script with another search path."""
-    block = re.search(r"```sh\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
-    assert block is not None
     return subprocess.Popen(
-        ["sh", "-eu", "-c", block[1]],
+        ["sh", "-eu", "-c", block()],
         env={**os.environ, "W": str(ws.home), "B": str(copy), "PATH": path},
     )
 
@@ -49,6 +54,19 @@ def test_the_copy_waits_for_a_command(ws, tmp_path, lock):
         assert not copy.exists()
     assert script.wait(60) == 0
     assert state(Workspace.open(copy)) == state(ws)
+
+
+def test_the_paths_may_be_relative(ws, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    relative = Workspace.open(ws.home)
+    script = subprocess.run(
+        ["sh", "-eu", "-c", block()],
+        env={**os.environ, "W": ws.home.name, "B": "copy"},
+        check=False,
+    )
+    assert script.returncode == 0
+    assert state(Workspace.open(tmp_path / "copy")) == state(relative)
+    assert not (ws.home / "copy").exists()
 
 
 def test_a_command_does_not_write_while_the_copy_is_made(ws, tmp_path):

@@ -17,6 +17,7 @@ from pipeline.base import format_instant
 from pipeline.serving.publish import live, of_publication
 from pipeline.stores.batches import Batches
 from pipeline.stores.lake import Lake
+from pipeline.workspace.workspace import Workspace
 from tests.commands import outcome
 from tests.worlds import NIGHTS, START
 
@@ -44,12 +45,13 @@ def flipped(path: Path, place: int | None = None) -> Iterator[None]:
     path.write_bytes(data)
 
 
-def land(home: Path, *users: str) -> None:
+def land(home: Path, *users: str) -> Path:
     """Land one new event for each user, of the last day."""
     rows = [f"new-{user},{user},i1,1,2024-04-08T08:00:00Z" for user in users]
     path = home / "landing" / "events" / "new.csv"
     path.write_text("\n".join(["event_id,user_id,item_id,value,timestamp", *rows, ""]))
     os.utime(path, (START.timestamp(),) * 2)
+    return path
 
 
 def publications(home: Path) -> list[tuple[object, ...]]:
@@ -134,6 +136,30 @@ def test_a_spool_that_was_altered_is_not_written_to_the_lake(home, monkeypatch):
         with flipped(path, place):
             assert outcome(home, *FEEDBACK)[:2] == (6, "ingest.spool_damaged")
     assert outcome(home, *FEEDBACK).code == 0
+
+
+@pytest.mark.parametrize("lost", ["events", "quarantine"])
+def test_a_spool_that_lacks_a_file_is_not_done(home, monkeypatch, lost):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    path = land(home, "u1")
+    path.write_text(path.read_text() + "odd,u1,i1,1,never\n")
+    os.utime(path, (START.timestamp(),) * 2)
+    before = Workspace.open(home).lake.read("events").height
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        patched.setattr(Batches, "_carry_out", killed)
+        outcome(home, *FEEDBACK)
+    [spooled] = (home / "lake/_spool").rglob(f"{lost}.*.parquet")
+    spooled.unlink()
+    assert outcome(home, *FEEDBACK)[:2] == (6, "ingest.spool_damaged")
+    shutil.rmtree(home / "lake/_spool")
+    assert outcome(home, *FEEDBACK).code == 0
+    assert Workspace.open(home).lake.read("events").height == before + 1
+    assert not path.exists()
 
 
 # --- other files ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -533,7 +534,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("run.step_missing", 0): (
-        lambda w: run_file(w, "refit/manifest.json").unlink(),
+        lambda w: shutil.rmtree(run_file(w, "refit").parent),
         FEEDBACK,
     ),
     ("run.no_file", 0): (
@@ -560,7 +561,7 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         FEEDBACK,
     ),
     ("vault.pseudonym_missing", 0): (other_users, "nightjar lists --all"),
-    ("vault.key_missing", 0): (lambda w: (w.home / "secrets/vault.key").unlink(), FEEDBACK),
+    ("vault.key_missing", 0): (lambda w: shutil.rmtree(w.home / "secrets"), FEEDBACK),
     ("vault.key_encoding", 0): (
         lambda w: (w.home / "secrets/vault.key").write_bytes(b"?"),
         FEEDBACK,
@@ -581,6 +582,12 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         register_all_here,
     ),
     ("registry.other_workspace", 0): (other_mlflow, register_all_here),
+    ("registry.model_renamed", 0): (
+        lambda w: w.patch(
+            Registry, "prepare", raising(RegistryError("registry.model_renamed", ""))
+        ),
+        register_all_here,
+    ),
     ("registry.checksum", 0): (
         lambda w: broken_model_store(w, flip),
         register_all_here,
@@ -722,6 +729,32 @@ def test_the_way_back_of_each_line(world, undisturbed, id, number, commands):
     check_content(world, undisturbed, command)
 
 
+def kill_a_writer(path: Path) -> None:
+    """Leave the journal of a process that was killed in a transaction of SQLite."""
+    code = f"""
+import os, sqlite3
+connection = sqlite3.connect({str(path)!r}, isolation_level=None)
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("BEGIN IMMEDIATE")
+for number in range(3000):
+    row = (os.urandom(32), f"u{{number}}", os.urandom(60))
+    connection.execute("INSERT INTO people VALUES (?, ?, ?)", row)
+os.kill(os.getpid(), 9)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert path.with_name("vault.db-journal").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_the_journal_of_a_killed_process_does_not_change_a_restored_vault(world, undisturbed):
+    other_vault(world)
+    kill_a_writer(world.home / "vault.db")
+    [commands] = [texts for id, _, texts in page_rows() if id == "vault.other"]
+    for text in commands:
+        assert world.execute(text).code == 0
+    check_content(world, undisturbed, None)
+
+
 def hold(w: World) -> None:
     lock = Lake(w.home / "lake").lock("ingest")
     lock.__enter__()
@@ -783,6 +816,12 @@ HARMLESS: dict[str, tuple[Damage, str | Callable[[World], object]]] = {
     ),
     "registry.failed": (
         lambda w: w.patch(Registry, "prepare", raising(RegistryError("registry.failed", ""))),
+        register_all_here,
+    ),
+    "registry.server_version": (
+        lambda w: w.patch(
+            Registry, "prepare", raising(RegistryError("registry.server_version", ""))
+        ),
         register_all_here,
     ),
     "registry.unavailable": (

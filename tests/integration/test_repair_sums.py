@@ -60,6 +60,17 @@ def test_each_table_gets_an_entry_with_user_and_reason(ws):
     assert feedback(again, AT).accepted == 1
 
 
+def test_commits_whose_rows_were_altered_are_named(ws):
+    [path] = (ws.home / "lake/events/event_day=2024-03-02").glob("*.parquet")
+    path.write_bytes(path.read_bytes().replace(b"bread", b"breed"))
+    (ws.home / "lake/_sums/events.jsonl").unlink()
+    result = repair(ws)
+    assert result.altered == {"events": (1,)}
+    assert "version 1 " in repairs(ws)[0].sentence
+    assert "version 1 " in result.text()
+    assert repair(ws).altered == {}
+
+
 def test_an_altered_file_of_the_last_version_is_accepted_by_a_user_only(ws):
     lake = ws.home / "lake"
     files = (path for path in (lake / "events").rglob("*.parquet") if b"a2" in path.read_bytes())

@@ -160,6 +160,23 @@ def test_a_lake_that_is_gone_is_not_an_empty_one(home):
         assert outcome(home, *command)[:2] == (6, "lake.lost")
 
 
+@pytest.mark.parametrize("lost", ["lake", "table"])
+def test_lost_publications_do_not_count_as_none(home, lost):
+    if lost == "lake":
+        shutil.rmtree(home / "lake")
+    else:
+        shutil.rmtree(home / "lake/publications")
+        (home / "lake/_sums/publications.jsonl").unlink()
+    expected = {"lake": "lake.lost", "table": "lake.publications_behind"}[lost]
+    assert outcome(home, *ONE)[:2] == (6, expected)
+
+
+def test_a_lost_run_of_the_live_lists_is_named_as_that(home):
+    run = max((home / "runs").iterdir())
+    shutil.rmtree(run)
+    assert outcome(home, *FEEDBACK)[:2] == (6, "run.step_missing")
+
+
 def test_publications_that_are_behind_the_ledger_stop_a_pass(home, two_nights):
     older(two_nights, home, "lake/publications", "lake/_sums/publications.jsonl")
     for command in (FEEDBACK, NIGHTLY, ("history",)):

@@ -94,7 +94,7 @@ class _Pass:
         if base is None:
             return self._unchanged("nothing is published yet")
         behind = serving.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
-        night = Night.read(self.ws, self.ws.run(base[c.RUN_ID]))
+        night = Night.read(self.ws, self.ws.runs.open(base[c.RUN_ID]))
         verify_refit(night)
         by_clock = night.config.publish.live_from == "clock"
         if by_clock and self.at > self.began:

@@ -6,9 +6,9 @@ nothing. Lost checksums are accepted only after the ledger has the user and the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.base import AsOf, Progress, silent
 from pipeline.steps.maintenance.gc import WRITERS
@@ -27,13 +27,17 @@ class LakeRepaired:
     ----------
     repaired
         Files by table, relative to the table; only tables with a repair.
+    altered
+        Versions whose accepted files hold other rows than were committed, by table.
     """
 
     repaired: dict[str, tuple[str, ...]]
+    altered: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def text(self) -> str:
         """Return the result as lines."""
         lines = [f"{table}: {', '.join(files)}" for table, files in self.repaired.items()]
+        lines += [f"{table}: {_altered(versions)}" for table, versions in self.altered.items()]
         return "\n".join(lines) or "nothing to repair"
 
 
@@ -95,13 +99,15 @@ def repair_sums(
         `lock.held`: another process writes the table.
     """
     refuse_empty(by, reason)
-    repaired = {}
+    repaired, altered = {}, {}
     for table in WRITERS:
         with _restoration(ws, table, progress) as restoration:
             lost = restoration.lost_sums()
             if not lost:
                 continue
             files = tuple(sorted(file for sums in lost.values() for file in sums))
+            if versions := restoration.altered_versions(lost):
+                altered[table] = versions
             # Before the checksums: a killed repair must not leave them without a user and a reason.
             # The next call computes the same checksums, and so the same key.
             entry = RepairEntry(
@@ -111,12 +117,18 @@ def repair_sums(
                 by=by,
                 reason=reason,
                 sentence=f"lost checksums of {len(files)} files of the table {table} accepted "
-                f"by {by}: {reason}",
+                f"by {by}: {reason}" + (f"; {_altered(versions)}" if versions else ""),
             )
             append_entry(ws.damaged_ledger, entry)  # `ws.ledger` would read the damaged lake
             restoration.accept_sums(lost)
             repaired[table] = files
-    return LakeRepaired(repaired)
+    return LakeRepaired(repaired, altered)
+
+
+def _altered(versions: Sequence[int]) -> str:
+    named = ", ".join(map(str, versions))
+    some = f"version {named} holds" if len(versions) == 1 else f"versions {named} hold"
+    return f"{some} other rows than were committed, or rows that cannot be compared"
 
 
 @contextmanager

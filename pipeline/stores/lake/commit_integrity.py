@@ -40,7 +40,7 @@ from pipeline.stores.disk import (
 )
 from pipeline.stores.lake.checksums import Checksums, Line
 from pipeline.stores.lake.connection import lake_errors
-from pipeline.stores.lake.row_digest import ROWS, are_among, read_files, row_digest
+from pipeline.stores.lake.row_digest import MAINTENANCE, ROWS, are_among, read_files, row_digest
 from pipeline.stores.locks import LocksConfig, locked
 
 _COMMIT: Final = re.compile(r"(\d{20})\.json")
@@ -48,6 +48,7 @@ CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint\.parquet")
 LOG: Final = "_delta_log"
 
 _BACKUP: Final = "restore the lake from a backup"
+_ACCEPT: Final = f"{_BACKUP}, or accept them with `nightjar repair sums`"
 REPAIR_SUMS: Final = "run `nightjar repair sums`, or restore the lake from a backup"
 
 
@@ -145,20 +146,33 @@ class CommitIntegrity:
         actions = self._actions(version)
         noted = next((a["commitInfo"].get(ROWS) for a in actions if "commitInfo" in a), None)
         removed = [urllib.parse.unquote(a["remove"]["path"]) for a in actions if "remove" in a]
+        if noted is None:
+            self._fail(
+                "lake.commit_altered",
+                f"version {version} was not committed by Nightjar, so it may lack rows",
+                _ACCEPT,
+            )
+        library = noted.partition(" ")[0]
+        if library not in (MAINTENANCE, pl.__version__):
+            self._fail(
+                "lake.commit_altered",
+                f"version {version} has no checksums, and its rows cannot be compared with their "
+                f"digest, because polars {library} has made it",
+                _ACCEPT,
+            )
         with lake_errors(self._table):
             rows = read_files(self._path, self._table, self._added(version))
-            # Maintenance merges and deletes rows, so it has no rows of its own.
             holds = (
-                noted == row_digest(rows)
-                if noted is not None
-                else are_among(rows, read_files(self._path, self._table, removed))
+                are_among(rows, read_files(self._path, self._table, removed))
+                if noted == MAINTENANCE
+                else noted == row_digest(rows)
             )
         if not holds:
             self._fail(
                 "lake.commit_altered",
                 f"version {version} has no checksums, and its files hold other rows than were "
                 "committed",
-                f"{_BACKUP}, or accept them with `nightjar repair sums`",
+                _ACCEPT,
             )
 
     def _unacknowledged(self, version: int) -> list[int]:

@@ -28,6 +28,7 @@ from pipeline.failpoints import failpoint
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.delta import Lake
+from pipeline.stores.lake.row_digest import MAINTENANCE, ROWS
 from pipeline.stores.lake.tables import PARTITIONS, check_partition
 
 _SMALL: Final = 32 << 20
@@ -99,7 +100,7 @@ class Compaction:
         with lake_errors(self._table, self._path):
             before = len(self._lake.files(self._table))
             self._verify(self._crowded())
-            handle.optimize.compact(target_size=_SMALL, **options(retries=0))
+            handle.optimize.compact(target_size=_SMALL, **_options())
             self._acknowledge(handle)
             failpoint("compacted")
         return before, len(self._lake.files(self._table))
@@ -154,7 +155,7 @@ class Compaction:
         if handle is None:
             return 0
         with lake_errors(self._table, self._path):
-            report: dict[str, Any] = handle.delete(predicate, **options(retries=0))
+            report: dict[str, Any] = handle.delete(predicate, **_options())
             self._acknowledge(handle)
         return int(report["num_deleted_rows"])
 
@@ -195,3 +196,8 @@ class Compaction:
         size = path.stat().st_size
         path.unlink()
         return size
+
+
+def _options() -> dict[str, Any]:
+    """Return the options of a commit that is given up after a conflict."""
+    return options(notes={ROWS: MAINTENANCE}, retries=0)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import urllib.parse
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 import polars as pl
@@ -121,6 +121,21 @@ class Restoration(CommitIntegrity):
         self._check_sizes(version, present)
         for file in present:
             lost[version][file] = sha256(self._path / file)
+
+    def altered_versions(self, versions: Iterable[int]) -> tuple[int, ...]:
+        """Return the commits whose files hold other rows than their log entry has a digest of.
+
+        Commits of which files are lost, and those of maintenance whose files `gc` has removed, are
+        not compared.
+        """
+        altered = []
+        for version in versions:
+            try:
+                self._check_rows(version)
+            except LakeError as error:
+                if error.id == "lake.commit_altered":
+                    altered.append(version)
+        return tuple(altered)
 
     def accept_sums(self, lost: Mapping[int, Mapping[str, str]]) -> None:
         """Write the checksums of `lost_sums`, after forcing their files to the disk."""

@@ -19,6 +19,8 @@ from pipeline.stores.lake.tables import PARTITIONS, SCHEMAS, partition_values
 
 ROWS: Final = "nightjar.rows"
 """Name of the digest in the information of a commit."""
+MAINTENANCE: Final = "maintenance"
+"""Stands for the digest of a commit that merges or deletes rows, so has no rows of its own."""
 
 
 def row_digest(rows: pl.DataFrame) -> str:

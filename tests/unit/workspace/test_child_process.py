@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -141,6 +142,11 @@ KILLED = "resource.child_killed"
     [
         (signal.SIGKILL, 1, 2, None),
         (signal.SIGTERM, 2, 2, KILLED),
+        (signal.SIGHUP, 1, 2, None),
+        (signal.SIGINT, 1, 2, None),
+        (signal.SIGQUIT, 1, 2, None),
+        (signal.SIGUSR1, 2, 2, KILLED),
+        (signal.SIGSEGV, 1, 1, "child.failed child.died"),
         (signal.SIGXCPU, 1, 1, "child.failed child.died"),
     ],
 )
@@ -163,6 +169,19 @@ def test_a_child_that_was_killed_from_outside_is_started_once_more(
         with raises(*error.split()):
             start()
     assert path.stat().st_size == calls
+
+
+@pytest.mark.parametrize("kind", ["call", "run"])
+def test_a_child_that_cannot_be_started_is_one_sentence(monkeypatch, kind):
+    def refuse(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with (
+        raises("resource.child_not_started"),
+        Child(max_memory_bytes=GIB, max_seconds=20) as child,
+    ):
+        child.call(f"{ME}:echo", text="", number=0) if kind == "call" else run_child(ME, [])
 
 
 def test_it_may_not_take_longer_than_it_was_given(tmp_path):

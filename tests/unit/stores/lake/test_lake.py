@@ -382,6 +382,37 @@ def test_a_killed_writer_does_not_make_an_altered_file_valid(lake, commit):
     assert again.version("events") == 2
 
 
+OTHERS = {
+    "delete": lambda table: table.delete("event_id = 'e0'"),
+    "update": lambda table: table.update({"item_id": "'i-milk'"}, predicate="event_id = 'e0'"),
+    "merge": lambda table: table.optimize.compact(),
+}
+
+
+@pytest.mark.parametrize("commit", OTHERS)
+def test_a_commit_of_another_program_is_not_acknowledged(lake, commit):
+    lake.append("events", pl.concat([events("e0"), events("e1")]))
+    lake.append("events", events("e2"))
+    OTHERS[commit](DeltaTable(lake.root / "events"))
+    again = Lake(lake.root)
+    with raises("lake.commit_altered") as caught:
+        again.check_tail()
+    assert "not committed by Nightjar" in caught.value.sentence
+    with raises("lake.commit_altered"):
+        again.append("events", events("e3"))
+
+
+def test_a_digest_of_another_polars_is_named_as_that(lake, monkeypatch):
+    lake.append("events", events("e0"))
+    with monkeypatch.context() as patched:
+        patched.setattr(pl, "__version__", "0.1.2")
+        lake.append("events", events("e1", day=1))
+    forget(lake, "events")
+    with raises("lake.commit_altered") as caught:
+        Lake(lake.root).check_tail()
+    assert "polars 0.1.2" in caught.value.sentence
+
+
 def test_a_slow_process_does_not_withdraw_the_commit_that_was_repeated(lake, monkeypatch):
     slow, complete = torn(lake), CommitIntegrity._is_complete
 
