@@ -159,6 +159,6 @@ def test_the_command_prints_the_simulated_figures():
     command = [sys.executable, "benchmarks/gate.py", "simulate", "--json", "--runs", "3000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
-    assert len(figures) == 197
+    assert len(figures) == 206
     assert {"what", "measured", "asked", "ok"} == set(figures[0])
     assert [figure["what"] for figure in figures if not figure["ok"]] == []

@@ -265,6 +265,7 @@ def test_a_candidate_that_is_clearly_better_is_switched_to_after_two_blocks() ->
     value = rule(second, "switch.evidence", "new")
     assert (value.outcome, value.bound) == ("pass", pytest.approx(400))
     assert rule(second, "switch.damage", "new").outcome == "pass"
+    assert not [r for r in second.rules if r.name == "switch.all_records"]
     assert second.anchor is not None
     assert (second.anchor.recipe_hash, second.anchor.blocks) == ("hash-new", 2)
     assert second.anchor.thin
@@ -652,6 +653,25 @@ def test_a_grey_zone_names_recipes_that_a_user_may_switch_to() -> None:
         assert rule(decision, "switch.coverage", "new").outcome == "pass"
     accepted = accept(grey[0], build_gate_history(decisions), by="Ada", reason="so")
     assert (accepted.kind, accepted.recipe_hash) == ("switch", "hash-new")
+    # Records from before the e-process was emptied must suffice for one candidate as well.
+    past = replace(build_gate_history(decisions[: decisions.index(grey[0])]), anchors=(ANCHOR,))
+    for factor, offered in ((1.0, "new"), (-3.0, None)):
+        processes = []
+        for p in past.e_processes:
+            dropped = [
+                replace(
+                    r,
+                    x=factor * r.x,
+                    block=Interval(r.block.start - 200 * DAY, r.block.end - 200 * DAY),
+                )
+                for r in p.records
+            ]
+            processes.append(replace(p, dropped=tuple(dropped)))
+        changed = replace(past, e_processes=tuple(processes))
+        night = evidence(*slow, *wild, holdout=grey[0].block, past=changed)
+        decision = decide(night, QUIET)
+        assert decision.inconclusive == offered
+        assert rule(decision, "switch.all_records", "new").bound == pytest.approx(100)
     # Harm in a slice cannot be accepted.
     harmful = (slow[0], judged("new", 0.05, harm={"hot": 0.5}, seed=2))
     assert all(d.inconclusive is None for d in daily(60, *harmful, *wild, every=7))
