@@ -23,6 +23,7 @@ _AREAS = {"first": "first model", "check": "data check"}
 _RULES = {
     "evidence": "evidence of lift",
     "not_one_week": "e-value without the strongest block",
+    "all_records": "e-value over all recorded blocks",
     "slices": "group",
     "baselines": "mean against baseline",
     "damage": "no damage of this run's data",

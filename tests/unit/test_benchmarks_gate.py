@@ -46,13 +46,23 @@ def test_years_of_chosen_days_are_those_of_the_gate(patient):
     selection.compare_with_own(x, simulation.variance(0.015), patient=patient)
 
 
+def test_the_rule_on_days_in_no_record_leads_to_no_further_switch():
+    x = selection.lifts(0.0047, 0.015, 400, np.random.default_rng(1))
+    v = simulation.variance(0.0047)
+    free, under_rule = (selection.selected(x, v, rule=rule).switched for rule in (False, True))
+    assert free.mean() > 0.3
+    assert not (under_rule & ~free).any()
+    # Before, an e-process that was emptied forgot its records.
+    assert selection.selected(x, v, rule=True, forgets=True).switched.mean() > free.mean()
+
+
 def test_days_in_no_record_empty_an_e_process():
     # The candidate leads on the tenth day and from the day 40 on.
     x = np.full((1, selection.YEAR + 1), -0.01)
     x[0, 10], x[0, 40:47] = 0.01, 0.01
-    without = selection.selected(x, 1e-4, rule=False, patient=False)
+    without = selection.selected(x, 1e-4, rule=False)
     assert (without.sums.count[0], without.opened[0], without.holes[0]) == (2, 0, 3 + 23)
-    emptied = selection.selected(x, 1e-4, rule=True, patient=False)
+    emptied = selection.selected(x, 1e-4, rule=True)
     assert (emptied.sums.count[0], emptied.opened[0]) == (0, 40)
     # A patient operator never has more than seven days in no record, or a tenth of all days.
     patient = selection.selected(x, 1e-4, rule=True, patient=True)
@@ -149,6 +159,6 @@ def test_the_command_prints_the_simulated_figures():
     command = [sys.executable, "benchmarks/gate.py", "simulate", "--json", "--runs", "3000"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     figures = json.loads(done.stdout)
-    assert len(figures) == 197
+    assert len(figures) == 206
     assert {"what", "measured", "asked", "ok"} == set(figures[0])
     assert [figure["what"] for figure in figures if not figure["ok"]] == []

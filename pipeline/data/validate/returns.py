@@ -14,7 +14,8 @@ or of active ids, and damage of the last days is in no evaluation. A user's own 
   that are pairs of the past as well. The popular items are those with a third of its events.
 
 Guarantees: each source is compared with its own eight weeks before, from the same snapshot; damage
-that is younger than four weeks is not in the past; where the usual share gives too few users or
+that is younger than four weeks is not in the past; a source without events in these four weeks has
+ended and is not compared; where the usual share gives too few users or
 pairs, or with too few weeks, a check does not fail.
 """
 
@@ -124,7 +125,9 @@ def judge_returns(
             for week in range(1, 1 + _EARLIER)
             if week + _RECENT + _PAST <= complete and week not in unusual
         ]
-        if len(weeks) < _LEAST_WEEKS:
+        # A source that has ended would fail until its last active weeks are no longer usual.
+        ended = own.filter(pl.col(_AGE) < _RECENT).is_empty()
+        if ended or len(weeks) < _LEAST_WEEKS:
             continue
         counts = own.group_by(c.USER_ID, c.ITEM_ID, _AGE).len()
         tonight, earlier = _shares(counts, 0), [_shares(counts, week) for week in weeks]

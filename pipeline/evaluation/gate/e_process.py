@@ -68,6 +68,8 @@ class EProcess:
         Disjoint blocks, oldest first.
     excused
         Blocks of nights on which the two recipes could not be compared; they are not holes.
+    dropped
+        Records from before the opening, if the e-process was emptied; disjoint, oldest first.
     """
 
     key: EProcessKey
@@ -75,6 +77,12 @@ class EProcess:
     weight: float
     records: tuple[BlockRecord, ...] = ()
     excused: tuple[Interval, ...] = ()
+    dropped: tuple[BlockRecord, ...] = ()
+
+    @property
+    def all_records(self) -> tuple[BlockRecord, ...]:
+        """Records of the e-process, and those from before it was emptied, oldest first."""
+        return (*self.dropped, *self.records)
 
     @property
     def free_from(self) -> datetime:
@@ -123,7 +131,12 @@ class EProcess:
             at = span.end
         return (holes + max(0.0, (until - at).total_seconds())) / 86_400
 
-    def reopened(self, block: Interval, excused: Sequence[Interval] = ()) -> EProcess:
+    def reopened(
+        self,
+        block: Interval,
+        excused: Sequence[Interval] = (),
+        record: BlockRecord | None = None,
+    ) -> EProcess:
         """Return the e-process, emptied at the end of a block if it has too many holes.
 
         Parameters
@@ -132,17 +145,21 @@ class EProcess:
             Tonight's holdout.
         excused
             As for `hole_days`.
+        record
+            Of tonight's holdout; None if it must not be recorded.
 
         Returns
         -------
         EProcess
-            Itself, or an empty one that keeps its weight.
+            Itself, or an empty one that keeps its weight; its records, and that of tonight, are
+            then in `dropped`.
         """
         since = (block.end - self.opened).total_seconds() / 86_400
         # Otherwise nights that are run only while a candidate leads would choose the evidence.
         if self.hole_days(block.start, excused) <= max(_HOLE_DAYS, _HOLE_SHARE * since):
             return self
-        return replace(self, opened=block.end, records=(), excused=())
+        known = (*self.all_records, *([record] if record and block.start >= self.free_from else []))
+        return replace(self, opened=block.end, records=(), excused=(), dropped=known)
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,9 @@ class EProcessStatus:
     earlier, excused
         Records of earlier blocks that this run evaluated as well, oldest first; and those of these
         blocks on which the recipes could not be compared.
+    dropped
+        Records that this run added to those from before the opening, because the e-process was
+        emptied.
     """
 
     recipe: str
@@ -101,6 +104,7 @@ class EProcessStatus:
     record: BlockRecord | None = None
     earlier: tuple[BlockRecord, ...] = ()
     excused: tuple[Interval, ...] = ()
+    dropped: tuple[BlockRecord, ...] = ()
     # Derived figures are written for readers of the JSON.
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="ignore")
 

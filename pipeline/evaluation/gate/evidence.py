@@ -310,7 +310,9 @@ def _continued(before: EProcess | None, status: EProcessStatus, decision: Decisi
     process = before
     # A run with too many holes before it opened the e-process again.
     if process is None or process.opened != status.opened:
-        process = EProcess(status.key, status.opened, status.weight)
+        former = process.all_records if process else ()
+        dropped = (*former, *status.dropped)
+        process = EProcess(status.key, status.opened, status.weight, dropped=dropped)
     process = replace(process, excused=(*process.excused, *status.excused))
     for record in (*status.earlier, *([status.record] if status.record else [])):
         # A run of the same as-of may have recorded the block before.

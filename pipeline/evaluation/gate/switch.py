@@ -22,14 +22,20 @@ from pipeline.evaluation.compare import NO_DIFFERENCE, NO_LEVEL, TOO_FEW_USERS, 
 from pipeline.evaluation.gate.bounds import bound_rules
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleOutcome, RuleResult
-from pipeline.evaluation.gate.e_process import EProcess, threshold_of
-from pipeline.evaluation.gate.e_process_status import BlockUse, EProcessStatus, status_of
+from pipeline.evaluation.gate.e_process import EProcess, figures_of, threshold_of
+from pipeline.evaluation.gate.e_process_status import (
+    MAX_E_VALUE,
+    BlockUse,
+    EProcessStatus,
+    e_value_text,
+    status_of,
+)
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe, Evidence
 from pipeline.evaluation.gate.processes import processes_of, with_record
 from pipeline.evaluation.gate.records import BlockRecord, RecipeTotal, record_of
 from pipeline.evaluation.gate.rules import baselines, compare, hit_users, mean, ordered, verdict
 from pipeline.evaluation.gate.slice_rules import recorded_slice_rules
-from pipeline.number_text import share
+from pipeline.number_text import change, share
 
 HELD: Final = ("pass", "underpowered", "reported")
 """Outcomes that do not prevent a switch."""
@@ -192,20 +198,23 @@ def _with_tonight(
     judged, before = paired.underpowered is None, process
     if not damaged:  # the days of an earlier block may be damaged as well
         process = _caught_up(evidence, process, config)
-    process = process.reopened(block, evidence.past.excused)
+    record = None
+    if judged and paired.v > 0 and not damaged:
+        record = _record(candidate, champion, evidence.judged, paired, block)
+    process = process.reopened(block, evidence.past.excused, record)
     earlier = tuple(record for record in process.records if record not in before.records)
     excused = tuple(span for span in process.excused if span not in before.excused)
+    dropped = tuple(r for r in process.dropped if r not in before.all_records)
     if judged and paired.v <= 0:
         use, waiting = "alike", "the two recipes do not differ"
     elif use is not None:
         waiting = paired.underpowered
     elif damaged:
         use, waiting = "waiting", "tonight's block may be damaged"
-    elif block.start < process.free_from:
+    elif record is None or block.start < process.free_from:
         day = max((block.end - process.free_from).days, 0)
         use, waiting = "waiting", f"waiting, day {day} of {block.length.days}"
     else:
-        record = _record(candidate, champion, evidence.judged, paired, block)
         use, process = "recorded", process.add(record)
     status = status_of(
         candidate.name,
@@ -217,7 +226,7 @@ def _with_tonight(
         smallest_effect=paired.smallest_effect if judged else None,
         waiting=waiting,
     )
-    return process, replace(status, earlier=earlier, excused=excused)
+    return process, replace(status, earlier=earlier, excused=excused, dropped=dropped)
 
 
 def _caught_up(evidence: Evidence, process: EProcess, config: GateConfig) -> EProcess:
@@ -267,6 +276,7 @@ def _guards(
 ) -> list[RuleResult]:
     name = candidate.name
     rules = [_not_one_week(name, status, config), _coverage(candidate, champion, config)]
+    rules += _all_records(name, status, process, evidence, config)
     rules += bound_rules(candidate, config)
     frames = candidate.users, champion.users
     rules += recorded_slice_rules(name, frames, process.records, config)
@@ -284,6 +294,28 @@ def _not_one_week(name: str, status: EProcessStatus, config: GateConfig) -> Rule
     value = math.exp(min(log, math.log(1e6)))
     text = f"{name}: e-value {value:,.1f} without its strongest block"
     return RuleResult("switch.not_one_week", name, value, bound, verdict(value >= bound), text)
+
+
+def _all_records(
+    name: str, status: EProcessStatus, process: EProcess, evidence: Evidence, config: GateConfig
+) -> list[RuleResult]:
+    """Test the evidence with the records from before days in no record; none without these."""
+    if not process.dropped:
+        return []
+    # Otherwise each time that the e-process is emptied would be another chance to switch falsely.
+    figures = figures_of(process.all_records, config.period_sd_of(evidence.task))
+    bound = status.threshold if status.reached else 1 / config.alpha
+    held = (
+        figures.log_e >= math.log(bound)
+        and figures.lift >= config.min_lift
+        and figures.log_rest >= math.log(config.not_one_week)
+    )
+    value = math.exp(min(figures.log_e, math.log(MAX_E_VALUE)))
+    text = (
+        f"{name}: e-value {e_value_text(value)}, lift {change(figures.lift)} over all "
+        f"{len(process.all_records)} recorded blocks"
+    )
+    return [RuleResult("switch.all_records", name, value, bound, verdict(held), text)]
 
 
 def _coverage(

@@ -108,6 +108,31 @@ def test_each_source_is_compared_with_itself() -> None:
     assert "source app" in check.sentence
 
 
+@pytest.mark.parametrize(("new", "status"), [(0.4, Status.PASSED), (0.7, Status.FAILED)])
+def test_a_campaign_that_brings_more_than_half_as_many_new_users_fails(
+    new: float, status: Status
+) -> None:
+    usual = SHOP.filter(since(7))[c.USER_ID].n_unique()
+    campaign = (
+        SHOP.filter(since(7))
+        .head(int(new * usual))
+        .with_columns(pl.format("new{}", pl.int_range(pl.len())).alias(c.USER_ID))
+    )
+    checks = judged(pl.concat([SHOP, campaign]))
+    assert checks["known_users"].status is status
+    assert checks["known_users"].figure == pytest.approx(1 / (1 + new), abs=0.03)
+    assert checks["returning_users"].passed
+    assert checks["repeated_items"].passed
+
+
+@pytest.mark.parametrize("weeks", [5, 7])
+def test_a_source_without_events_in_four_weeks_has_ended(weeks: int) -> None:
+    ended = SHOP.filter(~since(7 * weeks)).with_columns(pl.lit("old").alias(c.SOURCE))
+    checks = judged(pl.concat([SHOP, ended]))
+    assert {check.status for check in checks.values()} == {Status.PASSED}
+    assert all("source shop" in check.sentence for check in checks.values())
+
+
 @pytest.mark.parametrize("days", [0, 60, 112])
 def test_a_short_history_fails_nothing(days: int) -> None:
     checks = judged(half_renamed().filter(since(days)))

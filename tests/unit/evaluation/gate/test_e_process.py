@@ -208,10 +208,18 @@ def test_more_holes_than_a_week_or_a_tenth_empty_the_process() -> None:
     # Nine days of holes are a tenth of ninety, and more than a tenth of fewer.
     emptied = EProcess(KEY, block(5).start, 0.1).add(record(block(5), 500, 0.1, 0.5))
     night = Interval(block(4).start + 8 * DAY, block(4).end + 8 * DAY)
-    assert emptied.reopened(night) == EProcess(KEY, night.end, 0.1)
+    reopened = EProcess(KEY, night.end, 0.1, dropped=emptied.records)
+    assert emptied.reopened(night) == reopened
     assert emptied.reopened(night, [block(4)]) == emptied
     seven = Interval(block(3).start, block(3).end)
     assert emptied.reopened(seven) == emptied
+    # The records stay, and that of the night is added, unless it shares days with one of them.
+    late = record(night, 500, 0.02, 0.5)
+    assert emptied.reopened(night, record=late).all_records == (*emptied.records, late)
+    holes = replace(emptied, opened=block(9).start)
+    overlapping = Interval(block(5).start + 3 * DAY, block(5).end + 3 * DAY)
+    shared = holes.reopened(overlapping, record=record(overlapping, 500, 0.02, 0.5))
+    assert (shared.opened, shared.all_records) == (overlapping.end, emptied.records)
 
 
 def test_a_year_of_looking_passes_a_hundred_in_less_than_one_case_in_a_hundred() -> None:

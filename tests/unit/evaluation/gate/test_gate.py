@@ -265,6 +265,7 @@ def test_a_candidate_that_is_clearly_better_is_switched_to_after_two_blocks() ->
     value = rule(second, "switch.evidence", "new")
     assert (value.outcome, value.bound) == ("pass", pytest.approx(400))
     assert rule(second, "switch.damage", "new").outcome == "pass"
+    assert not [r for r in second.rules if r.name == "switch.all_records"]
     assert second.anchor is not None
     assert (second.anchor.recipe_hash, second.anchor.blocks) == ("hash-new", 2)
     assert second.anchor.thin
@@ -558,6 +559,38 @@ def test_nights_that_run_only_now_and_then_empty_the_process() -> None:
     assert (status_of(decision).blocks, status_of(decision).holes) == (2, 0.0)
 
 
+def test_weeks_before_days_in_no_record_still_count_against_a_candidate() -> None:
+    # Six bad weeks, eight weeks without a run, then good weeks that would suffice alone.
+    bad = judged("als"), judged("new", -0.05, noise=0.03, seed=2)
+    good = judged("als"), judged("new", 0.05, noise=0.03, seed=2)
+    decisions = nights(6, *bad, config=QUIET)
+
+    def night(week: int, made: Sequence[Decision]) -> Decision:
+        past = replace(build_gate_history(made), anchors=(ANCHOR,))
+        return decide(evidence(*good, holdout=block(week), past=past), QUIET)
+
+    for week in (-9, -10, -11):
+        decisions.append(night(week, decisions))
+    last = decisions[-1]
+    assert status_of(decisions[-3]).opened == block(-9).end
+    assert (status_of(last).blocks, status_of(last).reached) == (2, True)
+    assert (last.kind, last.inconclusive) == ("refresh", None)
+    assert rule(last, "switch.all_records", "new").outcome == "fail"
+    # The block of the night that emptied the e-process counts as well.
+    process = next(p for p in build_gate_history(decisions).e_processes if p.records)
+    blocks = [record.block for record in process.all_records]
+    assert blocks == sorted(blocks, key=lambda b: b.start)
+    assert blocks[-3:] == [block(-9), block(-10), block(-11)]
+    assert len(blocks) == 6 + 3
+    # Without bad weeks before, the same weeks are switched to.
+    decisions = nights(6, *good, config=QUIET)[:2]
+    assert decisions[-1].kind == "refresh"
+    for week in (-9, -10, -11):
+        decisions.append(night(week, decisions))
+    assert decisions[-1].kind == "switch"
+    assert rule(decisions[-1], "switch.all_records", "new").outcome == "pass"
+
+
 def test_an_equal_candidate_gathers_nothing_and_leaves_no_hole() -> None:
     als = judged("als")
     twin = replace(als, name="twin", recipe_hash="hash-twin")
@@ -620,6 +653,25 @@ def test_a_grey_zone_names_recipes_that_a_user_may_switch_to() -> None:
         assert rule(decision, "switch.coverage", "new").outcome == "pass"
     accepted = accept(grey[0], build_gate_history(decisions), by="Ada", reason="so")
     assert (accepted.kind, accepted.recipe_hash) == ("switch", "hash-new")
+    # Records from before the e-process was emptied must suffice for one candidate as well.
+    past = replace(build_gate_history(decisions[: decisions.index(grey[0])]), anchors=(ANCHOR,))
+    for factor, offered in ((1.0, "new"), (-3.0, None)):
+        processes = []
+        for p in past.e_processes:
+            dropped = [
+                replace(
+                    r,
+                    x=factor * r.x,
+                    block=Interval(r.block.start - 200 * DAY, r.block.end - 200 * DAY),
+                )
+                for r in p.records
+            ]
+            processes.append(replace(p, dropped=tuple(dropped)))
+        changed = replace(past, e_processes=tuple(processes))
+        night = evidence(*slow, *wild, holdout=grey[0].block, past=changed)
+        decision = decide(night, QUIET)
+        assert decision.inconclusive == offered
+        assert rule(decision, "switch.all_records", "new").bound == pytest.approx(100)
     # Harm in a slice cannot be accepted.
     harmful = (slow[0], judged("new", 0.05, harm={"hot": 0.5}, seed=2))
     assert all(d.inconclusive is None for d in daily(60, *harmful, *wild, every=7))

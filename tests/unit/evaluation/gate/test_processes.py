@@ -148,6 +148,20 @@ def test_a_recipe_that_failed_on_earlier_days_leaves_a_hole() -> None:
     assert (status.blocks, status.holes) == (1, 7)
 
 
+def test_a_night_that_empties_an_e_process_keeps_the_records_of_its_earlier_days() -> None:
+    made = [opening(4, *weekly(0))]
+    made.append(decide(night(0, made, earlier=(earlier(1, *weekly(1)),)), CONFIG))
+    status = status_of(made[-1])
+    assert (status.blocks, status.earlier) == (0, ())
+    process = next(p for p in build_gate_history(made).e_processes if p.key == KEY)
+    assert (process.opened, process.records) == (BLOCK.end, ())
+    assert [record.block for record in process.dropped] == [block(1), BLOCK]
+    # A night with damage empties nothing and adds nothing.
+    damaged = [made[0]]
+    damaged.append(decide(night(0, damaged, last=reference("last", -0.2)), CONFIG))
+    assert not [p for p in build_gate_history(damaged).e_processes if p.dropped]
+
+
 def test_a_night_with_damage_records_no_earlier_days() -> None:
     made = [opening(2, *weekly(0))]
     missed = (earlier(1, *weekly(1)),)
