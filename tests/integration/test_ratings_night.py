@@ -82,8 +82,9 @@ def test_mlflow_shows_its_errors(night):
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
     version = client.get_model_version("nightjar", ended.model_version)
     shown = client.get_run(version.run_id).data.metrics
-    assert shown["rmse"] == ended.metrics["rmse"].candidate
-    assert {"mae", "ratings", "fit_seconds", "refit.parameters"} <= set(shown)
+    assert shown["slice/all.rmse"] == ended.metrics["rmse"].candidate
+    names = {"slice/all.mae", "slice/all.ratings", "cost/fit_seconds", "cost/refit.parameters"}
+    assert names <= set(shown)
 
 
 def test_without_ratings_it_is_left_out_in_one_sentence(tmp_path):

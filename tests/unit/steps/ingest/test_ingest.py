@@ -195,6 +195,8 @@ def test_the_next_pass_reads_files_that_are_now_complete(passed, tmp_path):
     assert [warning.partition(":")[0] for warning in later.warnings] == [
         "orders-link.csv",
         "orders-pipe.csv",
+        "orders-strange.csv",
+        "visits.jsonl",
     ]
 
 
@@ -303,14 +305,13 @@ def test_a_full_catalogue_withdraws_the_rest(ws, tmp_path):
     }
 
 
-def test_enough_events_ask_for_a_retrain(tmp_path, here):
-    eager = CONFIG + "\n[policy]\nmin_new_events = 2\n"
-    ws = workspace(tmp_path / "ws", eager)
+def test_a_shop_that_is_old_enough_asks_for_its_first_run(tmp_path, here):
+    ws = workspace(tmp_path / "ws", CONFIG + "\n[schedule]\nfirst_after_days = 5\n")
     land(ws, "orders-1.csv", orders(ROW))
     first = feedback(ws, AT)
     assert first.action == "fold_in"
-    assert "1 new events" in first.reason
-    land(ws, "orders-2.csv", orders("2,bert,milk,1,2024-03-02"))
+    assert "the last 7 days have no event" in first.reason
+    land(ws, "orders-2.csv", orders("2,bert,milk,1,2024-03-09"))
     second = feedback(ws, AT)
     assert second.action == plain(second)["action"] == "retrain"
 
