@@ -83,7 +83,7 @@ def test_mlflow_shows_its_errors(night):
     version = client.get_model_version("nightjar", ended.model_version)
     shown = client.get_run(version.run_id).data.metrics
     assert shown["slice/all.rmse"] == ended.metrics["rmse"].candidate
-    names = {"slice/all.mae", "slice/all.ratings", "cost/fit_seconds", "cost/refit.parameters"}
+    names = {"slice/all.mae", "slice/all.ratings", "cost/fit_seconds", "cost/refit_parameters"}
     assert names <= set(shown)
 
 
