@@ -7,7 +7,7 @@ Guarantees:
 
 * A cause is posted again only after a day, or after it was over.
 * Without a webhook no variable is written.
-* A message that cannot be built or sent fails no task.
+* A message that cannot be built or sent, or a variable that cannot be used, fails no task.
 """
 
 from __future__ import annotations
@@ -130,8 +130,18 @@ def _variable(workspace: AirflowWorkspace) -> str:
 
 
 def _read(workspace: AirflowWorkspace) -> Causes:
-    causes: Causes = Variable.get(_variable(workspace), default={}, deserialize_json=True)
-    return causes
+    """Return the causes; none if a user has damaged the variable."""
+    try:
+        causes = Variable.get(_variable(workspace), default={}, deserialize_json=True)
+        return {cause: _known(**reports) for cause, reports in causes.items()}
+    except (AttributeError, TypeError, ValueError):
+        log.warning(f"The Airflow variable {_variable(workspace)} is damaged, and is made anew.")
+        return {}
+
+
+def _known(count: int, posted: str | None) -> dict[str, Any]:
+    when = None if posted is None else datetime.fromisoformat(posted).astimezone(UTC).isoformat()
+    return {"count": int(count), "posted": when}
 
 
 def _write(workspace: AirflowWorkspace, causes: Causes) -> None:

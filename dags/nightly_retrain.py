@@ -243,7 +243,10 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
         "run_id": started_run().get("run_id") or ti.run_id,
         "as_of": as_of,
     }
-    _post(workspace, outcome, message)
+    try:
+        _post(workspace, outcome, message)
+    except Exception:
+        log.exception("The outcome could not be posted.")  # the night itself may be good
     links = ti.xcom_pull(task_ids="register", key=ADDRESSES) or {}
     named = ", ".join(f"[{name}]({address})" for name, address in links.items())
     when = f"{outcome.status}, as of {as_of or 'an invalid instant'}"

@@ -8,7 +8,7 @@ Guarantees:
 * Reading raises nothing: a file that cannot be read, and a cron, a time zone or a mode that
   `pipeline.workspace.config` would refuse, give the defaults. The first task of a run then opens
   the workspace and fails with the sentence of the error.
-* The environment goes before the file, as in `pipeline.workspace.config`.
+* The environment goes before the file, and both are read as `pipeline.workspace.config` reads them.
 """
 
 from __future__ import annotations
@@ -75,19 +75,36 @@ def read_settings(file: Path, environment: Mapping[str, str] = os.environ) -> Da
     The settings; defaults for what cannot be used.
     """
     try:
-        written = tomllib.loads(file.read_text(encoding="utf-8"))
+        written = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):  # bad TOML and bad UTF-8 are a `ValueError`
         return DagSettings()
-    recipes = written.get("recipes")
-    names = tuple(dict.fromkeys((*BASELINES, *recipes))) if isinstance(recipes, dict) else None
-    return DagSettings(_schedule(written.get("schedule"), environment), names or DEFAULT_RECIPES)
-
-
-def _schedule(section: Any, environment: Mapping[str, str]) -> DagSchedule:
+    set_outside = [
+        ([part.lower() for part in name.split("__")[1:]], _literal(text))
+        for name, text in sorted(environment.items())
+        if name.startswith("NIGHTJAR__")
+    ]
+    recipes = written.get("recipes", {})
+    names = [*recipes] if isinstance(recipes, dict) else []
+    names += [keys[1] for keys, _ in set_outside if keys[0] == "recipes" and len(keys) > 2]
+    is_named = bool(names) or "recipes" in written
+    section = written.get("schedule")
     values = dict(section) if isinstance(section, dict) else {}
-    for name in (field.name for field in fields(DagSchedule)):
-        if (text := environment.get(f"NIGHTJAR__SCHEDULE__{name.upper()}")) is not None:
-            values[name] = text.strip("'\"")
+    values |= {keys[1]: value for keys, value in set_outside if keys[:-1] == ["schedule"]}
+    return DagSettings(
+        _schedule(values),
+        tuple(dict.fromkeys((*BASELINES, *names))) if is_named else DEFAULT_RECIPES,
+    )
+
+
+def _literal(text: str) -> Any:
+    """Return the value of a variable: TOML, else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+
+
+def _schedule(values: Mapping[str, Any]) -> DagSchedule:
     given = {f.name: str(values[f.name]) for f in fields(DagSchedule) if f.name in values}
     schedule = DagSchedule(**given)
     return schedule if _is_usable(schedule) else DagSchedule()
@@ -100,4 +117,7 @@ def _is_usable(schedule: DagSchedule) -> bool:
         croniter(schedule.cron).get_next()
     except (ValueError, KeyError, OSError):
         return False
-    return len(schedule.cron.split()) == 5 and schedule.mode in MODES
+    times = schedule.cron.split()
+    # R is a random time, which would be another one each time that Airflow parses the file.
+    is_fixed = not any(time.upper().startswith("R") for time in times)
+    return len(times) == 5 and is_fixed and schedule.mode in MODES

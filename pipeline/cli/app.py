@@ -22,7 +22,7 @@ from pipeline.cli.terminal import configure_logging, drop_stdout, epilog, fail, 
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Start": ("init", "doctor", "config", "demo"),
-    "Daily use": ("ingest", "feedback", "nightly", "lists", "history"),
+    "Daily use": ("ingest", "feedback", "nightly", "lists", "id", "history"),
     "Compare and improve": ("compare", "reproduce", "tune", "backtest"),
     "Steps of a feedback pass, after ingest": ("fold-in", "attribution", "drift", "policy"),
     "Steps of a nightly run, in their order": (
@@ -83,7 +83,9 @@ def _print_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option(callback=_print_version, is_eager=True, help="Print the version, and exit."),
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version, and exit."
+        ),
     ] = False,
 ) -> None:
     configure_logging()

@@ -1,7 +1,9 @@
 """Lifts of one model over another, and their product over a chain of models.
 
-Guarantees: a lift that does not exist (no users, or a reference with a mean of 0) is None, never a
-number; a chain is as wide as the errors of all its links together.
+MLflow, pages, terminal and Airflow show the lifts of these functions.
+
+Guarantees: users, statistic and seed noise are those of the gate; a lift that does not exist has a
+reason in place of a number; a chain is as wide as the errors of all its links together.
 """
 
 from __future__ import annotations
@@ -10,7 +12,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluation.compare import Difference
+import polars as pl
+
+from pipeline.errors import GateError
+from pipeline.evaluation.compare import Difference, difference, paired
+from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.gate.config import GateConfig
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe
+from pipeline.evaluation.gate.rules import baselines, best_baseline, compare
 from pipeline.evaluation.intervals import NORMAL_95, normal_interval
 
 
@@ -33,25 +42,68 @@ class Lift:
     lift: float
     se: float
 
-    @classmethod
-    def of(cls, difference: Difference, against: str) -> Lift | None:
-        """Return the lift of a comparison, or None if it has none.
-
-        Parameters
-        ----------
-        difference
-            Comparison of two recipes.
-        against
-            Name of the reference.
-        """
-        if not math.isfinite(difference.v):
-            return None
-        return cls(against, difference.n, difference.x, difference.se)
-
     @property
     def interval(self) -> tuple[float, float, float]:
         """The lift, and the ends of its 95 % interval."""
         return (self.lift, *normal_interval(self.lift, self.se))
+
+
+def over_best_baseline(
+    recipe: EvaluatedRecipe, judged: Sequence[EvaluatedRecipe], config: GateConfig
+) -> Lift | str:
+    """Return the lift of a recipe over the night's best baseline, or the reason for its absence.
+
+    Parameters
+    ----------
+    recipe
+        An evaluated recipe.
+    judged
+        Recipes of the same night, at least all baselines.
+    config
+        Has the seed noise of a recipe that was never measured.
+    """
+    if not baselines(judged):
+        return "no baseline was evaluated"
+    best = best_baseline(judged)
+    if best.name == recipe.name:
+        return f"{recipe.name} is itself the best baseline"
+    try:
+        result = compare(recipe, best, config)
+    except GateError as error:  # an incomplete evaluation; the decision reports it
+        return error.sentence
+    return _lift(result, best.name, best.name)
+
+
+def over_stored(
+    tonight: pl.DataFrame,
+    stored: pl.DataFrame,
+    against: str,
+    *,
+    seed_sds: tuple[float, float],
+) -> Lift | str:
+    """Return the lift of tonight's scorer over a stored one, or the reason for its absence.
+
+    Parameters
+    ----------
+    tonight, stored
+        Values per user, on the users and the ground truth of a refresh.
+    against
+        Number of the stored scorer's version.
+    seed_sds
+        Of the recipe of each scorer.
+    """
+    new, old = seed_sds
+    try:
+        result = difference(*paired(tonight, stored, NDCG), tau_candidate=new, tau_champion=old)
+    except GateError as error:  # an incomplete evaluation; the decision reports it
+        return error.sentence
+    return _lift(result, against, f"version {against}")
+
+
+def _lift(result: Difference, against: str, name: str) -> Lift | str:
+    if not math.isfinite(result.v):
+        return f"the mean of {name} is 0, or too few users were evaluated"
+    return Lift(against, result.n, result.x, result.se)
 
 
 def chained(links: Sequence[Lift]) -> tuple[float, float, float] | None:

@@ -58,8 +58,11 @@ class ScheduleConfig(Frozen):
             raise ValueError(
                 f"is not a cron ({error}); write five fields, such as 0 3 * * *"
             ) from None
-        if len(cron.split()) != 5:
+        times = cron.split()
+        if len(times) != 5:
             raise ValueError("a cron has five fields; write them such as 0 3 * * *")
+        if any(time.upper().startswith("R") for time in times):
+            raise ValueError("R is another time at each reading; write fixed ones: 0 3 * * *")
         return cron
 
     @field_validator("timezone")

@@ -15,18 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Literal
 
-import polars as pl
-
 from pipeline.base import Instant
 from pipeline.data.validate.checks import DataCheck
-from pipeline.errors import GateError
-from pipeline.evaluation.compare import difference, paired
-from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate.accept import offers
 from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.gate.evidence import REFRESH_LAST, REFRESH_SLICES
-from pipeline.evaluation.intervals import normal_interval
+from pipeline.evaluation.gate.rules import seed_sd_of
+from pipeline.evaluation.lift import over_best_baseline, over_stored
 from pipeline.number_text import change, decimal
 from pipeline.report.wording import plain, stops
 from pipeline.stores.runs import Run
@@ -38,6 +34,7 @@ from pipeline.workspace.artifacts import (
     ValidationFile,
 )
 from pipeline.workspace.night import decision_of
+from pipeline.workspace.run_files import read_evaluated_recipes
 
 Status = Literal["good", "look", "act"]
 """``good``: nothing to do. ``look``: worth a look, nothing is broken. ``act``: something to do."""
@@ -218,7 +215,7 @@ def night_facts(run: Run) -> NightFacts:
     return replace(
         facts,
         decision=decision,
-        over_baseline=_over_baseline(run, snapshot, decision),
+        over_baseline=_over_baseline(run, snapshot, decision.recipe),
         over_last=_over_last(run, snapshot, decision),
         over_month=_over_stored(run, snapshot, decision, "month", "the model of a month ago"),
         cold_fault=None if cold is None else cold.fault,
@@ -304,23 +301,19 @@ def _cause(rule: RuleResult) -> str:
     return texts.get(name, rule.sentence) if figure < 0 else rule.sentence
 
 
-def _over_baseline(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
-    """Return the lift of the decision's recipe over the best baseline; None if it is that."""
-    metric, own = metric_name(NDCG, snapshot.config.recommend.length), decision.recipe
-    evaluated = run.read(EvaluationFile).recipes
-    ranks = {
-        name: recipe.capabilities.baseline
-        for name, recipe in snapshot.recipes.items()
-        if recipe.capabilities.baseline is not None and name in evaluated
-    }
-    if own is None or own not in evaluated or own in ranks or not ranks:
+def _over_baseline(run: Run, snapshot: SnapshotFile, name: str | None) -> Lift | None:
+    """Return the lift of a recipe over the best baseline; None if it has none."""
+    if name not in run.read(EvaluationFile).recipes:
         return None
-    best = max(ranks, key=lambda name: (evaluated[name].metrics.get(metric, 0.0), -ranks[name]))
-    frames = run.frame("evaluate", f"users-{own}"), run.frame("evaluate", f"users-{best}")
-    # A baseline has no seed noise, so the number of fits is that of the recipe.
-    noise = _seed_sd(snapshot, own), 0.0
-    over = _BASELINES.get(best, plain(best))
-    return _lift(over, frames, noise, fits=evaluated[own].fits)
+    ranks = {n: recipe.capabilities.baseline for n, recipe in snapshot.recipes.items()}
+    names = {n for n, rank in ranks.items() if rank is not None or n == name}
+    judged = read_evaluated_recipes(run, snapshot, names)
+    [own] = (recipe for recipe in judged if recipe.name == name)
+    lift = over_best_baseline(own, judged, snapshot.config.gate)
+    if isinstance(lift, str):
+        return None
+    over = _BASELINES.get(lift.against, plain(lift.against))
+    return Lift(over, *lift.interval, lift.users)
 
 
 def _over_last(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
@@ -344,36 +337,10 @@ def _over_stored(
     tonight, scorer = (
         run.frame("evaluate", f"reference-{label}-{side}") for side in ("tonight", "stored")
     )
-    noise = _seed_sd(snapshot, str(snapshot.champion_name))
-    return _lift(name, (tonight, scorer), (noise, noise), day=stored.day)
-
-
-def _lift(
-    over: str,
-    frames: tuple[pl.DataFrame, pl.DataFrame],
-    seed_sds: tuple[float, float],
-    *,
-    fits: int = 1,
-    day: str | None = None,
-) -> Lift | None:
-    """Compare values per user as the gate does; None if they cannot be compared."""
-    try:
-        values = paired(*frames, NDCG)
-    except GateError:  # an incomplete evaluation; the decision reports it
-        return None
-    first, second = seed_sds
-    result = difference(*values, tau_candidate=first, tau_champion=second, fits=fits)
-    if not math.isfinite(result.v_ratio):
-        return None
-    return Lift(over, result.x, *normal_interval(result.x, result.se), result.n, day)
-
-
-def _seed_sd(snapshot: SnapshotFile, name: str) -> float:
-    recipe = snapshot.recipes[name]
-    unknown = snapshot.config.gate.default_seed_sd
-    if recipe.capabilities.baseline is not None:
-        unknown = 0.0
-    return snapshot.seed_sds.get(recipe.family, unknown)
+    [recipe] = read_evaluated_recipes(run, snapshot, [str(snapshot.champion_name)])
+    noise = seed_sd_of(recipe, snapshot.config.gate)
+    lift = over_stored(tonight, scorer, label, seed_sds=(noise, noise))
+    return None if isinstance(lift, str) else Lift(name, *lift.interval, lift.users, stored.day)
 
 
 def _status(statuses: Sequence[EProcessStatus], recipe: str | None) -> EProcessStatus | None:

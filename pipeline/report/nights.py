@@ -62,7 +62,12 @@ class UserList:
 
 
 def nights_page(
-    nights: Sequence[NightRow], lists: Sequence[UserList], metric: str, size: int
+    nights: Sequence[NightRow],
+    lists: Sequence[UserList],
+    metric: str,
+    size: int,
+    *,
+    earlier: int = 0,
 ) -> str:
     """Return the page.
 
@@ -76,6 +81,8 @@ def nights_page(
         Name of the primary metric.
     size
         Bytes of the workspace.
+    earlier
+        Number of nights before these.
     """
     past = [night.past for night in nights if night.past is not None]
     live = [Dated(night.as_of, night.live) for night in nights if night.live is not None]
@@ -89,13 +96,19 @@ def nights_page(
         title="Nightjar: all nights",
         newest=nights[-1] if nights else None,
         light=LIGHTS[nights[-1].headline.status] if nights else "",
-        count=f"{len(nights):,} night{'' if len(nights) == 1 else 's'}",
+        count=_count(len(nights), earlier),
         size=wording.size(size),
         pictures=pictures,
         nights=Table(_HEAD, map(_cells, reversed(nights))),
         lists=lists,
         origin=(),
     )
+
+
+def _count(nights: int, earlier: int) -> str:
+    if earlier:
+        return f"the last {nights:,} of {nights + earlier:,} nights"
+    return f"{nights:,} night{'' if nights == 1 else 's'}"
 
 
 def _cells(night: NightRow) -> Row:

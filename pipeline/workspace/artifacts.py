@@ -525,7 +525,7 @@ class MlflowFile(Artifact, step="register", file="mlflow"):
     version: int | None
 
 
-class HeadlineFile(Artifact, file="headline"):
+class VersionFiguresFile(Artifact, file="version_figures"):
     """Lifts of the recipe that is live after the run, beside `MlflowFile`.
 
     Attributes

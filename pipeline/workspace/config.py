@@ -207,7 +207,8 @@ def compose(file: Path, environment: Mapping[str, str]) -> Composed:
 
 def _composed(file: Path, environment: Mapping[str, str]) -> Composed:
     try:
-        written = tomllib.loads(file.read_text(encoding="utf-8"))
+        # Editors of Windows write a byte order mark, which TOML has no place for.
+        written = tomllib.loads(file.read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             "config.not_toml", f"{file.name} is not valid TOML: {error}; correct the file"

@@ -77,8 +77,7 @@ class Night:
         if weights is not None:
             # Later steps must weigh events as `features` did.
             config = config.model_copy(update={"features": weights.root})
-        recipes = {name: _trained(run, name, recipe) for name, recipe in snapshot.recipes.items()}
-        return cls(ws, run, snapshot, config, recipes)
+        return cls(ws, run, snapshot, config, trained_recipes(run, snapshot))
 
     @property
     def run_id(self) -> str:
@@ -172,6 +171,17 @@ def last_file(ws: Workspace, snapshot: SnapshotFile) -> int:
     if snapshot.known.by == "now":
         return last
     return min(last, batches.last_known("events", snapshot.as_of))
+
+
+def trained_recipes(run: Run, snapshot: SnapshotFile) -> dict[str, Recipe]:
+    """Return the recipes of a run by name, with the hyperparameters that `train` selected.
+
+    Parameters
+    ----------
+    run, snapshot
+        The run, and its snapshot.
+    """
+    return {name: _trained(run, name, recipe) for name, recipe in snapshot.recipes.items()}
 
 
 def _trained(run: Run, name: str, configured: Recipe) -> Recipe:

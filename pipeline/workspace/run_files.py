@@ -6,7 +6,7 @@ order of the run; `promoted` raises for a run that promotes no recipe.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import count
 
 from pipeline.base import Interval
@@ -26,10 +26,11 @@ from pipeline.workspace.artifacts import (
     EvaluationFile,
     RecipeEvaluation,
     RecipeFile,
+    SnapshotFile,
     SplitFile,
     train_step,
 )
-from pipeline.workspace.night import Night, decision_of
+from pipeline.workspace.night import Night, decision_of, trained_recipes
 
 FALLBACK = "decayed_popularity"
 """Recipe of the fallback list, for users without a history."""
@@ -165,10 +166,22 @@ def fit_name(replicate: int) -> str:
     return f"scorer-{replicate}" if replicate else "scorer"
 
 
-def read_evaluated_recipes(night: Night) -> tuple[EvaluatedRecipe, ...]:
-    """Return the evaluation of each trained recipe, in the form that the gate reads."""
-    recipes = night.run.read(EvaluationFile).recipes
-    return _evaluated(night, "evaluate", {name: recipes[name] for name in trained(night)})
+def read_evaluated_recipes(
+    run: Run, snapshot: SnapshotFile, names: Collection[str] | None = None
+) -> tuple[EvaluatedRecipe, ...]:
+    """Return the evaluations of recipes, in the form that the gate reads.
+
+    Parameters
+    ----------
+    run, snapshot
+        The run, and its snapshot.
+    names
+        Recipes, of which those without a scorer have no evaluation; default: all.
+    """
+    recipes, wanted = run.read(EvaluationFile).recipes, snapshot.recipes if names is None else names
+    # In the order of the run.
+    chosen = {name: recipes[name] for name in snapshot.recipes if name in {*recipes} & {*wanted}}
+    return _evaluated(run, snapshot, "evaluate", chosen)
 
 
 def earlier_step(number: int) -> str:
@@ -183,25 +196,30 @@ def read_earlier_blocks(night: Night) -> tuple[EarlierBlock, ...]:
         if night.run.committed(step) is None:
             return tuple(blocks)
         file = night.run.read(EarlierBlockFile, step)
-        blocks.append(EarlierBlock(file.holdout, file.users, _evaluated(night, step, file.recipes)))
+        blocks.append(
+            EarlierBlock(
+                file.holdout, file.users, _evaluated(night.run, night.snapshot, step, file.recipes)
+            )
+        )
     return ()
 
 
 def _evaluated(
-    night: Night, step: str, recipes: Mapping[str, RecipeEvaluation]
+    run: Run, snapshot: SnapshotFile, step: str, evaluations: Mapping[str, RecipeEvaluation]
 ) -> tuple[EvaluatedRecipe, ...]:
+    recipes = trained_recipes(run, snapshot)
     return tuple(
         EvaluatedRecipe(
             name=name,
-            recipe_hash=night.recipes[name].hash,
-            baseline_rank=night.recipes[name].capabilities.baseline,
+            recipe_hash=recipes[name].hash,
+            baseline_rank=recipes[name].capabilities.baseline,
             # Values per user, not means: the gate pairs recipes by user.
-            users=night.run.frame(step, f"users-{name}"),
+            users=run.frame(step, f"users-{name}"),
             coverage=evaluation.coverage,
-            k=night.config.recommend.length,
+            k=snapshot.config.recommend.length,
             fits=evaluation.fits,
             metrics=evaluation.metrics,
-            seed_sd=night.snapshot.seed_sds.get(night.recipes[name].family),
+            seed_sd=snapshot.seed_sds.get(recipes[name].family),
         )
-        for name, evaluation in recipes.items()
+        for name, evaluation in evaluations.items()
     )

@@ -762,6 +762,19 @@ def test_a_message_that_was_not_received_is_posted_again(hook: _Hook, variables:
     assert variables["nightjar_alerts"]["a x"]["count"] == 2
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["text", ["a x"], {"a x": 1}, {"a x": {}}, {"a x": {"count": 1, "posted": "yesterday"}}],
+)
+def test_a_damaged_variable_mutes_no_message(hook: _Hook, variables: Any, damage: Any) -> None:
+    variables["nightjar_alerts"] = damage
+
+    alerts.end(NIGHTJAR, "b")
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert len(hook.received) == 1
+
+
 @pytest.mark.usefixtures("variables")
 def test_a_cause_can_need_two_reports(hook: _Hook) -> None:
     assert not alerts.report(NIGHTJAR, "a x", MESSAGE, after=2)

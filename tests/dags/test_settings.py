@@ -10,6 +10,7 @@ import pytest
 
 from dags.settings import BASELINES, DagSchedule, DagSettings, read_settings
 from pipeline.models.families import default_recipes
+from pipeline.workspace.config import compose
 from tests.dags.conftest import ROOT
 
 DEFAULTS = DagSettings()
@@ -54,12 +55,38 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     assert settings.schedule == DagSchedule("2 2 * * *", "UTC", "adaptive")
 
 
+def test_variables_and_byte_order_marks_are_read_as_in_the_config(tmp_path: Path) -> None:
+    text = '\ufeff[schedule]\nmode = "both"\n[recipes.fast]\nfamily = "als"\n'
+    environment = {
+        "NIGHTJAR__SCHEDULE__CRON": '"5 5 * * *" # early',
+        "NIGHTJAR__SCHEDULE__TIMEZONE": '"Europe/Berl\\u0069n"',
+        "NIGHTJAR__RECIPES__OTHER__FAMILY": "als",
+    }
+    settings = read(tmp_path, text, **environment)
+    config = compose(tmp_path / "nightjar.toml", environment).config
+
+    assert settings.schedule == DagSchedule("5 5 * * *", "Europe/Berlin", "both")
+    assert settings.recipes == (*BASELINES, "fast", "other") == tuple(config.recipes)
+    for name in ("cron", "timezone", "mode"):
+        assert getattr(settings.schedule, name) == getattr(config.schedule, name)
+
+
+@pytest.mark.parametrize("text", ["", "[recipes]"])
+def test_a_variable_names_a_recipe_alone(tmp_path: Path, text: str) -> None:
+    environment = {"NIGHTJAR__RECIPES__OTHER__FAMILY": "als"}
+    settings = read(tmp_path, text, **environment)
+
+    config = compose(tmp_path / "nightjar.toml", environment).config
+    assert settings.recipes == (*BASELINES, "other") == tuple(config.recipes)
+
+
 UNUSABLE = (
     'cron = "nightly"',
     'cron = "61 * * * *"',
     'cron = "0 0 31 2 *"',
     'cron = "* * * * * *"',
     'cron = "@daily"',
+    'cron = "R 3 * * *"',
     "cron = 3",
     'timezone = "Mars/Olympus"',
     'timezone = "Europe"',

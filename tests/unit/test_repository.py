@@ -183,9 +183,10 @@ IN_SQL = {
     "pipeline/stores/lake/compaction.py": {"column", "format_instant(instant)", "named"},
     "pipeline/stores/lake/delta.py": {"column", "named"},
     "pipeline/stores/registry/client.py": {
-        *("RUN_TAG", "RECIPE_TAG", "NightRecord.MARK", "night.run_id", "self._model_name"),
+        *("RECIPE_TAG", "NightRecord.MARK", "self._model_name"),
         *("WORKSPACE_TAG", "self._workspace"),
     },
+    "pipeline/stores/registry/versions.py": {"RUN_TAG", "night.run_id", "self.model_name"},
     "pipeline/stores/registry/runs.py": {"RUN_TAG", "RECIPE_TAG", "recipe", "self._record.run_id"},
     "pipeline/stores/registry/connection.py": {"table", "column"},
     "pipeline/stores/vault.py": {"_USERS", "column", "placeholders"},

@@ -10,7 +10,7 @@ from typing import Final
 
 from pipeline.report.pair import PairedComparison
 from pipeline.report.versions import versions_page
-from pipeline.steps.nightly.headline import pair_with_version_before
+from pipeline.steps.nightly.version_figures import pair_with_version_before
 from pipeline.steps.reporting.paired_rows import (
     HOLDOUT,
     Side,

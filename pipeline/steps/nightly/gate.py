@@ -121,7 +121,7 @@ def _evidence(night: Night) -> Evidence:
         k=night.config.recommend.length,
         task=split.task,
         holdout=split.holdout,
-        judged=read_evaluated_recipes(night),
+        judged=read_evaluated_recipes(night.run, night.snapshot),
         expected=expected,
         champion=night.champion_name,
         checks=run.read(ValidationFile).checks,

@@ -16,6 +16,7 @@ from typing import Final
 from pipeline.base import compact_instant, format_instant
 from pipeline.evaluation.gate import EvaluatedRecipe
 from pipeline.evaluation.gate.decision import LiftWithoutAnswers
+from pipeline.evaluation.lift import over_best_baseline
 from pipeline.steps.diagnostics.churn import churn_metrics
 from pipeline.steps.diagnostics.foldin_parity import parity_metrics
 from pipeline.steps.diagnostics.live_quality import live_metrics
@@ -23,12 +24,11 @@ from pipeline.steps.feedback.attribution import effect_metrics
 from pipeline.steps.feedback.drift import drift_metrics
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.steps.nightly.before_page import BEFORE_PAGE
-from pipeline.steps.nightly.headline import (
-    Headline,
-    headline_of,
+from pipeline.steps.nightly.version_figures import (
+    ShownFigures,
+    figures_of,
     level_metrics,
-    over_best_baseline,
-    shown_headline,
+    shown_figures,
 )
 from pipeline.steps.reporting.page_files import PAGE, page_files, page_names
 from pipeline.stores.registry.client import PAGES
@@ -67,7 +67,7 @@ _COPIED: Final = {
     "attribution.json": ("attribution", "attribution.json"),
 }
 """Files of a run that MLflow shows beside its page: name -> step and file."""
-_HEADLINE: Final = "headline.json"
+_VERSION_FIGURES: Final = "version_figures.json"
 _BOUNDS: Final = "bounds.json"
 """Bounds of the 95 % intervals of metrics, by name."""
 # Arrays and JSON only: a version is code that reads them, and nothing is pickled (ADR 4).
@@ -76,7 +76,7 @@ _FILES: Final = ("scorer.npz", "history.npz", "meta.json")
 
 def record_names(run: Run) -> frozenset[str]:
     """Return the names of the files that MLflow shows for a run."""
-    return frozenset((*_COPIED, _HEADLINE, _BOUNDS, *page_names(run)))
+    return frozenset((*_COPIED, _VERSION_FIGURES, _BOUNDS, *page_names(run)))
 
 
 def has_model_files(run: Run) -> bool:
@@ -100,8 +100,8 @@ def night_record(
     """
     run, decision, policy = night.run, decision_of(night.run), read_policy(night.run)
     winner = decision.recipe if decision.promotes and not deleted else None
-    file = headline_of(night)
-    headline, figures = shown_headline(night, file), _figures(night)
+    file = figures_of(night)
+    shown, figures = shown_figures(night, file), _figures(night)
     split = run.read(SplitFile)
     tags = {
         "nightjar.decision": decision.kind,
@@ -114,33 +114,36 @@ def night_record(
         tags["nightjar.policy"] = policy.reason
     if night.snapshot.airflow_run is not None:
         tags[AIRFLOW_TAG] = night.snapshot.airflow_run
-    artifacts: dict[str, Path | bytes] = {_HEADLINE: file.to_bytes(), PAGE: page_files(run)[PAGE]}
+    artifacts: dict[str, Path | bytes] = {
+        _VERSION_FIGURES: file.to_bytes(),
+        PAGE: page_files(run)[PAGE],
+    }
     began, ended = night.span
     return NightRecord(
         run_id=run.run_id,
         as_of=night.as_of,
         sentence=decision.sentence,
         why="" if policy is None else policy.reason,
-        figure=headline.text,
+        figure=shown.text,
         began=began,
         ended=ended,
-        children=tuple(_children(night, winner, headline, artifacts)),
+        children=tuple(_children(night, winner, shown, artifacts)),
         datasets=_datasets(night, split),
         params={
             **_parameters(night, split),
             # That of the gate: MLflow rejects a changed parameter after an override.
             "champion": run.read(DecisionFile).root.recipe,
         },
-        metrics={**headline.metrics, **in_folders(figures, "")},
-        tags={**tags, **headline.reasons},
+        metrics={**shown.metrics, **in_folders(figures, "")},
+        tags={**tags, **shown.reasons},
         artifacts={
             **{name: run.path(*source) for name, source in _COPIED.items()},
             **page_files(run),
-            _HEADLINE: file.to_bytes(),
+            _VERSION_FIGURES: file.to_bytes(),
             _BOUNDS: _json(bounds(figures, "")),
         },
         winner=winner,
-        model=None if winner is None else _model(night, headline, decision.sentence),
+        model=None if winner is None else _model(night, shown, decision.sentence),
         version=version,
         taken=taken,
     )
@@ -160,7 +163,7 @@ def _parameters(night: Night, split: SplitFile) -> dict[str, str | int]:
 
 
 def _figures(night: Night) -> dict[str, float]:
-    """Return the metrics of a run besides its headline, by their names in files."""
+    """Return the metrics of a run besides those of its version, by their names in files."""
     run = night.run
     return {
         **_cleaning(run),
@@ -174,12 +177,12 @@ def _figures(night: Night) -> dict[str, float]:
 
 
 def _children(
-    night: Night, winner: str | None, headline: Headline, artifacts: Mapping[str, Path | bytes]
+    night: Night, winner: str | None, shown: ShownFigures, artifacts: Mapping[str, Path | bytes]
 ) -> Iterator[ChildRecord]:
     """Yield the recipes of the run: those that were trained, then those that failed."""
     run, evaluations = night.run, night.run.read(EvaluationFile).recipes
     shared = _parameters(night, run.read(SplitFile))
-    judged = {recipe.name: recipe for recipe in read_evaluated_recipes(night)}
+    judged = {recipe.name: recipe for recipe in read_evaluated_recipes(night.run, night.snapshot)}
     lifts = {
         row.recipe: _lift("attribution.lift_without_answers", row)
         for row in decision_of(run).without_answers
@@ -202,11 +205,11 @@ def _children(
                 **hyper_parameters(file.recipe),
             },
             metrics={
-                **(headline.metrics if own else _recipe_metrics(night, judged, name)),
+                **(shown.metrics if own else _recipe_metrics(night, judged, name)),
                 **in_folders(figures, "slice/all."),
                 **in_folders(cost, "cost/"),
             },
-            tags={**headline.reasons, **_model_tags(night, name)} if own else {},
+            tags={**shown.reasons, **_model_tags(night, name)} if own else {},
             artifacts={
                 _BOUNDS: _json(bounds(figures, "slice/all.")),
                 **(artifacts if own else {}),
@@ -221,7 +224,7 @@ def _children(
 def _recipe_metrics(
     night: Night, judged: Mapping[str, EvaluatedRecipe], name: str
 ) -> dict[str, float]:
-    lift = over_best_baseline(night, judged, name)
+    lift = over_best_baseline(judged[name], [*judged.values()], night.config.gate)
     over = {} if isinstance(lift, str) else lift_metrics(OVER_BASELINE, lift.interval)
     return {**over, **level_metrics(night, name)}
 
@@ -282,7 +285,7 @@ def _cleaning(run: Run) -> dict[str, float]:
     return counts
 
 
-def _model(night: Night, headline: Headline, sentence: str) -> ModelRecord:
+def _model(night: Night, shown: ShownFigures, sentence: str) -> ModelRecord:
     there = has_model_files(night.run)
     pages = {"Page of the night": PAGE}
     if night.champion is not None:
@@ -290,7 +293,7 @@ def _model(night: Night, headline: Headline, sentence: str) -> ModelRecord:
         pages[before] = f"{PAGES}/{BEFORE_PAGE}"
     return ModelRecord(
         files=tuple(night.run.path(REFIT, name) for name in _FILES) if there else (),
-        figure=headline.sentence,
+        figure=shown.sentence,
         description=sentence,
         pages=pages,
     )

@@ -18,7 +18,7 @@ from pipeline.models.contract import Scorer
 from pipeline.models.topk import top_k
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.diagnostics.training_cost import fit
-from pipeline.steps.nightly.headline import write_replaced
+from pipeline.steps.nightly.version_figures import write_replaced
 from pipeline.workspace.artifacts import REFIT, FallbackEntry, MetaFile
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, promoted, read_history, read_split, write_scorer

@@ -19,9 +19,9 @@ from pipeline.base import Progress, silent
 from pipeline.errors import RegistryError
 from pipeline.steps.feedback.attribution import show_attribution
 from pipeline.steps.nightly.before_page import BEFORE_PAGE, version_before_page
-from pipeline.steps.nightly.headline import headline_of
 from pipeline.steps.nightly.night_record import night_record, record_names
 from pipeline.steps.nightly.registered_check import check_registered
+from pipeline.steps.nightly.version_figures import figures_of
 from pipeline.steps.reporting.index_page import draw_reports
 from pipeline.steps.reporting.page_files import draw_lost_page, draw_page
 from pipeline.stores.registry.client import Registry
@@ -84,7 +84,7 @@ def register(ws: Workspace, run_id: str, *, progress: Progress = silent) -> Regi
 
 @task_step("register", folder=lambda night: register_folder(night.run), check=_draw_reports)
 def _register(night: Night, progress: Progress) -> str:
-    """Mirror the run, and commit its headline figures."""
+    """Mirror the run, and commit the figures of the version."""
     # Runs and versions are found again by tags, which MLflow does not keep unique: two processes
     # at once would create them twice.
     with night.ws.lake.lock("register"):
@@ -93,7 +93,7 @@ def _register(night: Night, progress: Progress) -> str:
             draw_lost_page(run)
         # First, because MLflow numbers versions in the order in which they are created.
         mirror.copy(mirror.lost(), progress)
-        file = headline_of(night)
+        file = figures_of(night)
         mirrored = mirror.copy_night(night)
         if mirrored.version is not None:
             progress("compare the lists of the registered model")

@@ -34,7 +34,7 @@ def lift_rows(
     """
     config, recipes = (
         night.config.gate,
-        {recipe.name: recipe for recipe in read_evaluated_recipes(night)},
+        {recipe.name: recipe for recipe in read_evaluated_recipes(night.run, night.snapshot)},
     )
     if against not in recipes:
         return ()
@@ -67,7 +67,7 @@ def slice_rows(night: Night, challenger: str | None, against: str | None) -> tup
     """
     config, recipes = (
         night.config.gate,
-        {recipe.name: recipe for recipe in read_evaluated_recipes(night)},
+        {recipe.name: recipe for recipe in read_evaluated_recipes(night.run, night.snapshot)},
     )
     if challenger not in recipes or against not in recipes:
         return ()

@@ -57,7 +57,8 @@ def draw_index(ws: Workspace) -> Path:
     rows += _refused(ws, {entry.run_id for entry in history.decisions})
     rows.sort(key=lambda row: row.as_of)
     metric = metric_name(NDCG, ws.config.recommend.length)
-    page = nights_page(rows[-_NIGHTS:], _lists(ws), metric, _size(ws.home))
+    earlier = len(history.decisions) - len(entries) + max(0, len(rows) - _NIGHTS)
+    page = nights_page(rows[-_NIGHTS:], _lists(ws), metric, _size(ws.home), earlier=earlier)
     path = ws.home / INDEX
     write_atomically(path, page.encode())
     return path
@@ -162,13 +163,15 @@ def _lists(ws: Workspace) -> tuple[UserList, ...]:
     lists = newest(lists, rows).sort(c.POSITION)
     items = ws.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).drop_nulls()
     titles = dict(items.iter_rows())
+    # A user who was erased has events in the window, but no list any more.
+    there = {user: entries for user in users if (entries := _entries(lists, user))}
     return tuple(
         UserList(
             f"User {letter}",
-            f"{label}: {counts[user]:,}",
-            tuple(titles.get(item, item) for item in _entries(lists, user)),
+            f"{users[user]}: {counts[user]:,}",
+            tuple(titles.get(item, item) for item in entries),
         )
-        for letter, (user, label) in zip("ABC", users.items(), strict=False)
+        for letter, (user, entries) in zip("ABC", there.items(), strict=False)
     )
 
 

@@ -5,7 +5,6 @@ Guarantees:
 * All content is copied from written files, so an unavailable registry loses nothing.
 * Runs, the logged model and the version are found again by their tags, so a retry after a crash
   completes the mirror without duplicates.
-* A version never gets the number of another one that the caller knows, even if MLflow has lost it.
 * Files that MLflow copies to a local folder survive a power cut: they are synced before the version
   is created or the run is finished.
 * The version belongs to the winner's child run, so MLflow's comparison of two versions shows their
@@ -16,7 +15,6 @@ The caller holds the run's lock: one process at a time mirrors a run.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
@@ -25,8 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import RegistryError
-from pipeline.failpoints import failpoint
-from pipeline.stores.disk import sha256, sync_tree
+from pipeline.stores.disk import sha256
 from pipeline.stores.registry import texts
 from pipeline.stores.registry.connection import (
     artifacts_beside,
@@ -37,13 +34,8 @@ from pipeline.stores.registry.connection import (
     sqlite_path,
     without_password,
 )
-from pipeline.stores.registry.package import save
 from pipeline.stores.registry.records import (
-    DECISION_TAG,
-    EVALUATION,
-    ChildRecord,
     Mirrored,
-    ModelRecord,
     NightRecord,
     StudyRecord,
 )
@@ -54,19 +46,17 @@ from pipeline.stores.registry.runs import (
     NightRuns,
     log_metrics,
 )
+from pipeline.stores.registry.versions import TRAINING, Versions
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Run
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
 WORKSPACE_TAG = "nightjar.workspace"
-_MODEL = "model"
 PAGES = "comparisons"
 """Folder of pages that are added to the run of a version."""
-_COST = "cost/"
-_TRAINING = "workflowType=machine_learning"
 _VIEW = f"viewStateShareKey={texts.VIEW_TAG.rpartition('.')[2]}"
 
 
@@ -139,12 +129,13 @@ class Registry:
             if done is not None:
                 return done
             runs.fill_parent(parent)
-            self._sync(parent.info.artifact_uri)
+            self._versions.sync(parent.info.artifact_uri)
             version = None
             for child in night.children:
                 run = runs.child(child, parent.info.run_id)
                 if night.model is not None and child.recipe == night.winner:
-                    version = self._version(night, child, night.model, run)
+                    self._ensure_registered()
+                    version = self._versions.mirror(night, child, night.model, run)
                 runs.finish(run, child.status)
             # The parent last: `_done` reads its status, so after a crash before this line the next
             # call completes the mirror.
@@ -163,7 +154,7 @@ class Registry:
             runs = NightRuns(self._client, self._ensure_experiment(), study)
             parent = runs.parent()
             runs.fill_parent(parent)
-            self._sync(parent.info.artifact_uri)
+            self._versions.sync(parent.info.artifact_uri)
             for child in study.children:
                 shown = runs.find(child.recipe)
                 # A crash leaves the run of a trial in status RUNNING; mirrored ones stay.
@@ -227,8 +218,7 @@ class Registry:
             [child] = [child for child in night.children if child.recipe == night.winner]
             run = runs.find(child.recipe)
             if run is not None and night.model is not None:
-                logged = self._logged_model(night, child, run)
-                self._upload(night, child, night.model, run, logged)
+                self._versions.write_files(night, child, night.model, run)
 
     def verify(self, version: int, sums: Mapping[str, str]) -> None:
         """Download files of a version and compare their checksums.
@@ -294,8 +284,8 @@ class Registry:
         Without the part ``workflowType`` MLflow opens its pages for chats.
         """
         with registry_errors(self._uri):
-            runs = f"#/experiments/{self._ensure_experiment()}/runs?{_TRAINING}&{_VIEW}"
-            return f"#/models/{self._model_name}?{_TRAINING}", runs
+            runs = f"#/experiments/{self._ensure_experiment()}/runs?{TRAINING}&{_VIEW}"
+            return f"#/models/{self._model_name}?{TRAINING}", runs
 
     def aliases(self) -> dict[str, int]:
         """Return the current version of each alias."""
@@ -370,6 +360,10 @@ class Registry:
     def _client(self) -> MlflowClient:
         return connect(self._uri)
 
+    @cached_property
+    def _versions(self) -> Versions:
+        return Versions(self._client, self._uri, self._file, self._model_name)
+
     def _ensure_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is not None:
@@ -434,7 +428,7 @@ class Registry:
         """Return the mirror of a finished run; None if a part of it is missing."""
         if parent.info.status != "FINISHED":
             return None
-        version = self._find_version(night)
+        version = self._versions.find(night)
         complete = all(runs.find(child.recipe) is not None for child in night.children)
         if not complete or (version is None) != (night.model is None):
             return None
@@ -442,129 +436,9 @@ class Registry:
             return None
         return Mirrored(parent.info.run_id, version, len(night.children))
 
-    def _find_version(self, night: NightRecord) -> int | None:
-        return min(filter(night.accepts, self._numbers(night)), default=None)
-
-    def _numbers(self, night: NightRecord) -> list[int]:
-        versions = self._client.search_model_versions(
-            f"name = '{self._model_name}' and tags.`{RUN_TAG}` = '{night.run_id}'"
-        )
-        return [int(version.version) for version in versions]
-
     @staticmethod
     def _has_files(run: Run, names: Collection[str]) -> bool:
         """Return whether no file of a run in a local folder is missing or empty."""
         folder = local_folder(run.info.artifact_uri)
         paths = [] if folder is None else [folder / name for name in names]
         return all(path.is_file() and path.stat().st_size for path in paths)
-
-    def _sync(self, uri: str) -> None:
-        """Force the files of a local folder to the disk; MLflow copies them without."""
-        folder = local_folder(uri)
-        if self._file is not None and folder is not None:
-            sync_tree(folder, self._file.parent.absolute())
-
-    def _version(self, night: NightRecord, child: ChildRecord, model: ModelRecord, run: Run) -> int:
-        logged = self._logged_model(night, child, run)
-        # READY is set after the upload, so any other status means that files may be missing.
-        if str(logged.status) != "READY":
-            self._upload(night, child, model, run, logged)
-            failpoint("artifact_logged")
-        # An earlier attempt may have created the version, and MLflow would create a second one.
-        version = self._find_version(night)
-        if version is None:
-            version = self._create_version(night, model, run, logged)
-            failpoint("version_created")
-        if self._file is not None:
-            # The run's page links to the version by this tag, which only a server sets itself.
-            links = json.dumps([{"name": self._model_name, "version": str(version)}])
-            self._client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": links})
-        failpoint("tagged")
-        return version
-
-    def _create_version(
-        self, night: NightRecord, model: ModelRecord, run: Run, logged: LoggedModel
-    ) -> int:
-        """Create the version, and return its number."""
-        self._ensure_registered()
-        refused = self._numbers(night)  # of an attempt that was killed before it deleted them
-        while True:
-            for number in refused:
-                # MLflow never gives the number of a deleted version again.
-                self._client.delete_model_version(self._model_name, str(number))
-            created = self._client.create_model_version(
-                self._model_name,
-                # The location, not `models:/ID`, which MLflow resolves by a process-wide setting.
-                source=logged.artifact_location,
-                run_id=run.info.run_id,
-                # Three, so that a reader finds them; all others are on the run.
-                tags={
-                    RUN_TAG: night.run_id,
-                    RECIPE_TAG: str(night.winner),
-                    DECISION_TAG: night.tags.get(DECISION_TAG, ""),
-                },
-                description=_description(model, run),
-                model_id=logged.model_id,
-            )
-            number = int(created.version)
-            if night.accepts(number):
-                return number
-            if number in refused:
-                raise RegistryError(
-                    "registry.number_taken",
-                    f"MLflow at {without_password(self._uri)} gives new versions of "
-                    f"{self._model_name} the number {number}, with which the ledger has another "
-                    "version; delete the registered model, then run `nightjar register --all`",
-                )
-            refused = [number]
-
-    def _logged_model(self, night: NightRecord, child: ChildRecord, run: Run) -> LoggedModel:
-        """Return MLflow's entry of the winner's files; a new one has no files yet."""
-        models = self._client.search_logged_models(
-            [run.info.experiment_id], f"tags.`{RUN_TAG}` = '{night.run_id}'"
-        )
-        if models:
-            return models[0]
-        return self._client.create_logged_model(
-            run.info.experiment_id,
-            name=_MODEL,
-            source_run_id=run.info.run_id,
-            tags={RUN_TAG: night.run_id, RECIPE_TAG: child.recipe},
-            params={name: str(value) for name, value in child.params.items()},
-        )
-
-    def _upload(
-        self,
-        night: NightRecord,
-        child: ChildRecord,
-        model: ModelRecord,
-        run: Run,
-        logged: LoggedModel,
-    ) -> None:
-        from mlflow.entities import LoggedModelOutput
-
-        run_id, model_id = run.info.run_id, logged.model_id
-        outputs = self._client.get_run(run_id).outputs
-        # MLflow would list the model twice if an earlier attempt has logged it.
-        if not (outputs and outputs.model_outputs):
-            self._client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-        evaluated = {n: x for n, x in child.metrics.items() if not n.startswith(_COST)}
-        rest = {n: x for n, x in child.metrics.items() if n.startswith(_COST)}
-        holdout = next((x for x in night.datasets if x.context == EVALUATION), None)
-        at = night.as_of
-        log_metrics(self._client, run_id, evaluated, at, model_id=model_id, dataset=holdout)
-        log_metrics(self._client, run_id, rest, at, model_id=model_id)
-        if model.files:
-            with tempfile.TemporaryDirectory() as scratch:
-                folder = Path(scratch, _MODEL)
-                save(folder, model, model_id=model_id, run_id=run_id)
-                self._client.log_model_artifacts(model_id, str(folder))
-            self._sync(logged.artifact_location)
-        self._client.finalize_logged_model(model_id, "READY")
-
-
-def _description(model: ModelRecord, run: Run) -> str:
-    """Return the description of a version: its figure, the links to its pages, the decision."""
-    address = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts"
-    links = (f"[{name}]({address}/{path}?{_TRAINING})" for name, path in model.pages.items())
-    return "\n\n".join((f"{model.figure}.", " · ".join(links), model.description))

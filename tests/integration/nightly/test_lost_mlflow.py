@@ -24,7 +24,7 @@ from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.refit import refit
 from pipeline.steps.nightly.register import register
 from pipeline.steps.reporting.page_files import draw_page
-from pipeline.stores.registry import client as registry_client
+from pipeline.stores.registry import versions as registry_versions
 from pipeline.workspace.artifacts import REFIT, MlflowFile
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
@@ -171,7 +171,7 @@ def test_files_that_a_power_cut_emptied_are_written_again(decided, monkeypatch):
         if name == "tagged":
             raise FailpointReached(name)
 
-    monkeypatch.setattr(registry_client, "failpoint", reached)
+    monkeypatch.setattr(registry_versions, "failpoint", reached)
     with pytest.raises(FailpointReached):
         register(ws, run_id)
     monkeypatch.undo()

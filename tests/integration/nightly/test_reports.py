@@ -9,6 +9,7 @@ from pipeline.steps.lists import live_lists
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.publish import publish
 from pipeline.steps.nightly.register import Mirror
+from pipeline.steps.reporting import index_page
 from pipeline.steps.reporting.index_page import INDEX, draw_index
 from pipeline.steps.reporting.page_files import draw_page, page_files
 from pipeline.workspace.artifacts import MlflowFile
@@ -57,6 +58,19 @@ def test_the_page_of_all_nights_lists_runs_and_lists_without_ids(shop):
     assert html.count("<ol>") == 3 and html.count("<svg") == 2
     users = set(live_lists(ws)[c.USER_ID]) - {c.FALLBACK_USER}
     assert users and not [user for user in users if user in html]
+
+
+def test_a_user_without_lists_any_more_is_not_on_the_page(copy, monkeypatch):
+    """As after an erasure: the events are in a window, and the lists are gone."""
+    users, read = [], index_page._entries
+
+    def entries(lists, user):
+        users.append(user)
+        return read(lists, user) if user != users[0] else []
+
+    monkeypatch.setattr(index_page, "_entries", entries)
+    html = draw_index(copy).read_text()
+    assert html.count("<ol>") == 2 and "most events" not in html
 
 
 def test_a_run_whose_files_are_gone_stays_on_the_page(copy, shop):

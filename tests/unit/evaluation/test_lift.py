@@ -1,18 +1,32 @@
 import math
 
 import numpy as np
+import polars as pl
 import pytest
 
+from pipeline import columns as c
 from pipeline.evaluation.compare import difference
-from pipeline.evaluation.lift import Lift, chained
+from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.gate.config import GateConfig
+from pipeline.evaluation.gate.evidence import EvaluatedRecipe
+from pipeline.evaluation.lift import Lift, chained, over_best_baseline, over_stored
+
+CONFIG = GateConfig()
+
+
+def values(name, figures, *, rank=None):
+    users = pl.DataFrame({c.USER_ID: [f"u{n}" for n in range(len(figures))], NDCG: figures})
+    return EvaluatedRecipe(name, name, rank, users, coverage=None, k=20, seed_sd=0.0)
 
 
 def test_a_lift_has_the_interval_of_a_ratio_of_means():
     rng = np.random.default_rng(1)
     before = rng.random(400)
-    result = difference(before * 1.1 + rng.normal(0, 0.1, 400), before)
-    lift = Lift.of(result, "2")
-    assert (lift.against, lift.users, lift.lift) == ("2", 400, result.x)
+    after = before * 1.1 + rng.normal(0, 0.1, 400)
+    result = difference(after, before, tau_candidate=0.02, tau_champion=0.02)
+    frames = values("als", after).users, values("als", before).users
+    lift = over_stored(*frames, "2", seed_sds=(0.02, 0.02))
+    assert (lift.against, lift.users, lift.lift) == ("2", 400, pytest.approx(result.x))
     assert lift.interval == pytest.approx(
         (result.x, result.x - 1.96 * result.se, result.x + 1.96 * result.se)
     )
@@ -20,7 +34,25 @@ def test_a_lift_has_the_interval_of_a_ratio_of_means():
 
 @pytest.mark.parametrize("users", [0, 1, 300])
 def test_a_lift_over_a_mean_of_0_does_not_exist(users):
-    assert Lift.of(difference(np.ones(users), np.zeros(users)), "2") is None
+    frames = values("als", [1.0] * users).users, values("als", [0.0] * users).users
+    assert "version 2" in over_stored(*frames, "2", seed_sds=(0, 0))
+
+
+def test_values_of_different_users_have_a_reason_in_place_of_a_lift():
+    left, right = values("als", [0.5, 0.2]), values("popularity", [0.5], rank=0)
+    assert isinstance(over_stored(left.users, right.users, "2", seed_sds=(0, 0)), str)
+    assert isinstance(over_best_baseline(left, [left, right], CONFIG), str)
+    left = values("als", [0.5]).users
+    assert isinstance(over_stored(left.drop(NDCG), left, "2", seed_sds=(0, 0)), str)
+
+
+def test_the_reference_is_the_best_baseline_also_of_another_baseline():
+    best, other = values("popularity", [0.4, 0.2], rank=0), values("own", [0.2, 0.1], rank=1)
+    judged = [other, best, values("als", [0.9, 0.8])]
+    assert over_best_baseline(other, judged, CONFIG).against == "popularity"
+    assert over_best_baseline(other, judged, CONFIG).lift == pytest.approx(-0.5)
+    assert "popularity" in over_best_baseline(best, judged, CONFIG)
+    assert "no baseline" in over_best_baseline(judged[-1], judged[-1:], CONFIG)
 
 
 def test_a_chain_multiplies_ratios_and_adds_the_variances_of_their_logs():

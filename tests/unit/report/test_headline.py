@@ -3,18 +3,14 @@
 from dataclasses import replace
 from datetime import timedelta
 
-import polars as pl
 import pytest
 
-from pipeline import columns as c
 from pipeline.data.validate.checks import DataCheck
-from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.report.headline import (
     Headline,
     Lift,
     NightFacts,
-    _lift,
     headline,
     night_headline,
 )
@@ -137,9 +133,3 @@ def test_a_lift_names_its_interval(lift, text):
 def test_a_refresh_names_the_days_since_the_live_version(span, text):
     given = replace(facts("refresh"), data_since=AS_OF - span)
     assert f"the same recipe on {text}" in headline(given).news
-
-
-def test_values_of_different_users_give_no_lift():
-    left, right = (pl.DataFrame({c.USER_ID: [user], NDCG: [0.5]}) for user in ("a", "b"))
-    assert _lift("x", (left, right), (0.0, 0.0)) is None
-    assert _lift("x", (left.drop(NDCG), left), (0.0, 0.0)) is None

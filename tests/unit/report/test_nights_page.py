@@ -51,3 +51,9 @@ def test_a_workspace_without_a_night_names_the_next_step() -> None:
     page = Page(nights_page((), (), "ndcg_at_20", 12))
     assert "nightjar nightly" in page.texts
     assert page.tags["table"] == page.tags["svg"] == 0
+
+
+def test_nights_that_are_left_out_are_counted() -> None:
+    page = Page(nights_page(NIGHTS, (), "ndcg_at_20", 0, earlier=1_200))
+    assert "the last 2 of 1,202 nights" in " ".join(page.texts)
+    assert "· 2 nights" in " ".join(Page(nights_page(NIGHTS, (), "ndcg_at_20", 0)).texts)

@@ -1,4 +1,4 @@
-"""Headline figures of a nightly run: lifts of the live recipe, as MLflow shows them first.
+"""Figures of a version: lifts of the live recipe, as MLflow shows them first.
 
     over the baseline          tonight's scorer of the live recipe, over tonight's best baseline
     over the version before    the same scorer, over the stored scorer of the version that was live,
@@ -18,19 +18,17 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Progress
-from pipeline.errors import GateError
-from pipeline.evaluation.compare import difference, paired
 from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
-from pipeline.evaluation.gate import EvaluatedRecipe, compare
-from pipeline.evaluation.gate.rules import baselines, best_baseline, seed_sd_of
-from pipeline.evaluation.lift import Lift, chained
+from pipeline.evaluation.gate import EvaluatedRecipe
+from pipeline.evaluation.gate.rules import seed_sd_of
+from pipeline.evaluation.lift import Lift, chained, over_best_baseline, over_stored
 from pipeline.number_text import change
 from pipeline.stores.runs import Draft
 from pipeline.workspace.artifacts import (
     REFIT,
     EvaluationFile,
-    HeadlineFile,
     SplitFile,
+    VersionFiguresFile,
     train_step,
 )
 from pipeline.workspace.mlflow_names import (
@@ -58,56 +56,33 @@ _REPLACED = "replaced"
 _FIRST = "1"
 
 
-def headline_of(night: Night) -> HeadlineFile:
-    """Return the headline figures of a decided run.
+def figures_of(night: Night) -> VersionFiguresFile:
+    """Return the figures of the version that is live after a decided run.
 
     Those that `register` committed; before it, they are computed from the run and its champion's.
     """
-    return night.run.find(HeadlineFile, register_folder(night.run)) or _measure(night)
+    return night.run.find(VersionFiguresFile, register_folder(night.run)) or _measure(night)
 
 
-def _measure(night: Night) -> HeadlineFile:
-    recipes = {recipe.name: recipe for recipe in read_evaluated_recipes(night)}
+def _measure(night: Night) -> VersionFiguresFile:
+    recipes = {recipe.name: recipe for recipe in read_evaluated_recipes(night.run, night.snapshot)}
     name = decision_of(night.run).recipe
     if name not in recipes:
         reason = "no evaluated recipe is live after this run"
-        return HeadlineFile(absent=dict.fromkeys((OVER_BASELINE, OVER_BEFORE, OVER_FIRST), reason))
-    over_baseline = over_best_baseline(night, recipes, name)
+        return VersionFiguresFile(
+            absent=dict.fromkeys((OVER_BASELINE, OVER_BEFORE, OVER_FIRST), reason)
+        )
+    over_baseline = over_best_baseline(recipes[name], [*recipes.values()], night.config.gate)
     over_before = _over_version_before(night, recipes, name)
     links = over_before if isinstance(over_before, str) else _links(night, over_before)
     lifts = {OVER_BASELINE: over_baseline, OVER_BEFORE: over_before, OVER_FIRST: links}
-    return HeadlineFile(
+    return VersionFiguresFile(
         recipe=name,
         over_baseline=None if isinstance(over_baseline, str) else over_baseline,
         over_before=None if isinstance(over_before, str) else over_before,
         links=() if isinstance(links, str) else links,
         absent={name: text for name, text in lifts.items() if isinstance(text, str)},
     )
-
-
-def over_best_baseline(
-    night: Night, recipes: Mapping[str, EvaluatedRecipe], name: str
-) -> Lift | str:
-    """Return the lift of a recipe over the night's best baseline, or the reason for its absence.
-
-    Parameters
-    ----------
-    recipes
-        All evaluated recipes of the run by name.
-    name
-        One of them.
-    """
-    judged = tuple(recipes.values())
-    if not baselines(judged):
-        return "no baseline was evaluated"
-    best = best_baseline(judged)
-    if best.name == name:
-        return f"{name} is itself the best baseline"
-    try:
-        lift = Lift.of(compare(recipes[name], best, night.config.gate), best.name)
-    except GateError as error:  # an incomplete evaluation; the decision reports it
-        return error.sentence
-    return lift or f"the mean of {best.name} is 0, or too few users were evaluated"
 
 
 def _over_version_before(
@@ -117,16 +92,9 @@ def _over_version_before(
     if isinstance(frames, str):
         return frames
     replaced = recipes.get(str(night.champion_name), recipes[name])
-    result = difference(
-        *paired(*frames, NDCG),
-        tau_candidate=seed_sd_of(recipes[name], gate),
-        tau_champion=seed_sd_of(replaced, gate),
-        min_users=gate.min_users,
-        min_nonzero=gate.min_nonzero,
-    )
     number = str(night.champion and night.champion.model_version)
-    lift = Lift.of(result, number)
-    return lift or f"the mean of version {number} is 0, or too few users were evaluated"
+    seed_sds = seed_sd_of(recipes[name], gate), seed_sd_of(replaced, gate)
+    return over_stored(*frames, number, seed_sds=seed_sds)
 
 
 def pair_with_version_before(night: Night, name: str) -> tuple[pl.DataFrame, pl.DataFrame] | str:
@@ -170,7 +138,7 @@ def _links(night: Night, over_before: Lift) -> tuple[Lift, ...] | str:
     before = Night.read(night.ws, run)
     if before.champion is None:
         return (over_before,) if number == _FIRST else f"the first version was {number}, not 1"
-    earlier = headline_of(before)
+    earlier = figures_of(before)
     if not earlier.links:
         return f"version {number} has none: {earlier.absent[OVER_FIRST]}"
     links = (*earlier.links, over_before)
@@ -213,8 +181,8 @@ def write_replaced(night: Night, name: str, draft: Draft, progress: Progress) ->
 
 
 @dataclass(frozen=True)
-class Headline:
-    """Headline figures in the forms in which MLflow shows them.
+class ShownFigures:
+    """Figures of a version in the forms in which MLflow shows them.
 
     Attributes
     ----------
@@ -235,8 +203,8 @@ class Headline:
     sentence: str
 
 
-def shown_headline(night: Night, file: HeadlineFile) -> Headline:
-    """Return headline figures as MLflow shows them.
+def shown_figures(night: Night, file: VersionFiguresFile) -> ShownFigures:
+    """Return the figures of a version as MLflow shows them.
 
     Parameters
     ----------
@@ -258,7 +226,7 @@ def shown_headline(night: Night, file: HeadlineFile) -> Headline:
         f"{change(lift)} over {reference} (95 % interval {change(low)} to {change(high)})"
         for reference, (lift, low, high) in dict(ranked).items()
     ]
-    return Headline(
+    return ShownFigures(
         metrics=metrics,
         reasons={f"nightjar.no_{_tag(name)}": text for name, text in file.absent.items()},
         text=next((f"{change(lift)} over {over}" for over, (lift, *_) in ranked), ""),
@@ -266,7 +234,7 @@ def shown_headline(night: Night, file: HeadlineFile) -> Headline:
     )
 
 
-def _shown_lifts(file: HeadlineFile) -> dict[str, tuple[str, tuple[float, float, float]]]:
+def _shown_lifts(file: VersionFiguresFile) -> dict[str, tuple[str, tuple[float, float, float]]]:
     """Return the reference and the interval of each lift that exists, by its name in MLflow."""
     lifts = {}
     if (over := file.over_baseline) is not None:
@@ -279,7 +247,7 @@ def _shown_lifts(file: HeadlineFile) -> dict[str, tuple[str, tuple[float, float,
 
 
 def level_metrics(night: Night, name: str) -> dict[str, float]:
-    """Return NDCG of a recipe, number of users and days of its holdout as headline metrics.
+    """Return NDCG of a recipe, number of users and days of its holdout, as MLflow shows them first.
 
     Parameters
     ----------

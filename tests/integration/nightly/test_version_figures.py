@@ -1,6 +1,7 @@
-"""Headline figures of a night in MLflow: lifts on equal users, their reasons, and the page."""
+"""Figures of a version in MLflow: lifts on equal users, their reasons, and the page."""
 
 import time
+from dataclasses import replace
 
 import polars as pl
 import pytest
@@ -8,15 +9,17 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import format_instant, silent
 from pipeline.evaluation.lift import chained
+from pipeline.report.headline import night_facts
+from pipeline.steps.nightly import version_figures
 from pipeline.steps.nightly.before_page import version_before_page
-from pipeline.steps.nightly.headline import (
-    headline_of,
-    pair_with_version_before,
-    shown_headline,
-    write_replaced,
-)
 from pipeline.steps.nightly.night_record import night_record
 from pipeline.steps.nightly.registered_check import check_registered
+from pipeline.steps.nightly.version_figures import (
+    figures_of,
+    pair_with_version_before,
+    shown_figures,
+    write_replaced,
+)
 from pipeline.steps.reporting.comparison_rows import lift_rows
 from pipeline.workspace.artifacts import DecisionFile, MlflowFile, SplitFile
 from pipeline.workspace.night import open_night
@@ -52,7 +55,7 @@ def runs_of(ws, night, version):
 def test_both_runs_of_a_version_show_its_lifts_first(nights):
     ws, first, second = nights
     for night, version, names in ((first, 1, [*BASELINE, *LEVELS]), (second, 2, ALL)):
-        shown = shown_headline(night, headline_of(night)).metrics
+        shown = shown_figures(night, figures_of(night)).metrics
         assert sorted(shown) == names
         for run in runs_of(ws, night, version):
             outside = sorted(name for name in run.data.metrics if "/" not in name)
@@ -64,7 +67,7 @@ def test_both_runs_of_a_version_show_its_lifts_first(nights):
 
 def test_lifts_are_those_of_the_gate(nights):
     _, _, night = nights
-    file, decision = headline_of(night), night.run.read(DecisionFile).root
+    file, decision = figures_of(night), night.run.read(DecisionFile).root
     [last] = [rule for rule in decision.rules if rule.name == "refresh.last"]
     assert file.over_before.lift == pytest.approx(last.figure)
     [row] = [r for r in lift_rows(night, file.over_baseline.against) if r.name == "als"]
@@ -72,9 +75,25 @@ def test_lifts_are_those_of_the_gate(nights):
     assert file.links == (file.over_before,)
     assert chained(file.links)[0] == pytest.approx(file.over_before.lift)
     split = night.run.read(SplitFile)
-    shown = shown_headline(night, file).metrics
+    shown = shown_figures(night, file).metrics
     assert shown["6 days"] == split.holdout_days
     assert shown["5 users"] == night.run.manifest("evaluate")["rows"]
+
+
+@pytest.mark.parametrize("name", ["als", "mad", "personal_frequency"])
+def test_the_page_has_the_lifts_of_mlflow(nights, name, monkeypatch):
+    _, _, night = nights
+    decision = replace(night.run.read(DecisionFile).root, recipe=name)
+    for module in ("pipeline.report.headline", "pipeline.steps.nightly.version_figures"):
+        monkeypatch.setattr(f"{module}.decision_of", lambda _: decision)
+    facts, file = night_facts(night.run), version_figures._measure(night)
+    shown, lift = facts.over_baseline, file.over_baseline
+    assert (shown is None) == (lift is None)
+    assert shown is None or (shown.lift, shown.lo, shown.hi) == lift.interval
+    assert shown is None or shown.users == lift.users
+    if name == night.champion_name:
+        last = facts.over_last
+        assert (last.lift, last.lo, last.hi) == file.over_before.interval
 
 
 def test_a_lift_that_does_not_exist_has_a_reason(nights):
@@ -89,13 +108,11 @@ def test_a_lift_that_does_not_exist_has_a_reason(nights):
 
 def test_a_scorer_that_was_skipped_leaves_its_lift_out(nights, monkeypatch):
     _, _, night = nights
-    from pipeline.steps.nightly import headline
-
-    monkeypatch.setattr(headline, "pair_with_version_before", lambda *_: "it was skipped")
-    file = headline._measure(night)
+    monkeypatch.setattr(version_figures, "pair_with_version_before", lambda *_: "it was skipped")
+    file = version_figures._measure(night)
     assert (file.over_before, file.links) == (None, ())
     assert set(file.absent.values()) == {"it was skipped"} and len(file.absent) == 2
-    assert sorted(shown_headline(night, file).metrics) == [*BASELINE, *LEVELS]
+    assert sorted(shown_figures(night, file).metrics) == [*BASELINE, *LEVELS]
 
 
 def test_compare_shows_what_a_version_was_measured_on(nights):
@@ -121,11 +138,11 @@ def test_compare_shows_what_a_version_was_measured_on(nights):
         assert one.info.run_name.startswith(name) and name.endswith(" over version 1")
     client = mlflow_client(ws)
     version = client.get_model_version("nightjar", "2")
-    assert version.description.startswith(shown_headline(night, headline_of(night)).sentence)
+    assert version.description.startswith(shown_figures(night, figures_of(night)).sentence)
     assert version.description.startswith("+")
     assert len(version.tags) == 3
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert {"page.html", "headline.json", "bounds.json", "comparisons"} <= names
+    assert {"page.html", "version_figures.json", "bounds.json", "comparisons"} <= names
     [page] = client.list_artifacts(run.info.run_id, "comparisons")
     assert f"artifacts/{page.path}" in version.description
     logged = client.get_logged_model(run.outputs.model_outputs[0].model_id)
@@ -145,7 +162,7 @@ def test_the_page_beside_the_version_before_evaluates_nothing(nights, monkeypatc
     page = version_before_page(second, 2).decode()
     assert time.monotonic() - began < 5
     assert "Version 1 beside version 2" in page
-    assert f"{headline_of(second).over_before.users:,}" in page
+    assert f"{figures_of(second).over_before.users:,}" in page
 
 
 def test_after_a_switch_the_scorer_of_the_old_recipe_is_the_reference(nights):
