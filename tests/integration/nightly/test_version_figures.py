@@ -134,7 +134,7 @@ def test_compare_shows_what_a_version_was_measured_on(nights):
     for one in (parent, run):
         assert one.info.start_time == round(began.timestamp() * 1000)
         assert one.info.end_time == round(ended.timestamp() * 1000)
-        name = f"{night.as_of:%Y-%m-%d} refresh {shown_headline(night, headline_of(night)).text}"
+        name = f"{night.as_of:%Y-%m-%d} refresh {shown_figures(night, figures_of(night)).text}"
         assert one.info.run_name.startswith(name) and name.endswith(" over version 1")
     client = mlflow_client(ws)
     version = client.get_model_version("nightjar", "2")
