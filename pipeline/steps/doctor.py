@@ -21,6 +21,8 @@ from typing import Final
 from pipeline.errors import ConfigError, NightjarError, ResourceError
 from pipeline.stores.vault import verify_vault
 from pipeline.workspace.agreement import compare_vault, refuse_cut_ledger
+from pipeline.workspace.artifacts import REFIT
+from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.permissions import corrections
 from pipeline.workspace.workspace import LEARNT_FROM, Workspace
 
@@ -60,6 +62,7 @@ def _stores(ws: Workspace) -> Iterator[HealthCheck]:
     yield _try("vault", lambda: _vault(ws))
     yield _try("ledger", lambda: f"{len(ws.ledger.entries())} lines, checksums valid")
     yield _try("agreement", lambda: _agreement(ws))
+    yield _try("live model", lambda: _live_model(ws))
     yield _try("mlflow store", lambda: _registry(ws))
     yield _airflow_home(ws)
 
@@ -127,6 +130,17 @@ def _agreement(ws: Workspace) -> str:
     ws.compare_stores()
     refuse_cut_ledger(ws.damaged_ledger)
     return "no store is older than another one, or comes from another workspace"
+
+
+def _live_model(ws: Workspace) -> str:
+    """Verify the files of the live model, which fold-in and `register` read."""
+    live = LedgerHistory.of(ws.ledger).live
+    if live is None:
+        return "no lists are live yet"
+    run = ws.runs.open(live.run_id)
+    for name in run.manifest(REFIT)["files"]:
+        run.path(REFIT, name)
+    return f"all files of version {live.model_version} are there, checksums valid"
 
 
 def _registry(ws: Workspace) -> str:

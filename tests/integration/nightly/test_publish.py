@@ -1,16 +1,18 @@
 """The publication of a night: lists, ledger, and runs that must not publish."""
 
 import json
+import shutil
 
 import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import format_instant, plain
 from pipeline.steps.diagnostics.live_quality import live_history
+from pipeline.steps.doctor import examine
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.artifacts import LiveFile
+from pipeline.workspace.artifacts import REFIT, LiveFile
 from pipeline.workspace.registry import registry
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import outcome
@@ -78,3 +80,17 @@ def test_new_events_are_those_after_the_last_night(copy):
     result = feedback(copy, NIGHTS[2])
     assert f"{result.events:,} new events" in result.reason
     assert result.events > 1000
+
+
+def test_doctor_reports_a_live_model_that_cannot_be_read(copy, shop):
+    def live_model():
+        (check,) = (check for check in examine(copy.home) if check.name == "live model")
+        return check.ok
+
+    assert live_model()
+    name = next(iter(copy.run(shop[2].run_id).manifest(REFIT)["files"]))
+    path = copy.run(shop[2].run_id).folder / REFIT / name
+    path.write_bytes(b"x" + path.read_bytes())
+    assert not live_model()
+    shutil.rmtree(copy.run(shop[2].run_id).folder)
+    assert not live_model()
