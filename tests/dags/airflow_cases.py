@@ -234,8 +234,8 @@ def _failed_snapshot(
     dag: Any, monkeypatch: pytest.MonkeyPatch, params: dict[str, Any]
 ) -> dict[str, Any]:
     """Run the first task of a run that a user triggered; return its problem."""
-    problem: dict[str, Any] = {}
-    ti = SimpleNamespace(xcom_push=lambda key, value: problem.update(value))
+    left: dict[str, Any] = {}
+    ti = SimpleNamespace(xcom_push=left.__setitem__, try_number=1, max_tries=2)
     now = datetime.now(UTC)
     run = SimpleNamespace(run_type="manual", data_interval_end=None, run_after=now)
     context = {"ti": ti, "params": params, "dag_run": run}
@@ -244,6 +244,7 @@ def _failed_snapshot(
     monkeypatch.setattr(place, [context])
     with pytest.raises(AirflowFailException):
         dag.get_task("snapshot").python_callable()
+    problem: dict[str, Any] = left[problems.PROBLEM]
     return problem
 
 

@@ -236,7 +236,7 @@ def test_a_run_has_its_as_of_a_note_and_links(nights: dict[str, Summary], root: 
     assert f"first, as of {as_of}. " in note
     assert "[MLflow run](" in note
     assert "\n\nblock, as of " in notes[nights["worse"]["run_id"]]
-    assert "\n\nfailed, as of an invalid instant. " in notes[nights["no zone"]["run_id"]]
+    assert "\n\nfailed, as of an invalid instant." in notes[nights["no zone"]["run_id"]]
     assert passes[nights["feedback"]["run_id"]].startswith("2 files: ")
     assert "broken.csv" in passes[nights["bad file"]["run_id"]]
     assert sorted(links) == ["_link_MLflow_run", "_link_model_version", "_link_night_page"]
