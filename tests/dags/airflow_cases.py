@@ -236,7 +236,10 @@ def _failed_snapshot(
     """Run the first task of a run that a user triggered; return its problem."""
     left: dict[str, Any] = {}
     ti = SimpleNamespace(
-        xcom_push=left.__setitem__, try_number=1, max_tries=2, log_url="http://127.0.0.1:8080"
+        xcom_push=lambda key, value: left.update({key: value}),
+        try_number=1,
+        max_tries=2,
+        log_url="http://127.0.0.1:8080",
     )
     now = datetime.now(UTC)
     run = SimpleNamespace(run_type="manual", data_interval_end=None, run_after=now)
