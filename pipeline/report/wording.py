@@ -249,8 +249,9 @@ def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
     first, *others = offered
     options = "".join(f", with `--recipe {name}` {name}" for name in others)
     return (
-        f"To override the gate, run `nightjar gate accept {run_id} --by NAME --reason TEXT`, which "
-        f"publishes {first}{options}; then start the nightly run again.",
+        "Only if the data are right and the change is intended, override the gate: "
+        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` chooses {first}{options}; then "
+        "start the nightly run again, which publishes it.",
     )
 
 
@@ -270,11 +271,11 @@ def advice(
         causes = [rule_title(rule.name) for rule in rules if stops(kind, rule)]
         named = ", ".join(dict.fromkeys(causes)) or "the sentence above"
         return (
-            f"Cause of the block: {named}. The folder of the run holds all evidence.",
+            "Nothing is urgent: a blocked run publishes nothing, and the live lists stay.",
+            f"Compare the deliveries of the last days with the rules that failed: {named}.",
             "If data are missing or wrong, deliver them into landing/ and start the nightly run "
             "again; with other data it is a new run.",
             *acceptance(run_id, offered),
-            "Nothing has to be undone: a blocked run publishes nothing.",
         )
     few = any((r.name, r.outcome) == (REFRESH_LAST, "underpowered") for r in rules)
     if kind == "keep" and few:

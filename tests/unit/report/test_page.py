@@ -390,7 +390,7 @@ def test_a_blocked_night_names_the_next_step_first() -> None:
     order = ["Next steps", "Rules of the gate", "Quality of the recipes"]
     assert [text for text in page.texts if text in order] == order
     assert any(
-        text.startswith("Cause of the block: data check: volume of the last day.")
+        text.endswith("the rules that failed: data check: volume of the last day.")
         for text in page.texts
     )
     verdicts = [row[0] for row in page.rows if row and row[0][0] in "✓✗○"]
@@ -416,7 +416,7 @@ def test_a_check_after_the_gate_blocks_a_promotion() -> None:
     )
     assert blocked.decision.rules == (*RULES, fault)
     assert blocked.advice == advice("block", (fault,))
-    assert blocked.advice[0].startswith("Cause of the block: cold check.")
+    assert blocked.advice[1].endswith("the rules that failed: cold check.")
     assert NIGHT.decision.kind == "switch"
 
 

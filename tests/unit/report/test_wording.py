@@ -64,10 +64,10 @@ def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
         RuleResult("complete", "als", None, None, "missing", "the evaluation of als is missing"),
         RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
-    first, *others = wording.advice("block", rules)
-    assert first.startswith("Cause of the block: data check: volume of the last day, completeness.")
-    assert len(others) == 2
-    assert "the sentence above" in wording.advice("block", [])[0]
+    steps = wording.advice("block", rules)
+    assert steps[1].endswith("failed: data check: volume of the last day, completeness.")
+    assert len(steps) == 3
+    assert "the sentence above" in wording.advice("block", [])[1]
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,10 @@ def test_an_acceptable_recipe_is_named_with_its_command() -> None:
     command = "`nightjar gate accept RUN --by NAME --reason TEXT`"
     for kind in ("block", "keep"):
         [advice] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
-        assert advice == (
-            f"To override the gate, run {command}, which publishes als; then start the nightly "
-            "run again."
-        )
+        assert f"{command} chooses als; then start the nightly run again" in advice
         assert not [x for x in wording.advice(kind, [thin], "RUN") if "accept" in x]
     [advice] = wording.acceptance("RUN", ("new", "als"))
-    assert f"{command}, which publishes new, with `--recipe als` als; then start" in advice
+    assert f"{command} chooses new, with `--recipe als` als; then start" in advice
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:
