@@ -467,7 +467,7 @@ def test_a_recipe_that_the_newer_night_trained_too_is_compared_on_its_data(recip
 @pytest.mark.slow
 def test_lists_of_a_version_that_was_never_shown_are_those_of_its_refit(recipes):
     page = compare(recipes, 2, 3).page
-    assert (page.left.live, page.right.live[:5]) == ("never", "from ")
+    assert (page.left.live, page.right.live[:5]) == ("not published", "from ")
     assert len(page.samples) == 3
     titles = [entry.title for sample in page.samples for entry in sample.left]
     assert len(titles) == 30 and not {f"Item {n}" for n in range(9, 160, 10)} & set(titles)
