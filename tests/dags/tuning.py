@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dags.local import runner
+from dags.local.activity import ActivityDisplay
 from pipeline.base import format_instant
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.workspace.workspace import Workspace
@@ -32,7 +34,7 @@ def main(root: Path) -> None:
     feedback(ws, NIGHTS[1])
     conf = {"as_of": format_instant(NIGHTS[1]), "recipe": "mad", "budget": "8s"}
     ended = {}
-    with runner.airflow(root / "airflow", lambda _: None) as airflow:
+    with runner.airflow(root / "airflow", ActivityDisplay(io.StringIO())) as airflow:
         os.environ["NIGHTJAR_HOME"] = str(home)
         for name, given in (
             ("found", conf),

@@ -78,7 +78,7 @@ def test_a_copy_writes_into_itself_alone(two_nights, tmp_path):
     moved = Workspace.open(gone)
     files = moved.run(first.run_id).manifest("refit")["files"]
     registry(moved).verify(1, {"scorer.npz": files["scorer.npz"]["sha256"]})
-    assert shown(moved, 1) == {"comparisons"}
+    assert "comparisons" in shown(moved, 1)
     assert mentions(gone, f"{tmp_path}/copy/") == set()
 
 
