@@ -52,6 +52,9 @@ def fail(kind):
 
 
 def die(signal_number):
+    # A child inherits signals that are ignored, as below nohup.
+    if signal.getsignal(signal_number) == signal.SIG_IGN:
+        signal.signal(signal_number, signal.SIG_DFL)
     os.kill(os.getpid(), signal_number)
 
 
@@ -60,7 +63,7 @@ def die_at_first(path, deaths, signal_number):
     with Path(path).open("a") as calls:
         calls.write(".")
     if Path(path).stat().st_size <= deaths:
-        os.kill(os.getpid(), signal_number)
+        die(signal_number)
     return {"pid": os.getpid()}
 
 
