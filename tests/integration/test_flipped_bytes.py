@@ -176,9 +176,11 @@ def test_a_damaged_key_of_a_manifest_is_one_sentence(home, step):
 
 def test_a_damaged_key_or_config_is_an_error_of_the_config(home):
     with flipped(home / "secrets/vault.key"):
-        assert outcome(home, *ALL)[:2] == (2, "vault.wrong_key")
+        # The key is random: with another byte it may be no Base64 any more.
+        wrong = [(2, "vault.wrong_key"), (2, "vault.key_encoding")]
+        assert outcome(home, *ALL)[:2] in wrong
         land(home, "u1")
-        assert outcome(home, *FEEDBACK)[:2] == (2, "vault.wrong_key")
+        assert outcome(home, *FEEDBACK)[:2] in wrong
     config = home / "nightjar.toml"
     with flipped(config, config.read_bytes().index(b"[split]")):
         code, error, _ = outcome(home, *FEEDBACK)
