@@ -131,7 +131,7 @@ def night_of(home: Path, trained: Trained, run_id: str, at: datetime = AS_OF) ->
         return ChildRecord(
             recipe=name,
             params={"factors": 4, "device": None},
-            metrics={"4 ndcg_at_20": level, "cost/fit_seconds": 1.5, "nobody": float("nan")},
+            metrics={"4 ndcg_at_20": level, "cost/fit_seconds": 1.5, "undefined": float("nan")},
             artifacts={"figures/slices.png": home / "shot.png", "bounds.json": b"{}"},
         )
 
