@@ -5,18 +5,23 @@ machines of an Airflow read the same ones.
 
 Guarantees:
 
-* A cause is posted again only after a day, or after it was over.
+* A cause is posted again only after a day, or after it was over; also if tasks report at once,
+  because a lock in the workspace's folder covers the variable and the message.
+* Causes without a report for `KEPT_FOR` are removed.
 * Without a webhook no variable is written.
-* A message that cannot be built or sent, or a variable that cannot be used, fails no task.
+* A message that cannot be built or sent, or a variable or lock that cannot be used, fails no task.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Context, Variable
+from airflow.sdk.exceptions import AirflowException
 
 from dags import webhook
 from dags.common import NOTE, AirflowWorkspace, log
@@ -25,8 +30,14 @@ from dags.problems import PROBLEM
 REPEAT_AFTER = timedelta(hours=23)
 """A run that fails each day may fail some minutes earlier than on the day before."""
 
+KEPT_FOR = timedelta(days=60)
+"""Longer than a month, so that the reports of a monthly schedule are counted."""
+_WAIT_S = 30.0
+"""A task that posts holds the lock for the 5 s of the webhook."""
+
 Causes = dict[str, dict[str, Any]]
-"""Cause -> ``count`` of its reports, ``posted`` instant of its last message or ``None``."""
+"""Cause -> ``count`` of its reports, ``seen`` instant of the last one, ``posted`` instant of its last
+message or ``None``."""
 
 
 def report(
@@ -51,15 +62,16 @@ def report(
     """
     if not webhook.exists(workspace.webhook_connection):
         return False
-    causes, now = _read(workspace), datetime.now(UTC)
-    known = causes.setdefault(cause, {"count": 0, "posted": None})
-    known["count"] += 1
-    posted = known["posted"]
-    due = posted is None or now - datetime.fromisoformat(posted) >= REPEAT_AFTER
-    sent = known["count"] >= after and due and webhook.post(workspace.webhook_connection, message)
-    if sent:
-        known["posted"] = now.isoformat()
-    _write(workspace, causes)
+    with _shared_causes(workspace) as causes:
+        now = datetime.now(UTC)
+        known = causes.setdefault(cause, {"count": 0, "posted": None})
+        known |= {"count": known["count"] + 1, "seen": now.isoformat()}
+        posted = known["posted"]
+        due = posted is None or now - datetime.fromisoformat(posted) >= REPEAT_AFTER
+        is_due = known["count"] >= after and due
+        sent = is_due and webhook.post(workspace.webhook_connection, message)
+        if sent:
+            known["posted"] = now.isoformat()
     return sent
 
 
@@ -73,10 +85,9 @@ def end(workspace: AirflowWorkspace, prefix: str) -> None:
     """
     if not webhook.exists(workspace.webhook_connection):
         return
-    causes = _read(workspace)
-    left = {cause: known for cause, known in causes.items() if not cause.startswith(prefix)}
-    if left != causes:
-        _write(workspace, left)
+    with _shared_causes(workspace) as causes:
+        for cause in [cause for cause in causes if cause.startswith(prefix)]:
+            del causes[cause]
 
 
 def message(ti: Any, status: str, sentence: str, headline: str = "") -> dict[str, Any]:
@@ -113,9 +124,11 @@ def on_failure(workspace: AirflowWorkspace) -> Callable[[Context], None]:
     def report_failure(context: Context) -> None:
         ti = context["ti"]
         problem = ti.xcom_pull(task_ids=ti.task_id, key=PROBLEM) or {}
-        sentence = problem.get("sentence") or str(context.get("exception") or "see its log")
-        # The sentence of an error may hold numbers that change from pass to pass, its id does not.
-        cause = f"{ti.dag_id}.{ti.task_id} {problem.get('id') or sentence}"
+        exception = context.get("exception")
+        sentence = problem.get("sentence") or str(exception or "see its log")
+        # The text of an error or a bug may hold numbers that change from pass to pass.
+        known = sentence if isinstance(exception, AirflowException) else type(exception).__name__
+        cause = f"{ti.dag_id}.{ti.task_id} {problem.get('id') or known}"
         try:
             ti.xcom_push(key=NOTE, value=f"{ti.task_id}: {sentence}")
             report(workspace, cause, message(ti, "failed", f"{ti.task_id}: {sentence}"))
@@ -129,6 +142,28 @@ def _variable(workspace: AirflowWorkspace) -> str:
     return f"{workspace.name}_alerts"
 
 
+@contextmanager
+def _shared_causes(workspace: AirflowWorkspace) -> Iterator[Causes]:
+    """Lock and read the causes, without old ones; write them if the body changes them."""
+    from pipeline.errors import NightjarError
+    from pipeline.stores.locks import locked
+
+    with ExitStack() as lock:
+        try:
+            home = workspace.home()
+            if home.is_dir():  # a message about a workspace that is away must not create it
+                file = home / ".lock-alerts"
+                lock.enter_context(locked(file, "the lock of alerts", wait_seconds=_WAIT_S))
+        except NightjarError as error:
+            log.warning(f"A message may be posted twice: {error.sentence}")
+        causes = _read(workspace)
+        oldest = (datetime.now(UTC) - KEPT_FOR).isoformat()
+        kept = {cause: deepcopy(known) for cause, known in causes.items() if known["seen"] > oldest}
+        yield kept
+        if kept != causes:
+            Variable.set(_variable(workspace), kept, serialize_json=True)
+
+
 def _read(workspace: AirflowWorkspace) -> Causes:
     """Return the causes; none if a user has damaged the variable."""
     try:
@@ -139,10 +174,12 @@ def _read(workspace: AirflowWorkspace) -> Causes:
         return {}
 
 
-def _known(count: int, posted: str | None) -> dict[str, Any]:
-    when = None if posted is None else datetime.fromisoformat(posted).astimezone(UTC).isoformat()
-    return {"count": int(count), "posted": when}
-
-
-def _write(workspace: AirflowWorkspace, causes: Causes) -> None:
-    Variable.set(_variable(workspace), causes, serialize_json=True)
+def _known(count: int, seen: str, posted: str | None) -> dict[str, Any]:
+    times = {"seen": seen, "posted": posted}
+    return {
+        "count": int(count),
+        **{
+            name: text and datetime.fromisoformat(text).astimezone(UTC).isoformat()
+            for name, text in times.items()
+        },
+    }

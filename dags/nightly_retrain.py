@@ -70,6 +70,7 @@ from dags.review import ReviewOperator, approved_by
 from dags.run_outcome import DECISIONS, RunOutcome, determine_outcome
 
 if TYPE_CHECKING:
+    from pipeline.report.headline import Headline
     from pipeline.steps.nightly.register import Registered
     from pipeline.stores.runs import Ref
     from pipeline.workspace.workspace import Workspace
@@ -237,9 +238,9 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     ti = context["ti"]
     outcome = _outcome(ti)
     as_of = _as_of_text(context)
-    headline, next_step = _headline(workspace, outcome)
+    headline = _headline(workspace, outcome)
     message = {
-        **alerts.message(ti, outcome.status, outcome.sentence, headline=f"{headline} {next_step}"),
+        **alerts.message(ti, outcome.status, outcome.sentence, headline=headline.text),
         "run_id": started_run().get("run_id") or ti.run_id,
         "as_of": as_of,
     }
@@ -249,38 +250,40 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
         log.exception("The outcome could not be posted.")  # the night itself may be good
     links = ti.xcom_pull(task_ids="register", key=ADDRESSES) or {}
     named = ", ".join(f"[{name}]({address})" for name, address in links.items())
-    when = f"{outcome.status}, as of {as_of or 'an invalid instant'}"
-    # The interface shows the first line only.
-    leave_note(f"{headline} {next_step}\n\n{when}. {named}".rstrip())
+    # The interface shows the beginning of the first line only.
+    result = (headline.fact or headline.news).rstrip(".")
+    first_line = f"{outcome.status}: {result}. {headline.todo}"
+    when = f"As of {as_of or 'an invalid instant'}"
+    leave_note("\n\n".join([first_line, headline.news, f"{when}. {named}".rstrip()]))
     ti.xcom_push(key=ADDRESSES, value=links)
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:
-        log_problem(workspace, outcome.sentence, next_step)
+        log_problem(workspace, outcome.sentence, headline.todo)
         # A failed task returns no value; the runner reads this one.
         ti.xcom_push(key="return_value", value=report)
         raise AirflowFailException(outcome.sentence)
-    log.info(f"{headline} {next_step}")
+    log.info(headline.text)
     log.info(outcome.sentence)
     for name, address in links.items():
         log.info(f"{name}: {address}")
     return report
 
 
-def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> tuple[str, str]:
-    """Return what happened and what to do, each in one or two sentences."""
-    from pipeline.report.headline import night_headline, no_run
+def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> Headline:
+    """Return what happened and what to do."""
+    from pipeline.report.headline import Headline, night_headline, no_run
     from pipeline.workspace.workspace import Workspace
 
     run_id = started_run().get("run_id")
     if not run_id and outcome.status != "failed":
-        headline = no_run(outcome.sentence)
-        return headline.news, headline.todo
+        return no_run(outcome.sentence)
     if run_id:
         headline = night_headline(Workspace.open(workspace.home()).run(run_id))
         # A run whose data or model were refused has a headline; one that broke has not.
         if outcome.status != "failed" or headline.status == "act":
-            return headline.news, headline.todo
-    return f"{outcome.sentence.rstrip('.')}.", f"{CORRECT}."
+            return headline
+    sentence = outcome.sentence.rstrip(".")
+    return Headline("act", f"{sentence}.", f"{CORRECT}.", sentence)
 
 
 def _post(workspace: AirflowWorkspace, outcome: RunOutcome, message: dict[str, Any]) -> None:

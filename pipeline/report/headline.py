@@ -60,11 +60,15 @@ class Headline:
         What happened, in one sentence.
     todo
         What to do, in one or two sentences.
+    fact
+        The result alone, for a place of a few words: the lifts of new lists, else the reason why
+        the live lists stay.
     """
 
     status: Status
     news: str
     todo: str = _NO_TODO
+    fact: str = ""
 
     @property
     def text(self) -> str:
@@ -170,7 +174,7 @@ def night_headline(run: Run | None, reason: str = "") -> Headline:
 
 def no_run(reason: str) -> Headline:
     """Return the headline of a night that started no run, for the reason."""
-    return Headline("good", f"No new model was needed, the live lists stay: {reason}.")
+    return Headline("good", f"No new model was needed, the live lists stay: {reason}.", fact=reason)
 
 
 def headline(facts: NightFacts) -> Headline:
@@ -182,6 +186,7 @@ def headline(facts: NightFacts) -> Headline:
             "act",
             f"The data of this night are not usable, the live lists stay: {causes}.",
             "Deliver missing or corrected files into landing/, then start the night again.",
+            causes,
         )
     if decision is None:
         return Headline("look", "The run has not decided yet.", "Start it again to continue it.")
@@ -192,6 +197,7 @@ def headline(facts: NightFacts) -> Headline:
             "act",
             f"The new lists were not published, the live lists stay: {facts.cold_fault}.",
             "Check the data of the last days, then start a night with a later as-of.",
+            facts.cold_fault,
         )
     if decision.kind == "keep":
         return _kept(decision)
@@ -237,8 +243,8 @@ def _promoted(facts: NightFacts, decision: Decision) -> Headline:
     news = f"{opening}: {parts}."
     reasons = _doubts(decision, lifts)
     if reasons:
-        return Headline("look", news, f"Worth a look: {_listed(reasons)}.")
-    return Headline("good", news)
+        return Headline("look", news, f"Worth a look: {_listed(reasons)}.", quality)
+    return Headline("good", news, fact=quality)
 
 
 def _change(facts: NightFacts, decision: Decision) -> str:
@@ -269,7 +275,7 @@ def _kept(decision: Decision) -> Headline:
     todo = "Nothing to do yet: the next night compares again."
     if decision.inconclusive is not None:
         todo = f"Worth a look: {decision.inconclusive} may be better and can be accepted."
-    return Headline("look", f"The live lists stay: {text}.", todo)
+    return Headline("look", f"The live lists stay: {text}.", todo, text)
 
 
 def _blocked(decision: Decision, run_id: str) -> Headline:
@@ -279,7 +285,7 @@ def _blocked(decision: Decision, run_id: str) -> Headline:
     todo += " into landing/."
     if offers(decision):
         todo += f" If the data are right: `nightjar gate accept {run_id} --by NAME --reason TEXT`."
-    return Headline("act", f"Nothing was published, the live lists stay: {named}.", todo)
+    return Headline("act", f"Nothing was published, the live lists stay: {named}.", todo, named)
 
 
 def _cause(rule: RuleResult) -> str:

@@ -115,8 +115,8 @@ def config_error(
         case _:
             message = first["msg"].removeprefix("Value error, ")
             message = message[:1].lower() + message[1:]
-    # A value with an @ may be a URI with a password, however it is spelt.
-    value = "'***'" if "@" in repr(first["input"]) else repr(first["input"])
+    # A value with an @ may be a URI with a password before it, however it is spelt.
+    value = "'***'" if str(first["input"]).rfind("@") > 0 else repr(first["input"])
     value = value if len(value) <= 60 else value[:57] + "..."
     # The value of a table would be a dump of all its fields, so it is left out.
     setting = field if isinstance(first["input"], Mapping) else f"{field} = {value}"

@@ -28,7 +28,7 @@ from airflow.timetables.base import TimeRestriction
 
 from dags import alerts, common, factory, links, problems, review, webhook
 from dags.common import AirflowWorkspace
-from dags.late_night import late_night
+from dags.late_night import late_night, watch_nights
 from dags.local import runner
 from dags.settings import BASELINES, MODES
 from pipeline.errors import ConfigError
@@ -709,6 +709,26 @@ def test_a_hanging_address_delays_a_run_by_five_seconds(
     assert "did not answer within 5 s" in caplog.text
 
 
+def test_an_answer_without_end_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as endless:
+        address = f"http://127.0.0.1:{endless.getsockname()[1]}"
+        _connect(monkeypatch, json.dumps({"conn_type": "http", "host": address}))
+        threading.Thread(target=_flood, args=(endless,), daemon=True).start()
+        start = time.monotonic()
+
+        assert webhook.post("nightjar_webhook", MESSAGE) is True
+        assert time.monotonic() - start < 4
+
+
+def _flood(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        connection.recv(1 << 16)
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            connection.send(b"8\r\nxxxxxxxx\r\n")
+
+
 def _drip(server: socket.socket) -> None:
     connection, _ = server.accept()
     with connection, suppress(OSError):
@@ -718,9 +738,11 @@ def _drip(server: socket.socket) -> None:
 
 
 @pytest.fixture
-def variables(monkeypatch: pytest.MonkeyPatch, hook: _Hook) -> dict[str, Any]:
+def variables(monkeypatch: pytest.MonkeyPatch, hook: _Hook, tmp_path: Path) -> dict[str, Any]:
     """Airflow's variables; a webhook exists."""
     values: dict[str, Any] = {}
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path / "home"))
     _connect(monkeypatch, json.dumps({"conn_type": "http", "host": hook.address}))
     fake = SimpleNamespace(
         get=lambda key, default, deserialize_json: deepcopy(values.get(key, default)),
@@ -757,6 +779,50 @@ def test_a_cause_is_posted_again_after_a_day(hook: _Hook, variables: dict[str, A
 
     assert alerts.report(NIGHTJAR, "a x", MESSAGE)
     assert len(hook.received) == 2
+
+
+@pytest.mark.parametrize("causes", [("a x", "a x"), ("a x", "b y")])
+def test_tasks_that_report_at_once_share_the_causes(
+    causes: tuple[str, str], hook: _Hook, variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = threading.Barrier(2)
+
+    def slow(key: str, default: Any, deserialize_json: bool) -> Any:
+        value = deepcopy(variables.get(key, default))
+        with suppress(threading.BrokenBarrierError):
+            both.wait(0.3)  # without a lock both have read before one writes
+        return value
+
+    monkeypatch.setattr(alerts.Variable, "get", slow)
+    tasks = [
+        threading.Thread(target=alerts.report, args=(NIGHTJAR, cause, MESSAGE)) for cause in causes
+    ]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+
+    assert len(hook.received) == len(set(causes))
+    assert set(variables["nightjar_alerts"]) == set(causes)
+
+
+def test_causes_of_long_ago_are_removed(variables: dict[str, Any]) -> None:
+    alerts.report(NIGHTJAR, "a x", MESSAGE)
+    alerts.report(NIGHTJAR, "b y", MESSAGE)
+    ago = datetime.now(UTC) - alerts.KEPT_FOR - timedelta(minutes=1)
+    variables["nightjar_alerts"]["a x"]["seen"] = ago.isoformat()
+
+    alerts.report(NIGHTJAR, "c z", MESSAGE)
+
+    assert set(variables["nightjar_alerts"]) == {"b y", "c z"}
+
+
+def test_a_message_needs_no_workspace(hook: _Hook, variables: dict[str, Any]) -> None:
+    home = NIGHTJAR.home()
+    home.rmdir()
+
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert not home.exists()
 
 
 def test_a_message_that_was_not_received_is_posted_again(hook: _Hook, variables: Any) -> None:
@@ -798,10 +864,13 @@ def test_without_a_webhook_no_variable_is_written(monkeypatch: pytest.MonkeyPatc
 FAILURE = {"id": "lock.held", "sentence": "process 1 holds the lock", "exit_code": 6}
 
 
-@pytest.mark.parametrize(("problem", "posts"), [(FAILURE, 1), (None, 2)])
+@pytest.mark.parametrize(
+    ("problem", "exception", "posts"),
+    [(FAILURE, AirflowException, 1), (None, ValueError, 1), (None, AirflowFailException, 2)],
+)
 @pytest.mark.usefixtures("variables")
 def test_a_failed_task_is_noted_and_posted_by_its_error(
-    hook: _Hook, problem: dict[str, Any] | None, posts: int
+    hook: _Hook, problem: dict[str, Any] | None, exception: type[Exception], posts: int
 ) -> None:
     notes: list[str] = []
     for number in (1, 2):  # the second process has another id, and the same error
@@ -814,7 +883,7 @@ def test_a_failed_task_is_noted_and_posted_by_its_error(
             xcom_pull=lambda task_ids, key, left=left: left,
             xcom_push=lambda key, value: notes.append(value),
         )
-        alerts.on_failure(NIGHTJAR)({"ti": ti, "exception": ValueError(f"bug {number}")})  # type: ignore[typeddict-item]
+        alerts.on_failure(NIGHTJAR)({"ti": ti, "exception": exception(f"bug {number}")})  # type: ignore[typeddict-item]
 
     assert len(hook.received) == posts
     _, _, message = hook.received[0]
@@ -840,54 +909,99 @@ def test_the_line_of_a_problem_names_the_live_version(
 
 
 DUE = datetime(2026, 3, 10, 3, tzinfo=UTC)
+DAY_BEFORE = (-24.0, "success", -24.0)
 
 
 @pytest.mark.parametrize(
-    ("states", "toml", "paused", "end"),
+    ("nights", "toml", "paused", "end"),
     [
-        ({}, "", False, None),  # a new installation
-        ({DUE - timedelta(days=1): "success"}, "", False, "did not start"),
-        ({DUE - timedelta(days=1): "success"}, "", True, None),
-        ({DUE - timedelta(days=1): "success"}, 'mode = "adaptive"', False, None),
-        ({DUE - timedelta(days=1): "success"}, 'mode = "both"', False, "did not start"),
-        ({DUE: "running"}, "", False, "is not over after 3 hours"),
-        ({DUE: "queued"}, "", False, "is not over after 3 hours"),
-        ({DUE: "success"}, "", False, None),
-        ({DUE: "failed"}, "", False, None),  # its last task has reported it
-        ({DUE: "success"}, 'cron = "30 3 * * *"', False, "did not start"),
-        ({DUE: "success"}, 'cron = "0 4 * * *"\ntimezone = "Europe/Berlin"', False, None),
+        ([], "", False, None),  # a new installation
+        ([DAY_BEFORE], "", False, "did not start"),
+        ([DAY_BEFORE], "", True, None),
+        ([DAY_BEFORE], 'mode = "adaptive"', False, None),
+        ([DAY_BEFORE], 'mode = "both"', False, "did not start"),
+        ([DAY_BEFORE, (0, "queued", None)], "", False, "did not start"),
+        ([(0, "running", 0)], "", False, "is not over after 3 hours"),
+        ([DAY_BEFORE, (0, "success", 0)], "", False, None),
+        ([DAY_BEFORE, (0, "failed", 0)], "", False, None),  # its last task has reported it
+        # Unpaused later: Airflow starts the night that was due last.
+        ([(-48, "success", -48)], "", False, None),
+        ([DAY_BEFORE, (0, "running", 3.5)], "", False, None),
+        # The cron was moved after its new time.
+        ([(0, "success", 0)], 'cron = "30 3 * * *"', False, None),
+        ([(0, "success", 0), (0.5, "running", 3.5)], 'cron = "30 3 * * *"', False, None),
+        ([DAY_BEFORE], 'cron = "0 4 * * *"\ntimezone = "Europe/Berlin"', False, "did not start"),
     ],
 )
 def test_a_night_that_is_late_or_never_started(
-    states: dict[datetime, str],
+    nights: list[tuple[float, str, float | None]],
     toml: str,
     paused: bool,
     end: str | None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    def count(dag_id: str, logical_dates: list[datetime] | None = None, states: Any = None) -> int:
-        assert dag_id == "nightly_retrain"
-        runs = given if logical_dates is None else {at: given.get(at) for at in logical_dates}
-        return sum(state in (states or ALL) for state in runs.values())
-
-    given = states
     (tmp_path / "nightjar.toml").write_text(f"[schedule]\n{toml}\n")
     monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
-    ti = SimpleNamespace(
-        get_dag=lambda dag_id: SimpleNamespace(is_paused=paused), get_dr_count=count
-    )
+    ti = _airflow(nights, monkeypatch, paused=paused)
 
     sentence = late_night(NIGHTJAR, ti, DUE + timedelta(hours=3, minutes=45))
 
     assert (sentence is None) == (end is None)
     assert end is None or (sentence or "").endswith(end)
     # Not late yet: the night before is over, or was never due.
-    if DUE - timedelta(days=1) in states:
+    if DAY_BEFORE in nights:
         assert late_night(NIGHTJAR, ti, DUE + timedelta(hours=2)) is None
 
 
-ALL = ("success", "failed", "running", "queued")
+def _airflow(
+    nights: list[tuple[float, str, float | None]],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    paused: bool = False,
+) -> Any:
+    """Return a task instance of an Airflow with nights: hour since `DUE`, state, hour of start."""
+    runs = [
+        SimpleNamespace(
+            logical_date=DUE + timedelta(hours=hour),
+            state=state,
+            start_date=None if start is None else DUE + timedelta(hours=start),
+        )
+        for hour, state, start in nights
+    ]
+
+    def previous(msg: Any) -> Any:
+        assert msg.dag_id == "nightly_retrain"
+        before = [run for run in runs if run.logical_date < msg.logical_date]
+        return SimpleNamespace(dag_run=before[-1] if before else None)
+
+    supervisor = SimpleNamespace(send=previous)
+    monkeypatch.setattr(
+        "airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", supervisor, raising=False
+    )
+    return SimpleNamespace(
+        get_dag=lambda dag_id: SimpleNamespace(is_paused=paused),
+        get_dr_count=lambda dag_id, logical_dates=None, states=None: sum(
+            run.logical_date in (logical_dates or [run.logical_date])
+            and run.state in (states or [run.state])
+            for run in runs
+        ),
+    )
+
+
+def test_a_pass_measures_lateness_at_its_own_instant(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NIGHTJAR_HOME", str(tmp_path))
+    notes: list[str] = []
+    ti = _airflow([DAY_BEFORE], monkeypatch)
+    ti.xcom_push = lambda key, value: notes.append(value)
+    ti.log_url, ti.dag_id, ti.run_id = "http://airflow", "feedback_ingest", "r"
+    run = SimpleNamespace(run_after=DUE + timedelta(hours=4))
+
+    watch_nights(NIGHTJAR)({"ti": ti, "dag_run": run})  # type: ignore[typeddict-item]
+
+    assert notes == ["the night of 2026-03-10 03:00 UTC did not start"]
 
 
 class _Ti:

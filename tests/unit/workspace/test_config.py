@@ -297,6 +297,13 @@ def test_the_traceback_of_an_invalid_value_does_not_show_it(file, text):
     assert "PLANTED" not in "".join(traceback.format_exception(caught.value))
 
 
+def test_a_refused_cron_is_shown(file):
+    file.write_text('[schedule]\ncron = "@daily"\n')
+    with raises("config.invalid_value") as caught:
+        compose(file, {})
+    assert "schedule.cron = '@daily'" in caught.value.sentence
+
+
 @pytest.mark.parametrize("number", ["inf", "-inf", "nan"])
 def test_numbers_of_a_config_are_finite(file, number):
     for field in ("validate.volume.day_factor", "drift.single_day_z"):
