@@ -36,8 +36,8 @@ _WAIT_S = 30.0
 """A task that posts holds the lock for the 5 s of the webhook."""
 
 Causes = dict[str, dict[str, Any]]
-"""Cause -> ``count`` of its reports, ``seen`` instant of the last one, ``posted`` instant of its last
-message or ``None``."""
+"""Cause -> ``count`` of its reports, ``seen`` when last, ``posted`` when its last message was, or
+``None``."""
 
 
 def report(

@@ -254,7 +254,8 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     result = (headline.fact or headline.news).rstrip(".")
     first_line = f"{outcome.status}: {result}. {headline.todo}"
     when = f"As of {as_of or 'an invalid instant'}"
-    leave_note("\n\n".join([first_line, headline.news, f"{when}. {named}".rstrip()]))
+    news = [] if headline.news in first_line else [headline.news]
+    leave_note("\n\n".join([first_line, *news, f"{when}. {named}".rstrip()]))
     ti.xcom_push(key=ADDRESSES, value=links)
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:

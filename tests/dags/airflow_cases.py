@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.models.dagrun import DagRun
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import (
     AirflowException,
@@ -30,6 +31,7 @@ from dags import alerts, common, factory, links, problems, review, webhook
 from dags.common import AirflowWorkspace
 from dags.late_night import late_night, watch_nights
 from dags.local import runner
+from dags.plugins import run_id as run_id_plugin
 from dags.settings import BASELINES, MODES
 from pipeline.errors import ConfigError
 from pipeline.workspace.workspace import Workspace
@@ -896,6 +898,31 @@ def test_passes_and_maintenance_report_their_failures() -> None:
     reporting = {t.dag_id for t in TASKS if t.on_failure_callback}
 
     assert reporting == {"feedback_ingest", "maintenance"}
+
+
+ID = "manual__2026-11-30T18:16:33.160388+00:00"
+
+
+@pytest.mark.parametrize(
+    ("run_id", "conf", "shown"),
+    [
+        (ID, {"as_of": None, "recipes": None, "publish": True}, ""),
+        (ID, {"as_of": "2017-12-29T09:00:00Z", "recipes": []}, "2017-12-29T09:00:00Z"),
+        (ID, {"recipes": ["als", "blend"], "publish": False}, "als+blend"),
+        (ID, {"begin": "2017-12-01", "schedules": ["never"]}, "2017-12-01_never"),
+        (ID, {"recipe": "é/../<b>@x"}, "-b-x"),
+        (ID, {"as_of": "2026-11-30T18:16:33Z"}, ""),  # of `make run`
+        ("mine", {"recipes": ["als"]}, ""),
+    ],
+)
+def test_the_id_of_a_manual_run_has_the_values_of_its_form(
+    run_id: str, conf: dict[str, Any], shown: str
+) -> None:
+    run = DagRun(dag_id="nightly_retrain", run_id=run_id, conf=conf, run_type="manual")
+
+    own = run_id.removeprefix("manual__")
+    assert run.run_id == (f"manual__{shown}__{own}" if shown else run_id)
+    assert len(run_id_plugin.describe(run_id, {"recipe": "x" * 999})) < 200
 
 
 def test_the_line_of_a_problem_names_the_live_version(
