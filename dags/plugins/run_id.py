@@ -1,0 +1,60 @@
+"""Airflow plugin that puts the values of the trigger form into the id of a manual run.
+
+Airflow's list of runs shows the id first, and its own id of a manual run differs from others only
+by the time. It is made before the form is read, so the id is changed when the run is created.
+
+Guarantees: an id that a user has chosen stays; so does the id of a run without values.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+from sqlalchemy import event
+
+_AIRFLOWS_OWN = "manual__"
+_MAX_LENGTH = 150
+"""The id is also the name of a folder, and Airflow's column has 250 characters."""
+
+
+def describe(run_id: str, conf: Mapping[str, Any]) -> str:
+    """Return the id of a manual run with what it was asked to do.
+
+    Parameters
+    ----------
+    run_id
+        Airflow's own id, or that of a user.
+    conf
+        Values of the trigger form.
+
+    Returns
+    -------
+    ``manual__2017-12-29T09:00:00Z_als+blend__TIME``; instants that the id has already are not
+    repeated.
+    """
+    values = ["+".join(map(str, v)) if isinstance(v, list) else v for v in conf.values()]
+    # Airflow allows these characters, and single dots.
+    texts = [re.sub("[^A-Za-z0-9_~:+-]+", "-", v) for v in values if isinstance(v, str) and v]
+    new = "_".join(text for text in texts if text[:19] not in run_id)[:_MAX_LENGTH]
+    if not new or not run_id.startswith(_AIRFLOWS_OWN):
+        return run_id
+    return f"{_AIRFLOWS_OWN}{new}__{run_id.removeprefix(_AIRFLOWS_OWN)}"
+
+
+def _on_new_run(run: Any, arguments: Any, values: dict[str, Any]) -> None:
+    values["run_id"] = describe(values.get("run_id") or "", values.get("conf") or {})
+
+
+# Every process of Airflow imports plugins; those that create runs have imported the models before.
+if (models := sys.modules.get("airflow.models.dagrun")) is not None:
+    event.listen(models.DagRun, "init", _on_new_run)
+
+
+class RunIdPlugin(AirflowPlugin):
+    """Makes Airflow import this module."""
+
+    name = "nightjar_run_id"
