@@ -279,12 +279,17 @@ def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> Headline:
     if not run_id and outcome.status != "failed":
         return no_run(outcome.sentence)
     if run_id:
-        headline = night_headline(Workspace.open(workspace.home()).run(run_id))
-        # A run whose data or model were refused has a headline; one that broke has not.
-        if outcome.status != "failed" or headline.status == "act":
-            return headline
+        try:
+            headline = night_headline(Workspace.open(workspace.home()).run(run_id))
+        except Exception as error:  # the same damage may be the reason of a red run
+            log.warning(f"The headline cannot be read: {error}")
+        else:
+            # A run whose data or model were refused has a headline; one that broke has not.
+            if outcome.status != "failed" or headline.status == "act":
+                return headline
     sentence = outcome.sentence.rstrip(".")
-    return Headline("act", f"{sentence}.", f"{CORRECT}.", sentence)
+    todo = f"{CORRECT}." if outcome.is_red else "Nothing to do."
+    return Headline("act", f"{sentence}.", todo, sentence)
 
 
 def _post(workspace: AirflowWorkspace, outcome: RunOutcome, message: dict[str, Any]) -> None:

@@ -46,8 +46,12 @@ def copy_note(dag_run: Any) -> None:
     if written is not None and written.user_id is not None:
         return
     rows = XComModel.get_many(run_id=dag_run.run_id, dag_ids=dag_run.dag_id, key=NOTE)
-    newest_first = session.scalars(rows).all()
-    texts = [XComModel.deserialize_value(row) for row in reversed(newest_first)]
+    failed = {ti.task_id for ti in dag_run.task_instances if ti.state == "failed"}
+    # The interface shows the first line only, which is the reason of a red run.
+    ordered = sorted(
+        session.scalars(rows), key=lambda row: (row.task_id not in failed, row.timestamp)
+    )
+    texts = [XComModel.deserialize_value(row) for row in ordered]
     if texts:
         dag_run.note = "\n".join(texts)[:MAX_LENGTH]
 

@@ -26,12 +26,24 @@ from airflow.sdk.exceptions import (
 )
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.timetables.base import TimeRestriction
+from airflow.utils.types import DagRunTriggeredByType
 
-from dags import alerts, common, factory, links, problems, review, webhook
+from dags import (
+    alerts,
+    common,
+    factory,
+    links,
+    nightly_retrain,
+    nightly_task,
+    problems,
+    review,
+    webhook,
+)
 from dags.common import AirflowWorkspace
 from dags.late_night import late_night, watch_nights
 from dags.local import runner
 from dags.plugins import run_id as run_id_plugin
+from dags.run_outcome import RunOutcome
 from dags.settings import BASELINES, MODES
 from pipeline.errors import ConfigError
 from pipeline.workspace.workspace import Workspace
@@ -900,6 +912,22 @@ def test_passes_and_maintenance_report_their_failures() -> None:
     assert reporting == {"feedback_ingest", "maintenance"}
 
 
+@pytest.mark.parametrize(("status", "is_red"), [("failed", True), ("refresh", False)])
+def test_a_run_whose_workspace_cannot_be_opened_has_a_headline(
+    status: str, is_red: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _settings(monkeypatch, Workspace.init(tmp_path / "ws").home, "[gate\n")
+    started = {nightly_task.STARTED: {"run_id": "20240101T000000Z-1a2b3c4d"}}
+    ti = SimpleNamespace(xcom_pull=lambda task_ids, key: started[key])
+    monkeypatch.setattr(nightly_task, "get_current_context", lambda: {"ti": ti})
+    outcome = RunOutcome(status, "gate: nightjar.toml is no TOML", is_red, exit_code=2)
+
+    headline = nightly_retrain._headline(NIGHTJAR, outcome)
+
+    assert headline.fact == outcome.sentence
+    assert ("clear the first task" in headline.todo) == is_red
+
+
 ID = "manual__2026-11-30T18:16:33.160388+00:00"
 
 
@@ -911,7 +939,6 @@ ID = "manual__2026-11-30T18:16:33.160388+00:00"
         (ID, {"recipes": ["als", "blend"], "publish": False}, "als+blend"),
         (ID, {"begin": "2017-12-01", "schedules": ["never"]}, "2017-12-01_never"),
         (ID, {"recipe": "é/../<b>@x"}, "-b-x"),
-        (ID, {"as_of": "2026-11-30T18:16:33Z"}, ""),  # of `make run`
         ("mine", {"recipes": ["als"]}, ""),
     ],
 )
@@ -922,6 +949,7 @@ def test_the_id_of_a_manual_run_has_the_values_of_its_form(
 
     own = run_id.removeprefix("manual__")
     assert run.run_id == (f"manual__{shown}__{own}" if shown else run_id)
+    assert DagRun(run_id=ID, conf=conf, triggered_by=DagRunTriggeredByType.TEST).run_id == ID
     assert len(run_id_plugin.describe(run_id, {"recipe": "x" * 999})) < 200
 
 

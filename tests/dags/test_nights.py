@@ -232,13 +232,17 @@ def test_a_run_has_its_as_of_a_note_and_links(nights: dict[str, Summary], root: 
     assert nights["first"]["run_id"] == f"manual__{as_of.replace('Z', '+00:00')}"
     assert nights["again"]["run_id"] == f"manual__{as_of.replace(':00Z', ':01+00:00')}"
     note = notes[nights["first"]["run_id"]]
-    assert note.startswith("First lists are live: ")
-    assert f"first, as of {as_of}. " in note
+    assert note.startswith("first: ") and " % better than " in note[:60]
+    assert "\n\nFirst lists are live: " in note
+    assert f"\n\nAs of {as_of}. " in note
     assert "[MLflow run](" in note
-    assert "\n\nblock, as of " in notes[nights["worse"]["run_id"]]
-    assert "\n\nfailed, as of an invalid instant." in notes[nights["no zone"]["run_id"]]
+    assert notes[nights["worse"]["run_id"]].startswith("block: ")
+    no_zone = notes[nights["no zone"]["run_id"]]
+    assert no_zone.startswith("failed: snapshot: ")
+    assert no_zone.count("has no time zone") == 1
+    assert no_zone.endswith("\n\nAs of an invalid instant.")
     assert passes[nights["feedback"]["run_id"]].startswith("2 files: ")
-    assert "broken.csv" in passes[nights["bad file"]["run_id"]]
+    assert passes[nights["bad file"]["run_id"]].startswith("report_outcome: broken.csv")
     assert sorted(links) == ["_link_MLflow_run", "_link_model_version", "_link_night_page"]
     assert all(json.loads(value).startswith("http://") for value in links.values())
     assert json.loads(extra)["events"] == nights["feedback"]["result"]["events"]
