@@ -5,7 +5,7 @@ and assets; Airflow's dates); `settings` (the part of the config that is read at
 `factory` (makes a DAG and its tasks for one workspace); `nightly_task` (makes the tasks of the
 nightly run); `review` and `run_outcome` (the human review and the end of a nightly run); `problems`
 (lines about errors), `alerts`, `late_night` and `webhook` (messages); `links` (from a run to its
-results); `plugins` (loaded by Airflow's own processes: writes the note of a run).
+results); `plugins` (loaded by Airflow's own processes: note and id of a run).
 
 Not here: computations, which belong to `pipeline`; programs that run DAGs on one machine, which
 belong to `dags.local`.

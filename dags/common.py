@@ -248,8 +248,10 @@ def parse_param(context: Context, param: str) -> AsOf | None:
 
 
 def leave_note(text: str) -> None:
-    """Leave a text for the note of the run."""
-    get_current_context()["ti"].xcom_push(key=NOTE, value=text)
+    """Leave a text for the note of the run, after that of a callback of the task."""
+    ti = get_current_context()["ti"]
+    texts = filter(None, [ti.xcom_pull(task_ids=ti.task_id, key=NOTE), text])
+    ti.xcom_push(key=NOTE, value="\n".join(texts))
 
 
 def describe_events(**extra: Any) -> None:

@@ -18,7 +18,7 @@ under `[schedule]` (the default) no pass requests a retrain.
 
 **Messages.** A task that failed, and a night that did not start or is not over three hours after it
 was due, are posted to the Airflow connection `nightjar_webhook`, if that exists: once per cause,
-and again after a day.
+and again after a day. A night counts only if the one before it began at a time of the same cron.
 
 **Manual runs.** With an `at`, events after that instant are quarantined as dated in the future.
 Without one, the instant of the pass is the one at which the run is due; if that is before the last

@@ -12,7 +12,7 @@ Under `adaptive` the times of `cron` are requests as well, in case no feedback p
 
 **Manual runs.** Trigger the DAG with an `as_of`: the run uses only data from before that instant.
 If the as-of is not later than that of the live publication, the run is a replay and changes
-nothing.
+nothing. The id of the run begins with its as-of and recipes.
 
 **Human review.** With `human_review = true` under `[gate]`, the task `review` waits up to four
 hours for an answer on Airflow's page *Required actions*, if a candidate meets all rules but its

@@ -1044,6 +1044,19 @@ def _airflow(
     )
 
 
+def test_a_task_keeps_the_note_of_its_callback(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: dict[str, str] = {common.NOTE: "the night of 03:00 UTC did not start"}
+    ti = SimpleNamespace(
+        task_id="ingest",
+        xcom_pull=lambda task_ids, key: notes.get(key),
+        xcom_push=lambda key, value: notes.update({key: value}),
+    )
+    monkeypatch.setattr(common, "get_current_context", lambda: {"ti": ti})
+
+    common.leave_note("2 files")
+    assert notes[common.NOTE] == "the night of 03:00 UTC did not start\n2 files"
+
+
 def test_a_pass_measures_lateness_at_its_own_instant(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
