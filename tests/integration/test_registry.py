@@ -197,7 +197,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     assert parent.data.params == {"holdout_days": "7"}
     assert parent.data.metrics == {"judged": 1200.0}
     assert parent.info.run_name == f"{night.as_of:%Y-%m-%d} first +40.0 %"
-    assert runs["als"].info.run_name == f"{parent.info.run_name} als"
+    assert runs["als"].info.run_name == f"{parent.info.run_name} (als)"
     assert runs["popularity"].info.run_name == f"{night.as_of:%Y-%m-%d} popularity"
     assert parent.data.tags["mlflow.note.content"] == night.sentence
     for name, run in runs.items():
