@@ -279,17 +279,36 @@ def test_a_night_that_a_person_decided_otherwise_is_marked(
     assert_whole(uri_of(home), accepted)
 
 
-def test_a_version_deleted_by_a_user_is_shown_again(
+@pytest.mark.parametrize("recipe", ["popularity", "als", "(night)"])
+def test_a_run_that_a_user_deleted_is_restored(
+    registry: Registry, home: Path, trained: Trained, recipe: str
+) -> None:
+    night = night_of(home, trained, f"deleted-{recipe.strip('()')}")
+    mirrored = registry.mirror_night(night)
+    deleted = runs_of(uri_of(home), night.run_id)[recipe].info.run_id
+    client_of(uri_of(home)).delete_run(deleted)
+    registry.add_metrics(night.run_id, {"attribution/users": 3.0}, at=AS_OF, step=0)
+    assert registry.mirror_night(night) == mirrored
+    assert runs_of(uri_of(home), night.run_id)[recipe].info.run_id == deleted
+    assert recipe == "als" or registry.versions()[mirrored.version] == night.run_id
+    registry.add_metrics(night.run_id, {"attribution/users": 3.0}, at=AS_OF, step=0)
+    owner = runs_of(uri_of(home), night.run_id)["als"]
+    assert owner.data.metrics["attribution/users"] == 3.0
+
+
+def test_pages_reach_the_versions_that_mlflow_has(
     registry: Registry, home: Path, trained: Trained
 ) -> None:
-    night = night_of(home, trained, "deleted")
-    mirrored = registry.mirror_night(night)
-    deleted = runs_of(uri_of(home), "deleted")["popularity"].info.run_id
-    client_of(uri_of(home)).delete_run(deleted)
-    again = registry.mirror_night(night)
-    assert again.version == mirrored.version
-    assert runs_of(uri_of(home), "deleted")["popularity"].info.run_id != deleted
-    assert_whole(uri_of(home), night)
+    client = client_of(uri_of(home))
+    one, two = (registry.mirror_night(night_of(home, trained, f"page-{n}")) for n in (1, 2))
+    client.delete_model_version("nightjar", str(two.version))
+    with raises("registry.version_missing") as caught:
+        registry.add_page(["page-1", "page-2"], "compare.html", b"page")
+    assert "page-2" in caught.value.sentence and "page-1" not in caught.value.sentence
+    owner = client.get_model_version("nightjar", str(one.version)).run_id
+    assert [f.path for f in client.list_artifacts(owner, "comparisons")] == [
+        "comparisons/compare.html"
+    ]
 
 
 class Killed(BaseException):
@@ -512,6 +531,23 @@ def test_an_experiment_that_a_user_deleted_is_there_again(home: Path, trained: T
     registry.prepare()
     assert registry.mirror_night(night).version == mirrored.version
     assert client.get_experiment_by_name("deleted").lifecycle_stage == "active"
+    # It has no workspace yet, and MLflow changes no tag of a deleted experiment.
+    client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
+    Registry(uri_of(home), "deleted", "deleted", "own").prepare()
+    assert client.get_experiment_by_name("deleted").tags["nightjar.workspace"] == "own"
+
+
+def test_an_experiment_that_a_user_renamed_is_not_made_again(home: Path) -> None:
+    client, uri = client_of(uri_of(home)), uri_of(home)
+    Registry(uri, "first-name", "model-1", "mine").prepare()
+    renamed = client.get_experiment_by_name("first-name").experiment_id
+    client.rename_experiment(renamed, "second-name")
+    with raises("registry.experiment_renamed") as caught:
+        Registry(uri, "first-name", "model-1", "mine").prepare()
+    assert "registry.experiment = 'second-name'" in caught.value.sentence
+    Registry(uri, "second-name", "model-1", "mine").prepare()
+    # An experiment of the same name in another workspace has nothing to do with it.
+    Registry(uri, "first-name", "model-2", "other").prepare()
 
 
 def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trained) -> None:
@@ -520,8 +556,9 @@ def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trai
     registry.prepare()
     registry.mirror_night(night_of(home, trained, "renamed"))
     client.rename_registered_model("before", "after")
-    with raises("registry.model_renamed") as caught:
-        Registry(uri, "renamed", "before", "own").prepare()
+    for action in (lambda at: at.prepare(), lambda at: at.add_page(["renamed"], "x.html", b"x")):
+        with raises("registry.model_renamed") as caught:
+            action(Registry(uri, "renamed", "before", "own"))
     assert "before" in caught.value.sentence and "'after'" in caught.value.sentence
     Registry(uri, "renamed", "after", "own").prepare()
     # A copy of the workspace with an experiment of its own may have a model of its own.

@@ -218,7 +218,7 @@ class Mirror:
             self._check_files(night, record, mirrored.version)
             page = version_before_page(night, number or mirrored.version)
             if page is not None:
-                self.client.add_page([mirrored.version], BEFORE_PAGE, page)
+                self.client.add_page([night.run_id], BEFORE_PAGE, page)
         return mirrored
 
     def _check_files(self, night: Night, record: NightRecord, version: int) -> None:
