@@ -18,7 +18,7 @@ from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.rates import Attribution
 from pipeline.monitoring.verdicts import Drift
 from pipeline.report.wording import advice
-from pipeline.stores.runs import Artifact
+from pipeline.stores.json_files import Artifact
 from pipeline.workspace.artifacts import (
     AnsweredTargets,
     ChurnFile,

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -567,10 +568,12 @@ def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trai
 
 @contextmanager
 def server_of_version(version: str) -> Iterator[str]:
-    """Serve what the connection reads from an MLflow of another version."""
+    """Serve what the connection reads from an MLflow of a version; other requests hang."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.startswith("/api"):
+                time.sleep(1.5)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"OK" if self.path == "/health" else version.encode())
@@ -578,7 +581,7 @@ def server_of_version(version: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Answer) as served:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{served.server_port}"
         served.shutdown()
@@ -589,6 +592,24 @@ def test_a_server_of_another_main_version_is_refused(version: str) -> None:
     with server_of_version(version) as address, raises("registry.server_version") as caught:
         Registry(address, "nights", "nightjar").aliases()
     assert repr(version) in caught.value.sentence
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "ended"])
+def test_a_server_that_goes_away_after_the_connection_is_named_as_that(
+    monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with server_of_version(installed("mlflow")) as address:
+        registry = Registry(address, "nights", "nightjar")
+        assert registry._client is not None
+        if hangs:
+            with raises("registry.unavailable"):
+                registry.aliases()
+    if not hangs:
+        with raises("registry.unavailable") as caught:
+            registry.add_page(["run"], "page.html", b"page")
+        assert "run the same command again" in caught.value.sentence
 
 
 def test_pages_are_those_for_models(registry: Registry, home: Path) -> None:
@@ -949,9 +970,9 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
             assert b"<html" in page.read()
         assert (place / "mlflow" / "mlflow.db").exists()
         assert any((place / "mlflow" / "artifacts").rglob("scorer.npz"))
-    with raises("registry.unavailable"):
-        registry_away = Registry(address, "nights", "nightjar")
-        registry_away.mirror_night(nights[0])
+    for away in (registry, Registry(address, "nights", "nightjar")):
+        with raises("registry.unavailable"):
+            away.mirror_night(nights[0])
 
 
 @pytest.mark.servers

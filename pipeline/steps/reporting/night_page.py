@@ -22,7 +22,8 @@ from pipeline.steps.reporting.past_nights import (
     past_parity,
     past_runs,
 )
-from pipeline.stores.runs import RootArtifact, Run
+from pipeline.stores.json_files import RootArtifact
+from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     AttributionFile,
     ChurnFile,

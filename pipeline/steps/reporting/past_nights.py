@@ -18,7 +18,7 @@ from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.night import Dated, PastParity, PastRun
-from pipeline.stores.runs import JsonFile
+from pipeline.stores.json_files import JsonFile
 from pipeline.workspace.artifacts import (
     ChurnFile,
     EvaluationFile,
