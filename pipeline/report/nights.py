@@ -117,7 +117,7 @@ def _count(nights: int, earlier: int) -> str:
 def _cells(night: NightRow) -> Row:
     live, result = night.live, night.headline
     return (
-        Cell(f"{night.as_of:%Y-%m-%d %H:%M}", "name", address=night.address),
+        Cell(f"{night.as_of:%Y-%m-%d %H:%M}", "name w", address=night.address),
         Cell(LIGHTS[result.status], _CSS[result.status]),
         result.news if result.status == "good" else result.text,
         *(_lift(night.lifts.get(name)) for name in REFERENCES),

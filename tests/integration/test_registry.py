@@ -540,15 +540,15 @@ def test_an_experiment_that_a_user_deleted_is_there_again(home: Path, trained: T
 
 def test_an_experiment_that_a_user_renamed_is_not_made_again(home: Path) -> None:
     client, uri = client_of(uri_of(home)), uri_of(home)
-    Registry(uri, "first-name", "model-1", "mine").prepare()
-    renamed = client.get_experiment_by_name("first-name").experiment_id
+    Registry(uri, "joe's first", "model-1", "mine").prepare()
+    renamed = client.get_experiment_by_name("joe's first").experiment_id
     client.rename_experiment(renamed, "second-name")
     with raises("registry.experiment_renamed") as caught:
-        Registry(uri, "first-name", "model-1", "mine").prepare()
+        Registry(uri, "joe's first", "model-1", "mine").prepare()
     assert "registry.experiment = 'second-name'" in caught.value.sentence
     Registry(uri, "second-name", "model-1", "mine").prepare()
     # An experiment of the same name in another workspace has nothing to do with it.
-    Registry(uri, "first-name", "model-2", "other").prepare()
+    Registry(uri, "joe's first", "model-2", "other").prepare()
 
 
 def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trained) -> None:
@@ -573,7 +573,7 @@ def server_of_version(version: str) -> Iterator[str]:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if self.path.startswith("/api"):
-                time.sleep(1.5)
+                return time.sleep(1.5)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"OK" if self.path == "/health" else version.encode())

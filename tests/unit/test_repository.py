@@ -185,8 +185,6 @@ IN_SQL = {
     "pipeline/stores/registry/client.py": {
         *("RECIPE_TAG", "NightRecord.MARK", "self._model_name"),
         *("WORKSPACE_TAG", "self._workspace"),
-        "_NAME_TAG",
-        "self._experiment",
     },
     "pipeline/stores/registry/versions.py": {"RUN_TAG", "night.run_id", "self.model_name"},
     "pipeline/stores/registry/runs.py": {"RUN_TAG", "RECIPE_TAG", "recipe", "self._record.run_id"},

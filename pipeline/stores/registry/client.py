@@ -416,9 +416,9 @@ class Registry:
     def _refuse_renamed_experiment(self) -> None:
         """Raise if the experiment has got another name in MLflow."""
         # A new experiment would get copies of all runs.
-        own = f"tags.`{_NAME_TAG}` = '{self._experiment}'"
+        own = f"tags.`{WORKSPACE_TAG}` = '{self._workspace}'"
         for experiment in self._client.search_experiments(filter_string=own):
-            if experiment.tags.get(WORKSPACE_TAG, "") == self._workspace:
+            if experiment.tags.get(_NAME_TAG) == self._experiment:
                 raise RegistryError(
                     "registry.experiment_renamed",
                     f"MLflow at {without_password(self._uri)} has no experiment "
