@@ -19,10 +19,10 @@ from pipeline.base import Instant
 from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.gate.accept import offers
 from pipeline.evaluation.gate.decision import Decision, RuleResult
-from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.gate.evidence import REFRESH_LAST, REFRESH_SLICES
 from pipeline.evaluation.gate.rules import seed_sd_of
-from pipeline.evaluation.lift import over_best_baseline, over_stored
+from pipeline.evaluation.lift import Lift as MeasuredLift
+from pipeline.evaluation.lift import over_stored
 from pipeline.number_text import change, decimal
 from pipeline.report.wording import plain, stops
 from pipeline.stores.runs import Run
@@ -33,6 +33,7 @@ from pipeline.workspace.artifacts import (
     SnapshotFile,
     ValidationFile,
 )
+from pipeline.workspace.lifts import over_baseline, over_version_before
 from pipeline.workspace.night import decision_of
 from pipeline.workspace.run_files import read_evaluated_recipes
 
@@ -44,7 +45,6 @@ LIGHTS: Final = {"good": "✓ Good", "look": "! Worth a look", "act": "✗ Act"}
 _NO_TODO: Final = "Nothing to do."
 _ALIKE: Final = 0.15
 """Largest end of an interval around 0 that is called "as good as"."""
-_BASELINES: Final = {"decayed_popularity": "recent popularity", "personal_frequency": "own habits"}
 _NUMBERS: Final = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
 )  # fmt: skip
@@ -135,11 +135,13 @@ class NightFacts:
         Checks of the data that stopped the run.
     decision
         None if the run did not decide.
-    over_baseline
-        Lift of the live recipe over the best baseline.
-    over_last, over_month
-        Lift of tonight's scorer over the scorer that was accepted last, and over that of a month
-        ago.
+    over_blocks
+        Lift by which a switch was decided, over the recipe before.
+    over_baseline, over_before
+        Lift of tonight's scorer over the best baseline, and over the stored scorer of the version
+        before.
+    over_month
+        The same over the scorer of a month ago.
     cold_fault
         Reason of the cold check to publish nothing.
     published
@@ -152,8 +154,9 @@ class NightFacts:
     replay: bool
     failed_checks: tuple[DataCheck, ...] = ()
     decision: Decision | None = None
+    over_blocks: Lift | None = None
     over_baseline: Lift | None = None
-    over_last: Lift | None = None
+    over_before: Lift | None = None
     over_month: Lift | None = None
     cold_fault: str | None = None
     published: bool | None = None
@@ -218,12 +221,17 @@ def night_facts(run: Run) -> NightFacts:
     if run.committed("gate") is None:
         return facts
     decision, cold, published = decision_of(run), run.find(ColdCheckFile), run.find(PublicationFile)
+    baseline = over_baseline(run, snapshot, decision.recipe)
+    best = "" if isinstance(baseline, str) else baseline.against
+    before = over_version_before(run, snapshot, decision.recipe)
+    day = None if snapshot.champion is None else f"{snapshot.champion.as_of:%Y-%m-%d}"
     return replace(
         facts,
         decision=decision,
-        over_baseline=_over_baseline(run, snapshot, decision.recipe),
-        over_last=_over_last(run, snapshot, decision),
-        over_month=_over_stored(run, snapshot, decision, "month", "the model of a month ago"),
+        over_blocks=_over_blocks(decision),
+        over_baseline=_shown(f"the best baseline {best}", baseline),
+        over_before=_shown("the version before", before, day),
+        over_month=_over_month(run, snapshot, decision),
         cold_fault=None if cold is None else cold.fault,
         published=None if published is None else published.went_live,
     )
@@ -237,7 +245,7 @@ def _promoted(facts: NightFacts, decision: Decision) -> Headline:
         opening = f"{lists.capitalize()} go live"
     else:
         opening = f"{lists.capitalize()} passed every check, and were not published"
-    lifts = [x for x in (facts.over_baseline, facts.over_last) if x is not None]
+    lifts = [x for x in (facts.over_blocks, facts.over_baseline, facts.over_before) if x]
     quality = ", ".join(lift.text for lift in lifts)
     parts = "; ".join(part for part in (_change(facts, decision), quality) if part)
     news = f"{opening}: {parts}."
@@ -307,50 +315,31 @@ def _cause(rule: RuleResult) -> str:
     return texts.get(name, rule.sentence) if figure < 0 else rule.sentence
 
 
-def _over_baseline(run: Run, snapshot: SnapshotFile, name: str | None) -> Lift | None:
-    """Return the lift of a recipe over the best baseline; None if it has none."""
-    if name not in run.read(EvaluationFile).recipes:
+def _over_blocks(decision: Decision) -> Lift | None:
+    """Return the lift by which a switch was decided, over all blocks of days of its e-process."""
+    statuses = (row for row in decision.e_processes if row.recipe == decision.recipe)
+    row = next(statuses, None)
+    if decision.kind != "switch" or row is None or row.lift is None or row.lift_lo is None:
         return None
-    ranks = {n: recipe.capabilities.baseline for n, recipe in snapshot.recipes.items()}
-    names = {n for n, rank in ranks.items() if rank is not None or n == name}
-    judged = read_evaluated_recipes(run, snapshot, names)
-    [own] = (recipe for recipe in judged if recipe.name == name)
-    lift = over_best_baseline(own, judged, snapshot.config.gate)
-    if isinstance(lift, str):
-        return None
-    over = _BASELINES.get(lift.against, plain(lift.against))
-    return Lift(over, *lift.interval, lift.users)
+    over = f"the recipe before on all {row.blocks} blocks of days"
+    return Lift(over, row.lift, row.lift_lo, row.lift_hi or math.inf)
 
 
-def _over_last(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
-    """Return the lift over the scorer before: of a switch by all blocks, else by this block."""
-    if decision.kind == "switch":
-        status = _status(decision.e_processes, decision.recipe)
-        if status is None or status.lift is None or status.lift_lo is None:
-            return None
-        return Lift("the recipe before", status.lift, status.lift_lo, status.lift_hi or math.inf)
-    return _over_stored(run, snapshot, decision, "last", "the last model")
-
-
-def _over_stored(
-    run: Run, snapshot: SnapshotFile, decision: Decision, label: str, name: str
-) -> Lift | None:
-    """Compare tonight's fit of the same recipe with a stored scorer, as the gate does."""
-    stored = getattr(run.read(EvaluationFile).references, label)
+def _over_month(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
+    """Compare tonight's fit of the same recipe with that of a month ago, as the gate does."""
+    stored = run.read(EvaluationFile).references.month
     # After a switch the stored scorer is that of another recipe.
     if decision.kind == "switch" or stored is None:
         return None
-    tonight, scorer = (
-        run.frame("evaluate", f"reference-{label}-{side}") for side in ("tonight", "stored")
-    )
+    new, old = (run.frame("evaluate", f"reference-month-{side}") for side in ("tonight", "stored"))
     [recipe] = read_evaluated_recipes(run, snapshot, [str(snapshot.champion_name)])
     noise = seed_sd_of(recipe, snapshot.config.gate)
-    lift = over_stored(tonight, scorer, label, seed_sds=(noise, noise))
-    return None if isinstance(lift, str) else Lift(name, *lift.interval, lift.users, stored.day)
+    lift = over_stored(new, old, "month", seed_sds=(noise, noise))
+    return _shown("the model of a month ago", lift, stored.day)
 
 
-def _status(statuses: Sequence[EProcessStatus], recipe: str | None) -> EProcessStatus | None:
-    return next((status for status in statuses if status.recipe == recipe), None)
+def _shown(over: str, lift: MeasuredLift | str, day: str | None = None) -> Lift | None:
+    return None if isinstance(lift, str) else Lift(over, *lift.interval, lift.users, day)
 
 
 def _more_data(span: timedelta) -> str:

@@ -18,7 +18,7 @@ from pipeline.monitoring.policy import RetrainDecision
 from pipeline.monitoring.rates import Attribution
 from pipeline.monitoring.verdicts import Drift
 from pipeline.report.wording import advice
-from pipeline.stores.runs import Artifact
+from pipeline.stores.json_files import Artifact
 from pipeline.workspace.artifacts import (
     AnsweredTargets,
     ChurnFile,
@@ -115,7 +115,7 @@ class PastRun:
     mean, lo, hi
         Primary metric with its 95 % interval.
     lift, lift_lo, lift_hi
-        Lift over the best baseline of that run, with its 95 % interval.
+        Lift over the best baseline of that run, or over the version before, with its 95 % interval.
     """
 
     as_of: Instant
@@ -143,6 +143,8 @@ class NightPage(Artifact):
         Names of the champion's recipe before the run, and of the baselines.
     failures
         Reason why a recipe was not trained, by recipe.
+    costs
+        Of each training; that of the refit as ``NAME (refit)``.
     selected
         Summary of the hyperparameters that were selected on earlier windows, by recipe.
     challenger, against

@@ -6,8 +6,8 @@ letters, not by ids; equal content gives equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.base import Instant
 from pipeline.evaluation.prequential import LiveFigures
@@ -16,10 +16,11 @@ from pipeline.report import trends, wording
 from pipeline.report.headline import LIGHTS, Headline
 from pipeline.report.markup import Cell, Row, Table, render
 from pipeline.report.night import Dated, PastRun
+from pipeline.report.titles import REFERENCES, LiftName
 
 _HEAD = (
-    "Night|name", "Status", "What happened|wholly", "Lift over the best baseline",
-    "Live hit rate|n", "Drift", "Training, with refit|n", "Size on disk|n",
+    "Night|name", "Status", "What happened|wholly", "Lift over the version before|w",
+    "Lift over the best baseline|w", "Live hit rate|n", "Drift", "Training|n", "Size on disk|n",
 )  # fmt: skip
 _CSS = {"good": "w ok", "look": "w other", "act": "w bad"}
 
@@ -30,8 +31,8 @@ class NightRow:
 
     Attributes
     ----------
-    past
-        Metrics of the live recipe; None if the run did not decide.
+    lifts
+        Run with the lift of its live recipe, by reference; absent without this lift.
     live
         Prequential scores of the lists that were live before the run, over all users.
     seconds
@@ -44,7 +45,7 @@ class NightRow:
 
     as_of: Instant
     headline: Headline
-    past: PastRun | None = None
+    lifts: Mapping[LiftName, PastRun] = field(default_factory=dict)
     live: LiveFigures | None = None
     drift: str | None = None
     seconds: float | None = None
@@ -54,7 +55,7 @@ class NightRow:
 
 @dataclass(frozen=True)
 class UserList:
-    """Titles of a user's live list; `about` describes the user."""
+    """Titles of a user's live list; `about` describes the user and the list."""
 
     person: str
     about: str
@@ -76,7 +77,7 @@ def nights_page(
     nights
         Oldest first.
     lists
-        Live lists of a few users.
+        Live lists of a few users, as they are when the page is drawn.
     metric
         Name of the primary metric.
     size
@@ -84,11 +85,12 @@ def nights_page(
     earlier
         Number of nights before these.
     """
-    past = [night.past for night in nights if night.past is not None]
     live = [Dated(night.as_of, night.live) for night in nights if night.live is not None]
-    pictures = {}
-    if any(row.lift is not None for row in past):
-        pictures["lift.svg"] = trends.lift_figure(past)
+    pictures: dict[str, bytes] = {}
+    for name in REFERENCES:
+        past = [night.lifts[name] for night in nights if name in night.lifts]
+        if past:
+            pictures[f"{name}.svg"] = trends.lift_figure(past, name)
     if any(row.ndcg is not None for _, row in live):
         pictures["live.svg"] = trends.live_figure(live, metric)
     return render(
@@ -100,6 +102,7 @@ def nights_page(
         size=wording.size(size),
         pictures=pictures,
         nights=Table(_HEAD, map(_cells, reversed(nights))),
+        training=wording.TRAINING,
         lists=lists,
         origin=(),
     )
@@ -112,18 +115,21 @@ def _count(nights: int, earlier: int) -> str:
 
 
 def _cells(night: NightRow) -> Row:
-    past, live, result = night.past, night.live, night.headline
-    lift = wording.NONE
-    if past is not None and past.lift is not None:
-        bounds = (change(end).removesuffix(" %") for end in (past.lift_lo or 0, past.lift_hi or 0))
-        lift = f"{change(past.lift)} ({' to '.join(bounds)})"
+    live, result = night.live, night.headline
     return (
-        Cell(f"{night.as_of:%Y-%m-%d %H:%M}", "name", address=night.address),
+        Cell(f"{night.as_of:%Y-%m-%d %H:%M}", "name w", address=night.address),
         Cell(LIGHTS[result.status], _CSS[result.status]),
         result.news if result.status == "good" else result.text,
-        lift,
+        *(_lift(night.lifts.get(name)) for name in REFERENCES),
         wording.NONE if live is None else wording.share(live.hit_rate),
         night.drift or wording.NONE,
         wording.NONE if night.seconds is None else f"{night.seconds:,.0f} s",
         wording.NONE if night.size is None else wording.size(night.size),
     )
+
+
+def _lift(row: PastRun | None) -> str:
+    if row is None:
+        return wording.NONE
+    mean, low, high = (change(x or 0.0) for x in (row.lift, row.lift_lo, row.lift_hi))
+    return f"{mean} ({low.removesuffix(' %')} to {high.removesuffix(' %')})"

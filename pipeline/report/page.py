@@ -47,7 +47,7 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
     if any(row.mean is not None for row in page.past):
         drawn["metric.svg"] = trends.metric_figure(page.past, page.metric)
     if any(row.lift is not None for row in page.past):
-        drawn["lift.svg"] = trends.lift_figure(page.past)
+        drawn["lift.svg"] = trends.lift_figure(page.past, "over_baseline")
     if page.slices and page.challenger and page.against:
         drawn["slices.svg"] = figures.slices_figure(page.slices, page.challenger, page.against)
     if any(name in coverage for name in page.ranked):
@@ -123,7 +123,7 @@ def night_page(
 
 def _comparison(facts: NightFacts) -> Table:
     """Return the lifts of the live model in figures and in words."""
-    lifts = (facts.over_last, facts.over_month, facts.over_baseline)
+    lifts = (facts.over_blocks, facts.over_before, facts.over_month, facts.over_baseline)
     head = ("Compared with|name", "Lift|n", "95 % interval|n", "Users|n", "In words|wholly")
     return Table(head, (_lift_cells(lift) for lift in lifts if lift is not None))
 
@@ -156,7 +156,7 @@ def _key_figures(page: NightPage) -> list[KeyFigure]:
         rows.append(KeyFigure("Signals that drift", count, "in data, taste and quality"))
     if page.costs:
         seconds = sum(cost.fit_seconds for cost in page.costs.values())
-        rows.append(KeyFigure("Training", f"{seconds:,.0f} s", f"for {len(page.costs)} recipes"))
+        rows.append(KeyFigure("Training", f"{seconds:,.0f} s", wording.TRAINING))
     return rows
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final, Literal
 
 from pipeline.evaluation.gate.e_process_status import EProcessStatus, e_value_text
 from pipeline.evaluation.prequential import LiveFigures
@@ -14,6 +15,13 @@ from pipeline.number_text import NO_CHANGE, change
 from pipeline.report.night import Dated, LiftRow, PastRun, SliceRow
 from pipeline.report.wording import day, metric_label, number, plain, share
 from pipeline.workspace.artifacts import ChurnFile
+
+LiftName = Literal["over_baseline", "over_before"]
+"""Name of a reference, that of a lift of `VersionFiguresFile`."""
+REFERENCES: Final[Mapping[LiftName, str]] = {
+    "over_before": "the version before",
+    "over_baseline": "the best baseline",
+}
 
 
 def recipes_title(means: Mapping[str, float], metric: str) -> str:
@@ -91,11 +99,19 @@ def metric_title(past: Sequence[PastRun], metric: str) -> str:
     return f"{text}, {change(last.mean / mean - 1)} since {day(as_of)}"
 
 
-def lift_title(past: Sequence[PastRun]) -> str:
-    """State the champion's lift over the best baseline, and in how many runs it was positive."""
+def lift_title(past: Sequence[PastRun], over: LiftName) -> str:
+    """State a lift of the champion, and in how many runs it was positive.
+
+    Parameters
+    ----------
+    past
+        At least one run with a lift.
+    over
+        Reference of all lifts.
+    """
     lifts = [(row.recipe, row.lift) for row in past if row.lift is not None]
     recipe, last = lifts[-1]
-    text = f"{recipe}: {change(last)} over the best baseline"
+    text = f"{recipe}: {change(last)} over {REFERENCES[over]}"
     ahead = sum(lift > 0 for _, lift in lifts)
     return f"{text}; better in {ahead} of {len(lifts)} nightly runs" if lifts[1:] else text
 

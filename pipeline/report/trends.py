@@ -30,6 +30,8 @@ from pipeline.report.live import draw_scores, patch_note
 from pipeline.report.night import Dated, PastRun
 from pipeline.report.svg_card import card, name_rows, svg
 from pipeline.report.titles import (
+    REFERENCES,
+    LiftName,
     churn_title,
     e_processes_title,
     lift_title,
@@ -126,14 +128,22 @@ def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
     return svg(drawing, "metric", title)
 
 
-def lift_figure(past: Sequence[PastRun]) -> bytes:
-    """Draw the champion's lift over the best baseline by nightly run, with 95 % intervals."""
+def lift_figure(past: Sequence[PastRun], over: LiftName) -> bytes:
+    """Draw a lift of the champion by nightly run, with 95 % intervals.
+
+    Parameters
+    ----------
+    past
+        At least one run with a lift.
+    over
+        Reference of all lifts.
+    """
     points = [(row, row.lift, row.lift_lo, row.lift_hi) for row in past if row.lift is not None]
-    title = lift_title(past)
-    drawing, axes = _champion(title, "lift over the best baseline of each run", points)
+    title = lift_title(past, over)
+    drawing, axes = _champion(title, f"lift over {REFERENCES[over]} of each run", points)
     axes.axhline(0, color=INK, linewidth=1, zorder=1)
     axes.yaxis.set_major_formatter(percent)
-    return svg(drawing, "lift", title)
+    return svg(drawing, over, title)
 
 
 def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Final
 
 from pipeline import number_text
 from pipeline.evaluation.gate.decision import RuleResult
@@ -16,6 +17,8 @@ from pipeline.evaluation.gate.evidence import REFRESH_LAST
 from pipeline.number_text import MINUS, change, decimal
 
 NONE = "–"
+TRAINING: Final = "all recipes and the refit, without the selection of settings"
+"""Trainings that count in the figure of a night."""
 _NO_WIDTH = 1e-9
 """Width below which an interval is an effect of rounding."""
 _UPPER = {"ndcg", "map", "mrr"}

@@ -39,7 +39,7 @@ from pipeline.monitoring.rates import Attribution
 from pipeline.monitoring.verdicts import Drift
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.serving.foldin import Seen
-from pipeline.stores.runs import Artifact, RootArtifact
+from pipeline.stores.json_files import Artifact, RootArtifact
 from pipeline.workspace.config import Config, dump, load, short_digest, window_digest
 from pipeline.workspace.ledger import Champion, ComparisonKey
 

@@ -16,7 +16,7 @@ from pipeline.data.split import PinnedTask
 from pipeline.data.targets import Task
 from pipeline.evaluation.calibration import Calibration
 from pipeline.models.families import AnyRecipe
-from pipeline.stores.runs import Artifact, RootArtifact
+from pipeline.stores.json_files import Artifact, RootArtifact
 from pipeline.workspace.artifacts import Known, StoredConfig, Versions
 from pipeline.workspace.ledger import ComparisonKey
 

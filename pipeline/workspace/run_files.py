@@ -21,7 +21,9 @@ from pipeline.models.contract import Recipe, Scorer
 from pipeline.models.families import load
 from pipeline.stores.runs import Draft, Run
 from pipeline.workspace.artifacts import (
+    REFIT,
     AbsentFile,
+    CostFile,
     EarlierBlockFile,
     EvaluationFile,
     RecipeEvaluation,
@@ -135,6 +137,16 @@ def read_block(night: Night, holdout: Interval, like: Split) -> tuple[Split, His
     items, users = (night.run.frame("features", table) for table in ("items", "users"))
     history, _ = window(events, holdout.start, config.windows, items, users)
     return split, history
+
+
+def training_costs(run: Run) -> dict[str, CostFile]:
+    """Return the cost of each training: of recipes by name, of the refit as ``NAME (refit)``."""
+    steps = {step.removeprefix(train_step("")): step for step in run.steps("train")}
+    refit = run.find(RecipeFile, REFIT)
+    if refit is not None:
+        steps[f"{refit.name} ({REFIT})"] = REFIT
+    costs = {name: run.find(CostFile, step) for name, step in steps.items()}
+    return {name: cost for name, cost in costs.items() if cost is not None}
 
 
 def write_fits(draft: Draft, scorers: tuple[Scorer, ...]) -> None:

@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +198,7 @@ def assert_whole(uri: str, night: NightRecord) -> None:
     assert parent.data.params == {"holdout_days": "7"}
     assert parent.data.metrics == {"judged": 1200.0}
     assert parent.info.run_name == f"{night.as_of:%Y-%m-%d} first +40.0 %"
-    assert runs["als"].info.run_name == f"{parent.info.run_name} als"
+    assert runs["als"].info.run_name == f"{parent.info.run_name} (als)"
     assert runs["popularity"].info.run_name == f"{night.as_of:%Y-%m-%d} popularity"
     assert parent.data.tags["mlflow.note.content"] == night.sentence
     for name, run in runs.items():
@@ -279,17 +280,36 @@ def test_a_night_that_a_person_decided_otherwise_is_marked(
     assert_whole(uri_of(home), accepted)
 
 
-def test_a_version_deleted_by_a_user_is_shown_again(
+@pytest.mark.parametrize("recipe", ["popularity", "als", "(night)"])
+def test_a_run_that_a_user_deleted_is_restored(
+    registry: Registry, home: Path, trained: Trained, recipe: str
+) -> None:
+    night = night_of(home, trained, f"deleted-{recipe.strip('()')}")
+    mirrored = registry.mirror_night(night)
+    deleted = runs_of(uri_of(home), night.run_id)[recipe].info.run_id
+    client_of(uri_of(home)).delete_run(deleted)
+    registry.add_metrics(night.run_id, {"attribution/users": 3.0}, at=AS_OF, step=0)
+    assert registry.mirror_night(night) == mirrored
+    assert runs_of(uri_of(home), night.run_id)[recipe].info.run_id == deleted
+    assert recipe == "als" or registry.versions()[mirrored.version] == night.run_id
+    registry.add_metrics(night.run_id, {"attribution/users": 3.0}, at=AS_OF, step=0)
+    owner = runs_of(uri_of(home), night.run_id)["als"]
+    assert owner.data.metrics["attribution/users"] == 3.0
+
+
+def test_pages_reach_the_versions_that_mlflow_has(
     registry: Registry, home: Path, trained: Trained
 ) -> None:
-    night = night_of(home, trained, "deleted")
-    mirrored = registry.mirror_night(night)
-    deleted = runs_of(uri_of(home), "deleted")["popularity"].info.run_id
-    client_of(uri_of(home)).delete_run(deleted)
-    again = registry.mirror_night(night)
-    assert again.version == mirrored.version
-    assert runs_of(uri_of(home), "deleted")["popularity"].info.run_id != deleted
-    assert_whole(uri_of(home), night)
+    client = client_of(uri_of(home))
+    one, two = (registry.mirror_night(night_of(home, trained, f"page-{n}")) for n in (1, 2))
+    client.delete_model_version("nightjar", str(two.version))
+    with raises("registry.version_missing") as caught:
+        registry.add_page(["page-1", "page-2"], "compare.html", b"page")
+    assert "page-2" in caught.value.sentence and "page-1" not in caught.value.sentence
+    owner = client.get_model_version("nightjar", str(one.version)).run_id
+    assert [f.path for f in client.list_artifacts(owner, "comparisons")] == [
+        "comparisons/compare.html"
+    ]
 
 
 class Killed(BaseException):
@@ -512,6 +532,23 @@ def test_an_experiment_that_a_user_deleted_is_there_again(home: Path, trained: T
     registry.prepare()
     assert registry.mirror_night(night).version == mirrored.version
     assert client.get_experiment_by_name("deleted").lifecycle_stage == "active"
+    # It has no workspace yet, and MLflow changes no tag of a deleted experiment.
+    client.delete_experiment(client.get_experiment_by_name("deleted").experiment_id)
+    Registry(uri_of(home), "deleted", "deleted", "own").prepare()
+    assert client.get_experiment_by_name("deleted").tags["nightjar.workspace"] == "own"
+
+
+def test_an_experiment_that_a_user_renamed_is_not_made_again(home: Path) -> None:
+    client, uri = client_of(uri_of(home)), uri_of(home)
+    Registry(uri, "joe's first", "model-1", "mine").prepare()
+    renamed = client.get_experiment_by_name("joe's first").experiment_id
+    client.rename_experiment(renamed, "second-name")
+    with raises("registry.experiment_renamed") as caught:
+        Registry(uri, "joe's first", "model-1", "mine").prepare()
+    assert "registry.experiment = 'second-name'" in caught.value.sentence
+    Registry(uri, "second-name", "model-1", "mine").prepare()
+    # An experiment of the same name in another workspace has nothing to do with it.
+    Registry(uri, "joe's first", "model-2", "other").prepare()
 
 
 def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trained) -> None:
@@ -520,8 +557,9 @@ def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trai
     registry.prepare()
     registry.mirror_night(night_of(home, trained, "renamed"))
     client.rename_registered_model("before", "after")
-    with raises("registry.model_renamed") as caught:
-        Registry(uri, "renamed", "before", "own").prepare()
+    for action in (lambda at: at.prepare(), lambda at: at.add_page(["renamed"], "x.html", b"x")):
+        with raises("registry.model_renamed") as caught:
+            action(Registry(uri, "renamed", "before", "own"))
     assert "before" in caught.value.sentence and "'after'" in caught.value.sentence
     Registry(uri, "renamed", "after", "own").prepare()
     # A copy of the workspace with an experiment of its own may have a model of its own.
@@ -530,10 +568,12 @@ def test_a_model_that_a_user_renamed_is_not_made_again(home: Path, trained: Trai
 
 @contextmanager
 def server_of_version(version: str) -> Iterator[str]:
-    """Serve what the connection reads from an MLflow of another version."""
+    """Serve what the connection reads from an MLflow of a version; other requests hang."""
 
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            if self.path.startswith("/api"):
+                return time.sleep(1.5)
             self.send_response(200)
             self.end_headers()
             self.wfile.write(b"OK" if self.path == "/health" else version.encode())
@@ -541,7 +581,7 @@ def server_of_version(version: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Answer) as served:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{served.server_port}"
         served.shutdown()
@@ -552,6 +592,24 @@ def test_a_server_of_another_main_version_is_refused(version: str) -> None:
     with server_of_version(version) as address, raises("registry.server_version") as caught:
         Registry(address, "nights", "nightjar").aliases()
     assert repr(version) in caught.value.sentence
+
+
+@pytest.mark.parametrize("hangs", [True, False], ids=["hangs", "ended"])
+def test_a_server_that_goes_away_after_the_connection_is_named_as_that(
+    monkeypatch: pytest.MonkeyPatch, hangs: bool
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with server_of_version(installed("mlflow")) as address:
+        registry = Registry(address, "nights", "nightjar")
+        assert registry._client is not None
+        if hangs:
+            with raises("registry.unavailable"):
+                registry.aliases()
+    if not hangs:
+        with raises("registry.unavailable") as caught:
+            registry.add_page(["run"], "page.html", b"page")
+        assert "run the same command again" in caught.value.sentence
 
 
 def test_pages_are_those_for_models(registry: Registry, home: Path) -> None:
@@ -912,9 +970,9 @@ def test_nights_go_up_to_a_real_server(tmp_path: Path, home: Path, trained: Trai
             assert b"<html" in page.read()
         assert (place / "mlflow" / "mlflow.db").exists()
         assert any((place / "mlflow" / "artifacts").rglob("scorer.npz"))
-    with raises("registry.unavailable"):
-        registry_away = Registry(address, "nights", "nightjar")
-        registry_away.mirror_night(nights[0])
+    for away in (registry, Registry(address, "nights", "nightjar")):
+        with raises("registry.unavailable"):
+            away.mirror_night(nights[0])
 
 
 @pytest.mark.servers

@@ -29,6 +29,7 @@ from pipeline.steps.experiments.reproduction.causes import CauseKind
 from pipeline.steps.experiments.reproduction.reproduce import reproduce
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.feedback.policy import read_policy
+from pipeline.steps.maintenance.register_all import register_all
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.stores.disk import sha256
 from pipeline.workspace.artifacts import EvaluationFile, SnapshotFile, SplitFile
@@ -293,10 +294,18 @@ def test_without_mlflow_the_page_is_written_all_the_same(copy):
 def test_a_version_that_mlflow_has_lost_is_reported(copy):
     from mlflow import MlflowClient
 
-    MlflowClient(copy.tracking_uri, copy.tracking_uri).delete_model_version("nightjar", "2")
+    client = MlflowClient(copy.tracking_uri, copy.tracking_uri)
+    client.delete_model_version("nightjar", "2")
     comparison = compare(copy, 1, 2)
-    assert comparison.exit_code == 6 and "version=2" in comparison.fault
+    assert comparison.exit_code == 6 and find(copy, 2).night.run_id in comparison.fault
     assert comparison.path.is_file()
+    register_all(copy)
+    assert compare(copy, 1, 2).fault is None
+    # MLflow gave the number 2 up.
+    owner = client.get_model_version("nightjar", "3").run_id
+    assert "comparisons/compare-1-2.html" in [
+        file.path for file in client.list_artifacts(owner, "comparisons")
+    ]
 
 
 def test_versions_that_cannot_be_paired_have_a_reason(copy):

@@ -147,7 +147,7 @@ def test_a_kept_run_names_the_command_while_it_works(copy):
     assert advice(first) == ((), False)  # it is live
     assert advice(run_id) == (("als",), True)
     assert command in result(ws, run_id).text()
-    page = page_files(ws.run(run_id))["page.html"].read_text()
+    page = page_files(ws.run(run_id))["page.html"].decode()
     assert f"<code>{command}</code> chooses als; then start" in page
     asked = command.split()[1:]
     asked = [{"NAME": "Ada", "TEXT": "so"}.get(word, word) for word in asked]

@@ -10,16 +10,16 @@ of events may hardly change.
           |<------------ 28 days: ids that count ------->|<-- active -->|
                  the same a week earlier, and up to eight weeks earlier
 
-Guarantees: each source is compared with its own earlier weeks, from the same snapshot; items are
-compared within three bands of popularity with a third of the events each, so that best sellers do
-not hide a loss of rare items; with too few ids or weeks the check does not fail.
+Guarantees: items are compared within three bands of popularity with a third of the events each, so
+that best sellers do not hide a loss of rare items; with too few ids or weeks the check does not
+fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -27,21 +27,24 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline import columns as c
-from pipeline import number_text
 from pipeline.base import Frozen, Interval
-from pipeline.data.matrix import US_PER_DAY
-from pipeline.data.validate.checks import DataCheck, Status, verdict
+from pipeline.data.validate.checks import DataCheck
+from pipeline.data.validate.usual_shares import (
+    AGE,
+    EARLIER,
+    WEEK,
+    Shares,
+    UsualShare,
+    share_check,
+    usual_shares,
+)
 
-_WEEK: Final = 7
 _BEFORE: Final = 4
 """Number of weeks in which an id must have an event to count."""
-_EARLIER: Final = 8
-"""Number of earlier weeks that the last one is compared with."""
-_LEAST_WEEKS: Final = 4
-_BANDS: Final = ("popular", "medium", "rare")
-DAYS: Final = _WEEK * (1 + _BEFORE + _EARLIER)
+_BANDS: Final = ("popular items", "medium items", "rare items")
+_USERS: Final = "users"
+DAYS: Final = WEEK * (1 + _BEFORE + EARLIER)
 """Number of days before as-of whose events are read."""
-COLUMNS: Final = (c.USER_ID, c.ITEM_ID, c.TIMESTAMP, c.SOURCE)
 
 _Counts = NDArray[np.int64]
 
@@ -74,7 +77,8 @@ def judge_activity(
     Parameters
     ----------
     events
-        `COLUMNS` of at least the last `DAYS` days; rows at or after `as_of` are ignored.
+        `usual_shares.COLUMNS` of at least the last `DAYS` days; rows at or after `as_of` are
+        ignored.
     as_of
         End of the last week.
     blocked
@@ -87,91 +91,49 @@ def judge_activity(
     The checks `activity_items` and `activity_users`, each of the source and band with the lowest
     share.
     """
-    end = round(as_of.timestamp() * 1e6)
-    # An event at the start of a week belongs to it, one at its end to the next: hence the 1.
-    age = (end - pl.col(c.TIMESTAMP).dt.epoch("us") - 1) // (_WEEK * US_PER_DAY)
-    rows = events.filter(pl.col(c.TIMESTAMP) < as_of).with_columns(age.alias(_AGE))
-    unusual = [week for week in range(1, 1 + _EARLIER) if inside(as_of, week, blocked)]
-    checks = []
-    for name, column, least in (
-        ("items", c.ITEM_ID, config.item_share),
-        ("users", c.USER_ID, config.user_share),
-    ):
-        shares = [
-            share
-            for source in rows[c.SOURCE].unique().sort()
-            for share in _shares(
-                rows.filter(pl.col(c.SOURCE) == source), source, column, as_of, unusual, config
-            )
-        ]
-        checks.append(_check(name, shares, least))
-    return checks[0], checks[1]
+    rows = [
+        row
+        for row in usual_shares(events, as_of, blocked, 1 + _BEFORE, _activity)
+        if row.number >= config.min_ids and row.usual > 0
+    ]
+    users = [row for row in rows if row.name == _USERS]
+    return (
+        _check("items", [row for row in rows if row.name != _USERS], config.item_share),
+        _check("users", users, config.user_share),
+    )
 
 
-_AGE: Final = "age"
-_Share = tuple[float, str]
-"""Active share ÷ usual active share, and both in words."""
+def _check(name: str, rows: Sequence[UsualShare], least: float) -> DataCheck:
+    absent = f"too few weeks or {name} to compare their activity"
+    return share_check(f"activity_{name}", [(row, _text(row)) for row in rows], least, absent)
 
 
-def inside(as_of: datetime, week: int, blocked: Sequence[Interval]) -> bool:
-    """Return whether a week lies inside the union of blocked holdouts.
-
-    Parameters
-    ----------
-    as_of
-        End of week 0.
-    week
-        Number of weeks before it.
-    blocked
-        Holdouts of runs that were blocked.
-    """
-    end = as_of - timedelta(days=_WEEK * week)
-    at = end - timedelta(days=_WEEK)
-    for block in sorted(blocked, key=lambda block: block.start):
-        if block.start <= at:
-            at = max(at, block.end)
-    return at >= end
+def _text(row: UsualShare) -> str:
+    now, usual = row.texts
+    return (
+        f"{now} of {row.number:,} {row.name} of source {row.source} have an event in the last "
+        f"{WEEK} days, {usual} usual"
+    )
 
 
-def _shares(
-    rows: pl.DataFrame,
-    source: str,
-    column: str,
-    as_of: datetime,
-    unusual: Sequence[int],
-    config: ActivityConfig,
-) -> list[_Share]:
-    first: Any = rows[c.TIMESTAMP].min()
-    complete = (as_of - first) // timedelta(days=_WEEK)
-    counts = _by_week(rows, column)
-    # The weeks of the ids that count must be complete, too.
-    weeks = [w for w in range(1, 1 + _EARLIER) if w + _BEFORE < complete and w not in unusual]
-    if len(weeks) < _LEAST_WEEKS:
-        return []
-    bands = _BANDS if column == c.ITEM_ID else ("",)
-    shares: list[_Share] = []
-    tonight = _active(counts, 0, len(bands))
-    earlier = [_active(counts, week, len(bands)) for week in weeks]
-    for number, band in enumerate(bands):
-        share, ids = tonight[number]
-        usual = float(np.median([week[number][0] for week in earlier]))
-        if ids >= config.min_ids and usual > 0:
-            named = f"{band} items" if band else "users"
-            text = (
-                f"{number_text.share(share)} of {ids:,} {named} of source {source} have an event "
-                f"in the last {_WEEK} days, {number_text.share(usual)} usual"
-            )
-            shares.append((share / usual, text))
+def _activity(own: pl.DataFrame) -> Callable[[int], Shares]:
+    """Return the function that measures the active share of each band of items, and of users."""
+    items, users = _by_week(own, c.ITEM_ID), _by_week(own, c.USER_ID)
+
+    def shares(week: int) -> Shares:
+        bands = zip(_BANDS, _active(items, week, len(_BANDS)), strict=True)
+        return {**dict(bands), _USERS: _active(users, week, 1)[0]}
+
     return shares
 
 
 def _by_week(rows: pl.DataFrame, column: str) -> _Counts:
     """Count the events of each id and week, ``(ids, weeks)``, the last week first."""
-    weeks = DAYS // _WEEK
-    grouped = rows.filter(pl.col(_AGE).is_between(0, weeks - 1)).group_by(column, _AGE).len()
+    weeks = DAYS // WEEK
+    grouped = rows.filter(pl.col(AGE).is_between(0, weeks - 1)).group_by(column, AGE).len()
     names = grouped[column].rank("dense").to_numpy().astype(np.int64) - 1
     counts = np.zeros((int(names.max(initial=-1)) + 1, weeks), np.int64)
-    counts[names, grouped[_AGE].to_numpy()] = grouped["len"].to_numpy()
+    counts[names, grouped[AGE].to_numpy()] = grouped["len"].to_numpy()
     return counts
 
 
@@ -191,13 +153,3 @@ def _active(counts: _Counts, week: int, bands: int) -> list[tuple[float, int]]:
         )
         for number in range(bands)
     ]
-
-
-def _check(name: str, shares: Sequence[_Share], least: float) -> DataCheck:
-    rule = f"activity_{name}"
-    if not shares:
-        text = f"too few weeks or {name} to compare their activity"
-        return DataCheck(rule, Status.NO_HISTORY, None, least, text)
-    ratio, text = min(shares)
-    text += f": ratio {ratio:.2f}, {least:.2f} at least"
-    return DataCheck(rule, verdict(ratio >= least), ratio, least, text)

@@ -13,41 +13,40 @@ or of active ids, and damage of the last days is in no evaluation. A user's own 
 * ``repeated_items``: of the pairs of a known user and a popular item in the last week, the share
   that are pairs of the past as well. The popular items are those with a third of its events.
 
-Guarantees: each source is compared with its own eight weeks before, from the same snapshot; damage
-that is younger than four weeks is not in the past; a source without events in these four weeks has
-ended and is not compared; where the usual share gives too few users or
-pairs, or with too few weeks, a check does not fail.
+Guarantees: damage that is younger than four weeks is not in the past; a source without events in
+these four weeks has ended and is not compared; where the usual share gives too few users or pairs,
+or with too few weeks, a check does not fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
 
-import numpy as np
 import polars as pl
 from pydantic import Field
 
 from pipeline import columns as c
-from pipeline import number_text
 from pipeline.base import Frozen, Interval
-from pipeline.data.matrix import US_PER_DAY
-from pipeline.data.validate.activity import inside
-from pipeline.data.validate.checks import DataCheck, Status, verdict
+from pipeline.data.validate.checks import DataCheck
+from pipeline.data.validate.usual_shares import (
+    AGE,
+    EARLIER,
+    WEEK,
+    Shares,
+    UsualShare,
+    share_check,
+    usual_shares,
+)
 
-_WEEK: Final = 7
 _RECENT: Final = 4
 """Number of weeks between the past and as-of."""
 _PAST: Final = 9
 """Number of weeks of the past."""
-_EARLIER: Final = 8
-"""Number of earlier weeks that the last one is compared with."""
-_LEAST_WEEKS: Final = 4
 _POPULAR: Final = 1 / 3
-DAYS: Final = _WEEK * (_RECENT + _PAST + _EARLIER)
+DAYS: Final = WEEK * (_RECENT + _PAST + EARLIER)
 """Number of days before as-of whose events are read."""
-_AGE: Final = "age"
 
 _WORDS: Final = {
     "returning_users": "{n:,} users of earlier weeks have an event in the last 28 days",
@@ -57,8 +56,6 @@ _WORDS: Final = {
         "days ago as well"
     ),
 }
-_Share = tuple[float, int]
-"""A share, and the number of users or pairs that it is a share of."""
 
 
 class ReturnsConfig(Frozen):
@@ -97,7 +94,8 @@ def judge_returns(
     Parameters
     ----------
     events
-        `activity.COLUMNS` of at least the last `DAYS` days; rows at or after `as_of` are ignored.
+        `usual_shares.COLUMNS` of at least the last `DAYS` days; rows at or after `as_of` are
+        ignored.
     as_of
         End of the last week.
     blocked
@@ -110,46 +108,45 @@ def judge_returns(
     The checks `returning_users`, `known_users` and `repeated_items`, each of the source with the
     lowest share.
     """
-    end = round(as_of.timestamp() * 1e6)
-    # An event at the start of a week belongs to it, one at its end to the next: hence the 1.
-    age = (end - pl.col(c.TIMESTAMP).dt.epoch("us") - 1) // (_WEEK * US_PER_DAY)
-    rows = events.filter(pl.col(c.TIMESTAMP) < as_of).with_columns(age.alias(_AGE))
-    unusual = [week for week in range(1, 1 + _EARLIER) if inside(as_of, week, blocked)]
-    measured: dict[str, list[tuple[float, str]]] = {name: [] for name in _WORDS}
-    for source in rows[c.SOURCE].unique().sort():
-        own = rows.filter(pl.col(c.SOURCE) == source)
-        first: Any = own[c.TIMESTAMP].min()
-        complete = (as_of - first) // timedelta(days=_WEEK)
-        weeks = [
-            week
-            for week in range(1, 1 + _EARLIER)
-            if week + _RECENT + _PAST <= complete and week not in unusual
-        ]
-        # A source that has ended would fail until its last active weeks are no longer usual.
-        ended = own.filter(pl.col(_AGE) < _RECENT).is_empty()
-        if ended or len(weeks) < _LEAST_WEEKS:
-            continue
-        counts = own.group_by(c.USER_ID, c.ITEM_ID, _AGE).len()
-        tonight, earlier = _shares(counts, 0), [_shares(counts, week) for week in weeks]
-        for name, (share, number) in tonight.items():
-            usual = float(np.median([week[name][0] for week in earlier]))
-            if usual * number >= config.min_expected:
-                text = (
-                    f"{number_text.share(share)} of {_WORDS[name].format(n=number)} "
-                    f"(source {source}), {number_text.share(usual)} usual"
-                )
-                measured[name].append((share / usual, text))
+    rows = [
+        row
+        for row in usual_shares(events, as_of, blocked, _RECENT + _PAST, _returns)
+        if row.usual * row.number >= config.min_expected
+    ]
     bounds = config.model_dump()
-    return tuple(_check(name, ratios, bounds[name]) for name, ratios in measured.items())
+    return tuple(
+        share_check(
+            name,
+            [(row, _text(row)) for row in rows if row.name == name],
+            bounds[name],
+            f"too few weeks, users or pairs to compare {name.replace('_', ' ')}",
+        )
+        for name in _WORDS
+    )
 
 
-def _shares(counts: pl.DataFrame, week: int) -> Mapping[str, _Share]:
+def _text(row: UsualShare) -> str:
+    now, usual = row.texts
+    words = _WORDS[row.name].format(n=row.number)
+    return f"{now} of {words} (source {row.source}), {usual} usual"
+
+
+def _returns(own: pl.DataFrame) -> Callable[[int], Shares] | None:
+    """Return the function that measures the three shares."""
+    # A source that has ended would fail until its last active weeks are no longer usual.
+    if own.filter(pl.col(AGE) < _RECENT).is_empty():
+        return None
+    counts = own.group_by(c.USER_ID, c.ITEM_ID, AGE).len()
+    return lambda week: _shares(counts, week)
+
+
+def _shares(counts: pl.DataFrame, week: int) -> Shares:
     """Return the three shares at the end of a week; `counts` has a row per user, item and week."""
-    age = pl.col(_AGE) - week
+    age = pl.col(AGE) - week
     now = counts.filter(age == 0)
     past = counts.filter(age.is_between(_RECENT, _RECENT + _PAST - 1))
     recent = counts.filter(age.is_between(0, _RECENT - 1)).select(c.USER_ID).unique()
-    often = past.group_by(c.USER_ID).agg(pl.col(_AGE).n_unique()).filter(pl.col(_AGE) > 1)
+    often = past.group_by(c.USER_ID).agg(pl.col(AGE).n_unique()).filter(pl.col(AGE) > 1)
     users = past.select(c.USER_ID).unique()
     known = now.join(users, on=c.USER_ID, how="semi")
     pairs = known.join(_popular(past), on=c.ITEM_ID, how="semi").select(c.USER_ID, c.ITEM_ID)
@@ -162,7 +159,7 @@ def _shares(counts: pl.DataFrame, week: int) -> Mapping[str, _Share]:
     }
 
 
-def _share(count: int, number: int) -> _Share:
+def _share(count: int, number: int) -> tuple[float, int]:
     return count / max(number, 1), number
 
 
@@ -172,12 +169,3 @@ def _popular(past: pl.DataFrame) -> pl.DataFrame:
     ranked = ranked.sort("len", c.ITEM_ID, descending=[True, False])
     above = pl.col("len").cum_sum() - pl.col("len")
     return ranked.filter(above < _POPULAR * pl.col("len").sum()).select(c.ITEM_ID)
-
-
-def _check(name: str, ratios: Sequence[tuple[float, str]], least: float) -> DataCheck:
-    if not ratios:
-        text = f"too few weeks, users or pairs to compare {name.replace('_', ' ')}"
-        return DataCheck(name, Status.NO_HISTORY, None, least, text)
-    ratio, text = min(ratios)
-    text += f": ratio {ratio:.2f}, {least:.2f} at least"
-    return DataCheck(name, verdict(ratio >= least), ratio, least, text)

@@ -271,12 +271,13 @@ def show_attribution(night: Night, registry: Registry) -> None:
     # A version goes live again with each patch; its age counts from the first row.
     first = publications.group_by(c.MODEL_VERSION).min()
     live_from: dict[str, datetime] = dict(first.select(c.MODEL_VERSION, c.LIVE_FROM).iter_rows())
+    runs = dict(publications.select(c.MODEL_VERSION, c.RUN_ID).iter_rows())
     for row in () if attribution is None else attribution.rows:
         # Small groups have no figures.
         if row.by == VERSION and row.exposures is not None:
             days = (night.snapshot.as_of - live_from[row.name]).days
             shown = in_folders(_metrics(row), "")
-            registry.add_metrics(int(row.name), shown, at=night.as_of, step=days)
+            registry.add_metrics(runs[row.name], shown, at=night.as_of, step=days)
 
 
 def _metrics(row: AttributionRow) -> dict[str, float]:

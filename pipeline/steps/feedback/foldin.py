@@ -26,6 +26,7 @@ from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.steps.feedback.patch import count_users, make_patch
 from pipeline.steps.feedback.results import FoldinResult
 from pipeline.steps.ingest.landing import landed_at
+from pipeline.steps.reporting.index_page import draw_index
 from pipeline.workspace.night import Night
 from pipeline.workspace.publications import append_ledger_entry, go_live, stage, verify_staged
 from pipeline.workspace.step_outputs import verify_refit
@@ -74,6 +75,8 @@ def foldin(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FoldinRes
                     raise
                 log.progress(f"fold in again: {error.sentence}")
         log.rows, log.result = result.users_refreshed, result.sentence
+        if result.users_refreshed:
+            draw_index(ws)  # it shows live lists
     return result
 
 

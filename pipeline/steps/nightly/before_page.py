@@ -10,7 +10,6 @@ from typing import Final
 
 from pipeline.report.pair import PairedComparison
 from pipeline.report.versions import versions_page
-from pipeline.steps.nightly.version_figures import pair_with_version_before
 from pipeline.steps.reporting.paired_rows import (
     HOLDOUT,
     Side,
@@ -21,6 +20,7 @@ from pipeline.steps.reporting.paired_rows import (
 )
 from pipeline.steps.reporting.version_facts import build_versions_page
 from pipeline.workspace.artifacts import REFIT
+from pipeline.workspace.lifts import pair_with_version_before
 from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.versions import Version
 
@@ -63,7 +63,7 @@ def _version(night: Night, number: int, name: str) -> Version:
 
 def _on_holdout(left: Version, right: Version) -> PairedComparison:
     title = f"On the holdout of version {right.number}"
-    frames = pair_with_version_before(right.night, right.name)
+    frames = pair_with_version_before(right.night.run, right.night.snapshot, right.name)
     if isinstance(frames, str):
         return PairedComparison(HOLDOUT, title, f"No paired comparison: {frames}.")
     tonight, stored = frames

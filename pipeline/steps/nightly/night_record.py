@@ -114,10 +114,8 @@ def night_record(
         tags["nightjar.policy"] = policy.reason
     if night.snapshot.airflow_run is not None:
         tags[AIRFLOW_TAG] = night.snapshot.airflow_run
-    artifacts: dict[str, Path | bytes] = {
-        _VERSION_FIGURES: file.to_bytes(),
-        PAGE: page_files(run)[PAGE],
-    }
+    page = page_files(run)
+    artifacts: dict[str, Path | bytes] = {_VERSION_FIGURES: file.to_bytes(), PAGE: page[PAGE]}
     began, ended = night.span
     return NightRecord(
         run_id=run.run_id,
@@ -138,7 +136,7 @@ def night_record(
         tags={**tags, **shown.reasons},
         artifacts={
             **{name: run.path(*source) for name, source in _COPIED.items()},
-            **page_files(run),
+            **page,
             _VERSION_FIGURES: file.to_bytes(),
             _BOUNDS: _json(bounds(figures, "")),
         },

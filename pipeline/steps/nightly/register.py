@@ -23,7 +23,7 @@ from pipeline.steps.nightly.night_record import night_record, record_names
 from pipeline.steps.nightly.registered_check import check_registered
 from pipeline.steps.nightly.version_figures import figures_of
 from pipeline.steps.reporting.index_page import draw_reports
-from pipeline.steps.reporting.page_files import draw_lost_page, draw_page
+from pipeline.steps.reporting.page_files import draw_lost_page
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import Mirrored, NightRecord
 from pipeline.stores.runs import Ref, Run
@@ -214,12 +214,11 @@ class Mirror:
         deleted = self.deleted(night.run)
         record = night_record(night, version=number, taken=taken, deleted=deleted)
         mirrored = self.client.mirror_night(record)
-        draw_page(night.run)  # the record has drawn the page as MLflow shows it
         if mirrored.version is not None:
             self._check_files(night, record, mirrored.version)
             page = version_before_page(night, number or mirrored.version)
             if page is not None:
-                self.client.add_page([mirrored.version], BEFORE_PAGE, page)
+                self.client.add_page([night.run_id], BEFORE_PAGE, page)
         return mirrored
 
     def _check_files(self, night: Night, record: NightRecord, version: int) -> None:

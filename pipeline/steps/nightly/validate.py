@@ -14,11 +14,11 @@ from pipeline import columns as c
 from pipeline.base import Interval, Progress, format_instant
 from pipeline.data.features import volume
 from pipeline.data.split import between
-from pipeline.data.validate.activity import COLUMNS
 from pipeline.data.validate.judge import Baseline, Validation, events_since
 from pipeline.data.validate.judge import validate as run_checks
 from pipeline.data.validate.returns import DAYS
 from pipeline.data.validate.rules import JUDGED
+from pipeline.data.validate.usual_shares import COLUMNS
 from pipeline.errors import DataError
 from pipeline.steps.reporting.index_page import draw_index
 from pipeline.workspace.artifacts import ValidationFile

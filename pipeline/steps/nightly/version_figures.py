@@ -1,12 +1,10 @@
-"""Figures of a version: lifts of the live recipe, as MLflow shows them first.
+"""Figures of a version, as MLflow shows them first.
 
-    over the baseline          tonight's scorer of the live recipe, over tonight's best baseline
-    over the version before    the same scorer, over the stored scorer of the version that was live,
-                               on the users and the ground truth that the gate uses for a refresh
-    over version 1             product of the lifts over the version before, back to version 1
+The lifts over the best baseline and over the version before are those of `workspace.lifts`; that
+over version 1 is the product of the lifts over the version before, back to version 1.
 
-Guarantees: figures are those of the run's own evaluations; a figure that does not exist is absent,
-with the reason; NDCG of different holdouts is never compared.
+Guarantees: a figure that does not exist is absent, with the reason; NDCG of different holdouts is
+never compared.
 """
 
 from __future__ import annotations
@@ -14,18 +12,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import polars as pl
-
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
-from pipeline.evaluation.gate import EvaluatedRecipe
-from pipeline.evaluation.gate.rules import seed_sd_of
-from pipeline.evaluation.lift import Lift, chained, over_best_baseline, over_stored
+from pipeline.evaluation.lift import Lift, chained
 from pipeline.number_text import change
 from pipeline.stores.runs import Draft
+from pipeline.workspace import lifts
 from pipeline.workspace.artifacts import (
-    REFIT,
     EvaluationFile,
     SplitFile,
     VersionFiguresFile,
@@ -41,18 +35,15 @@ from pipeline.workspace.mlflow_names import (
     level_name,
     lift_metrics,
 )
-from pipeline.workspace.night import Night, decision_of, register_folder
+from pipeline.workspace.night import Night, decision_of
 from pipeline.workspace.run_files import (
     FALLBACK,
-    read_evaluated_recipes,
     read_history,
     read_scorer,
     read_split,
     trained,
 )
 
-_REPLACED = "replaced"
-"""Frames of the refit of a switch: values of tonight's scorer, and of the one that it replaces."""
 _FIRST = "1"
 
 
@@ -61,72 +52,22 @@ def figures_of(night: Night) -> VersionFiguresFile:
 
     Those that `register` committed; before it, they are computed from the run and its champion's.
     """
-    return night.run.find(VersionFiguresFile, register_folder(night.run)) or _measure(night)
+    return lifts.registered_figures(night.run) or _measure(night)
 
 
 def _measure(night: Night) -> VersionFiguresFile:
-    recipes = {recipe.name: recipe for recipe in read_evaluated_recipes(night.run, night.snapshot)}
-    name = decision_of(night.run).recipe
-    if name not in recipes:
-        reason = "no evaluated recipe is live after this run"
-        return VersionFiguresFile(
-            absent=dict.fromkeys((OVER_BASELINE, OVER_BEFORE, OVER_FIRST), reason)
-        )
-    over_baseline = over_best_baseline(recipes[name], [*recipes.values()], night.config.gate)
-    over_before = _over_version_before(night, recipes, name)
+    run, snapshot, name = night.run, night.snapshot, decision_of(night.run).recipe
+    over_baseline = lifts.over_baseline(run, snapshot, name)
+    over_before = lifts.over_version_before(run, snapshot, name)
     links = over_before if isinstance(over_before, str) else _links(night, over_before)
-    lifts = {OVER_BASELINE: over_baseline, OVER_BEFORE: over_before, OVER_FIRST: links}
+    figures = {OVER_BASELINE: over_baseline, OVER_BEFORE: over_before, OVER_FIRST: links}
     return VersionFiguresFile(
-        recipe=name,
+        recipe=name if name in run.read(EvaluationFile).recipes else None,
         over_baseline=None if isinstance(over_baseline, str) else over_baseline,
         over_before=None if isinstance(over_before, str) else over_before,
         links=() if isinstance(links, str) else links,
-        absent={name: text for name, text in lifts.items() if isinstance(text, str)},
+        absent={name: text for name, text in figures.items() if isinstance(text, str)},
     )
-
-
-def _over_version_before(
-    night: Night, recipes: Mapping[str, EvaluatedRecipe], name: str
-) -> Lift | str:
-    frames, gate = pair_with_version_before(night, name), night.config.gate
-    if isinstance(frames, str):
-        return frames
-    replaced = recipes.get(str(night.champion_name), recipes[name])
-    number = str(night.champion and night.champion.model_version)
-    seed_sds = seed_sd_of(recipes[name], gate), seed_sd_of(replaced, gate)
-    return over_stored(*frames, number, seed_sds=seed_sds)
-
-
-def pair_with_version_before(night: Night, name: str) -> tuple[pl.DataFrame, pl.DataFrame] | str:
-    """Return the values of tonight's scorer and of the stored one of the version before, per user.
-
-    Parameters
-    ----------
-    name
-        Recipe of tonight's scorer.
-
-    Returns
-    -------
-    tuple or str
-        Both frames, or the reason why the two were not compared.
-    """
-    champion, run = night.champion, night.run
-    if champion is None:
-        return "there is no version before this one"
-    if name == night.champion_name:
-        references = run.read(EvaluationFile).references
-        if references.last is None or references.last.run_id != champion.run_id:
-            skipped = f"the scorer of version {champion.model_version} was not compared"
-            return references.skipped or skipped
-        step, prefix = "evaluate", "reference-last"
-    else:
-        step, prefix = REFIT, _REPLACED
-        if f"{prefix}-stored.parquet" not in run.manifest(step)["files"]:
-            return (
-                f"the scorer of version {champion.model_version} was trained on events of this "
-                "holdout"
-            )
-    return run.frame(step, f"{prefix}-tonight"), run.frame(step, f"{prefix}-stored")
 
 
 def _links(night: Night, over_before: Lift) -> tuple[Lift, ...] | str:
@@ -176,8 +117,8 @@ def write_replaced(night: Night, name: str, draft: Draft, progress: Progress) ->
         fallback=fallback,
         segments=users if users.height else None,
     )
-    draft.frame(f"{_REPLACED}-tonight", pair.tonight)
-    draft.frame(f"{_REPLACED}-stored", pair.stored)
+    draft.frame(f"{lifts.REPLACED}-tonight", pair.tonight)
+    draft.frame(f"{lifts.REPLACED}-stored", pair.stored)
 
 
 @dataclass(frozen=True)
@@ -213,15 +154,15 @@ def shown_figures(night: Night, file: VersionFiguresFile) -> ShownFigures:
     file
         Its figures.
     """
-    lifts = _shown_lifts(file)
+    shown = _shown_lifts(file)
     metrics: dict[str, float] = {}
-    for name, (_, interval) in lifts.items():
+    for name, (_, interval) in shown.items():
         metrics |= lift_metrics(name, interval)
     if file.recipe is not None:
         metrics |= level_metrics(night, file.recipe)
     began, ended = night.span
     metrics[MINUTES] = round((ended - began).total_seconds() / 60, 1)
-    ranked = [lifts[name] for name in (OVER_BEFORE, OVER_FIRST, OVER_BASELINE) if name in lifts]
+    ranked = [shown[name] for name in (OVER_BEFORE, OVER_FIRST, OVER_BASELINE) if name in shown]
     parts = [
         f"{change(lift)} over {reference} (95 % interval {change(low)} to {change(high)})"
         for reference, (lift, low, high) in dict(ranked).items()
@@ -236,14 +177,14 @@ def shown_figures(night: Night, file: VersionFiguresFile) -> ShownFigures:
 
 def _shown_lifts(file: VersionFiguresFile) -> dict[str, tuple[str, tuple[float, float, float]]]:
     """Return the reference and the interval of each lift that exists, by its name in MLflow."""
-    lifts = {}
+    shown = {}
     if (over := file.over_baseline) is not None:
-        lifts[OVER_BASELINE] = over.against, over.interval
+        shown[OVER_BASELINE] = f"the best baseline {over.against}", over.interval
     if (over := file.over_before) is not None:
-        lifts[OVER_BEFORE] = f"version {over.against}", over.interval
+        shown[OVER_BEFORE] = f"version {over.against}", over.interval
     if file.links and (product := chained(file.links)) is not None:
-        lifts[OVER_FIRST] = f"version {_FIRST}", product
-    return lifts
+        shown[OVER_FIRST] = f"version {_FIRST}", product
+    return shown
 
 
 def level_metrics(night: Night, name: str) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """Page of all nights, `reports/index.html` of the workspace.
 
 Guarantees: a run without files keeps its row, from the ledger; the page has no ids of users; it is
-drawn at the end of every night, also of one that published nothing.
+drawn at the end of every night, also of one that published nothing, and after each fold-in, so that
+its lists are the live ones.
 """
 
 from __future__ import annotations
@@ -16,24 +17,27 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.evaluation.evaluate import NDCG, metric_name
-from pipeline.evaluation.intervals import normal_interval
+from pipeline.evaluation.lift import Lift
 from pipeline.evaluation.prequential import ALL
 from pipeline.report.headline import NightFacts, headline, night_headline
 from pipeline.report.night import PastRun
 from pipeline.report.nights import NightRow, UserList, nights_page
+from pipeline.report.titles import LiftName
 from pipeline.serving.publish import chain, live, newest, of_chain, of_these_users
 from pipeline.steps.reporting.page_files import PAGE, draw_page, write_atomically
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     REFIT,
     ColdCheckFile,
-    CostFile,
     SnapshotFile,
     ValidationFile,
+    VersionFiguresFile,
 )
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import DecisionEntry
+from pipeline.workspace.lifts import registered_figures
 from pipeline.workspace.night import Night
+from pipeline.workspace.run_files import training_costs
 from pipeline.workspace.workspace import Workspace
 
 INDEX: Final = "reports/index.html"
@@ -72,7 +76,7 @@ def _decided(
     row = NightRow(
         as_of=entry.as_of,
         headline=headline(_facts(run, history, entry)),
-        past=_past(entry),
+        lifts=_lifts(entry, run),
         live=next((row for row in entry.live if row.slice == ALL), None),
         drift=None if entry.drift is None else entry.drift.status.value.replace("_", " "),
     )
@@ -82,7 +86,7 @@ def _decided(
         row,
         # The lifts over earlier scorers are computed from frames: only for the newest run.
         headline=night_headline(run) if newest else row.headline,
-        seconds=_seconds(run),
+        seconds=sum(cost.fit_seconds for cost in training_costs(run).values()),
         size=_size(run.folder),
         address=f"../runs/{run.run_id}/{PAGE}",
     )
@@ -102,17 +106,18 @@ def _facts(run: Run, history: LedgerHistory, entry: DecisionEntry) -> NightFacts
     )
 
 
-def _past(entry: DecisionEntry) -> PastRun | None:
-    decision = entry.decision
-    for level in decision.levels:
-        if level.recipe_hash == decision.recipe_hash and level.ratio is not None:
-            lift = level.ratio - 1
-            bounds = normal_interval(lift, level.se or 0.0)
-            name, days = str(decision.recipe), entry.holdout_days
-            return PastRun(
-                entry.as_of, entry.kind, name, days, level.mean, None, None, lift, *bounds
-            )
-    return None
+def _lifts(entry: DecisionEntry, run: Run) -> dict[LiftName, PastRun]:
+    figures, decision = registered_figures(run) or VersionFiguresFile(), entry.decision
+    facts = (entry.as_of, decision.kind, str(decision.recipe), entry.holdout_days)
+    lifts: dict[LiftName, Lift | None] = {
+        "over_baseline": figures.over_baseline,
+        "over_before": figures.over_before,
+    }
+    return {
+        name: PastRun(*facts, None, None, None, *lift.interval)
+        for name, lift in lifts.items()
+        if lift is not None
+    }
 
 
 def _refused(ws: Workspace, decided: Iterable[str]) -> Iterator[NightRow]:
@@ -123,12 +128,6 @@ def _refused(ws: Workspace, decided: Iterable[str]) -> Iterator[NightRow]:
         if run.read(ValidationFile).failed:
             as_of = run.read(SnapshotFile).as_of
             yield NightRow(as_of, night_headline(run), size=_size(run.folder))
-
-
-def _seconds(run: Run) -> float | None:
-    costs = [run.find(CostFile, step) for step in (*run.steps("train"), REFIT)]
-    seconds = [cost.fit_seconds for cost in costs if cost is not None]
-    return sum(seconds) if seconds else None
 
 
 def _size(folder: Path) -> int:
@@ -168,11 +167,19 @@ def _lists(ws: Workspace) -> tuple[UserList, ...]:
     return tuple(
         UserList(
             f"User {letter}",
-            f"{users[user]}: {counts[user]:,}",
+            f"{users[user]} in the training: {counts[user]:,}; {_origin(rows, lists, user)}",
             tuple(titles.get(item, item) for item in entries),
         )
         for letter, (user, entries) in zip("ABC", there.items(), strict=False)
     )
+
+
+def _origin(rows: pl.DataFrame, lists: pl.DataFrame, user: str) -> str:
+    """Return the instant from which a user's list is live, and whether events were folded in."""
+    own = lists.filter(lists[c.USER_ID] == user)
+    row = rows.join(own, on=c.PUBLICATION_ID, how="semi").row(0, named=True)
+    folded = "" if row[c.BASE] is None else ", new events folded in"
+    return f"live from {row[c.LIVE_FROM]:%Y-%m-%d %H:%M}{folded}"
 
 
 def _entries(lists: pl.DataFrame, user: str) -> list[str]:

@@ -22,12 +22,12 @@ from pipeline.steps.reporting.past_nights import (
     past_parity,
     past_runs,
 )
-from pipeline.stores.runs import RootArtifact, Run
+from pipeline.stores.json_files import RootArtifact
+from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     AttributionFile,
     ChurnFile,
     CleanFile,
-    CostFile,
     DriftFile,
     EvaluationFile,
     ParityFile,
@@ -35,11 +35,10 @@ from pipeline.workspace.artifacts import (
     SplitFile,
     TablesFile,
     ValidationFile,
-    train_step,
 )
 from pipeline.workspace.history import MAX_PAST_NIGHTS
 from pipeline.workspace.night import Night
-from pipeline.workspace.run_files import absences, read_split
+from pipeline.workspace.run_files import absences, read_split, training_costs
 
 T = TypeVar("T")
 
@@ -70,7 +69,6 @@ def build_page(
     # A first run has no champion: lifts are over the best baseline.
     against = night.champion_name or max(evaluated, key=means.__getitem__, default=None)
     challenger = _challenger(means, baselines, decision, against)
-    costs = {name: run.find(CostFile, train_step(name)) for name in night.recipes}
     before = night.history.decisions_before(night.as_of)[-MAX_PAST_NIGHTS:]
     quarantined, reasons = _quarantine(night)
     offered = () if night.replay else offers(decision)  # a replay has nothing to override
@@ -88,7 +86,7 @@ def build_page(
         baselines=baselines,
         failures=absences(night),
         selected={name: recipe.summary for name, recipe in night.selected.items()},
-        costs={name: cost for name, cost in costs.items() if cost is not None},
+        costs=training_costs(run),
         challenger=challenger,
         against=against,
         needed_lift=night.config.gate.min_lift,

@@ -55,7 +55,8 @@ def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
 
 def draw_page(run: Run) -> Path:
     """Draw the page of a run after its gate, and return its path."""
-    _draw(run, night_facts(run), _links(run))
+    write_atomically(run.folder / DATA, run.bytes(_figures(run)[0], DATA))
+    write_atomically(run.folder / PAGE, _html(run, night_facts(run), _links(run)))
     return run.folder / PAGE
 
 
@@ -69,7 +70,7 @@ def draw_lost_page(run: Run) -> bool:
 
 
 def page_names(run: Run) -> tuple[str, ...]:
-    """Return the names of `page_files` without drawing the page."""
+    """Return the names of `page_files`."""
     return (PAGE, DATA, *_figures(run)[1])
 
 
@@ -79,24 +80,21 @@ def _figures(run: Run) -> tuple[str, list[str]]:
     return step, [name for name in run.manifest(step)["files"] if name.endswith(".svg")]
 
 
-def page_files(run: Run) -> dict[str, Path]:
-    """Draw the page of a run for MLflow, and return the paths of page, content and figures by name.
+def page_files(run: Run) -> dict[str, Path | bytes]:
+    """Return the page of a run for MLflow, its content and its figures, by name.
 
     MLflow gets its copy before the lists are published, and must get an equal one if it has lost
-    the run. So this page has neither the publication nor links to MLflow; `draw_page` adds both.
+    the run. So this page has neither the publication nor links to MLflow, as the run's own has.
     """
     step, figures = _figures(run)
-    _draw(run, replace(night_facts(run), published=None), _airflow(run))
-    paths = {name: run.folder / name for name in (PAGE, DATA)}
-    return paths | {name: run.path(step, name) for name in figures}
+    page = _html(run, replace(night_facts(run), published=None), _airflow(run))
+    return {PAGE: page, **{name: run.path(step, name) for name in (DATA, *figures)}}
 
 
-def _draw(run: Run, facts: NightFacts, links: Sequence[tuple[str, str]]) -> None:
+def _html(run: Run, facts: NightFacts, links: Sequence[tuple[str, str]]) -> bytes:
     step, figures = _figures(run)
     pictures = {name: run.bytes(step, name) for name in figures}
-    html = night_page(run.read(NightPage, step), pictures, facts, links)
-    for name, content in {DATA: run.bytes(step, DATA), PAGE: html.encode()}.items():
-        write_atomically(run.folder / name, content)
+    return night_page(run.read(NightPage, step), pictures, facts, links).encode()
 
 
 def _airflow(run: Run) -> list[tuple[str, str]]:

@@ -16,10 +16,9 @@ from pipeline.errors import StorageError
 from pipeline.evaluation.evaluate import NDCG, metric_name
 from pipeline.evaluation.gate import Decision
 from pipeline.evaluation.gate.e_process_status import EProcessStatus
-from pipeline.evaluation.intervals import normal_interval
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.night import Dated, PastParity, PastRun
-from pipeline.stores.runs import JsonFile
+from pipeline.stores.json_files import JsonFile
 from pipeline.workspace.artifacts import (
     ChurnFile,
     EvaluationFile,
@@ -29,6 +28,7 @@ from pipeline.workspace.artifacts import (
     SplitFile,
 )
 from pipeline.workspace.ledger import DecisionEntry
+from pipeline.workspace.lifts import over_baseline, registered_figures
 from pipeline.workspace.night import Night
 
 A = TypeVar("A", bound=JsonFile)
@@ -153,17 +153,16 @@ def _past_run(
 ) -> PastRun | None:
     if decision.recipe is None:
         return None
-    evaluation = _find(night, run_id, EvaluationFile)
+    run, evaluation = night.ws.runs.open(run_id), _find(night, run_id, EvaluationFile)
     recipe = None if evaluation is None else evaluation.recipes.get(decision.recipe)
     metric = metric_name(NDCG, night.config.recommend.length)
     mean, lo, hi = (None, None, None) if recipe is None else recipe.interval(metric)
-    lift = lift_lo = lift_hi = None
-    for row in decision.levels:
-        if row.recipe_hash == decision.recipe_hash and row.ratio is not None:
-            lift = row.ratio - 1
-            lift_lo, lift_hi = normal_interval(lift, row.se or 0.0)
-            break
-    level = (mean, lo, hi, lift, lift_lo, lift_hi)
+    figures = registered_figures(run)
+    lift = None if figures is None else figures.over_baseline
+    if run_id == night.run_id:
+        tonight = over_baseline(run, night.snapshot, decision.recipe)
+        lift = None if isinstance(tonight, str) else tonight
+    level = (mean, lo, hi, *(() if lift is None else lift.interval))
     return PastRun(as_of, decision.kind, decision.recipe, holdout_days, *level)
 
 

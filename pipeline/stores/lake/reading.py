@@ -56,18 +56,7 @@ class LakeReader:
         return self._identity("batches")[0]
 
     def owner(self, table: str) -> str:
-        """Return the id of the lake in which a table was created.
-
-        Parameters
-        ----------
-        table
-            Name of the table.
-
-        Returns
-        -------
-        str
-            "" if the table does not exist, or is older than the id.
-        """
+        """Return the id of the lake in which a table was created; "" if the table has none."""
         return self._identity(table)[1]
 
     def _identity(self, table: str) -> tuple[str, str]:
@@ -81,17 +70,14 @@ class LakeReader:
 
         Parameters
         ----------
-        table
-            Name of the table.
         app
             The application of `append`'s `txn`.
         version
-            Version to look at, by default the newest; its data files may be gone.
+            By default the newest; its data files may be gone.
 
         Returns
         -------
-        int or None
-            None if the application has not committed.
+        None if the application has not committed.
         """
         return self.last_txns(table, app, version=version)[0]
 
@@ -102,10 +88,8 @@ class LakeReader:
 
         Parameters
         ----------
-        table, version
+        *apps, version
             As in `last_txn`.
-        *apps
-            Applications.
         """
         handle = self._open(table, version)
         return tuple(None if handle is None else handle.transaction_version(app) for app in apps)
@@ -115,8 +99,6 @@ class LakeReader:
 
         Parameters
         ----------
-        table
-            Name of the table.
         app
             The application of `append`'s `txn`.
         number
@@ -124,8 +106,7 @@ class LakeReader:
 
         Returns
         -------
-        int or None
-            None if the table did not exist yet.
+        None if the table did not exist yet.
 
         Raises
         ------
@@ -164,10 +145,8 @@ class LakeReader:
 
         Parameters
         ----------
-        table
-            Name of the table.
         version
-            Version to read, by default the newest.
+            By default the newest.
         columns
             Columns to read, in this order; by default all.
         where
@@ -178,8 +157,7 @@ class LakeReader:
 
         Returns
         -------
-        pl.DataFrame
-            With the dtypes of `pipeline.columns`; empty if the table was never written.
+        Rows with the dtypes of `pipeline.columns`; none if the table was never written.
 
         Raises
         ------
@@ -204,8 +182,6 @@ class LakeReader:
 
         Parameters
         ----------
-        table
-            Name of the table.
         columns
             Columns, in this order; by default all.
         """
@@ -229,10 +205,8 @@ class LakeReader:
 
         Parameters
         ----------
-        table
-            Name of the table.
         version
-            Version to check, by default the newest.
+            By default the newest.
 
         Raises
         ------
@@ -245,19 +219,12 @@ class LakeReader:
             CommitIntegrity(self.root, table).verify(handle.version(), files)
 
     def files(self, table: str, version: int | None = None) -> set[str]:
-        """Return the data files of a version.
+        """Return the data files of a version, as paths relative to the table.
 
         Parameters
         ----------
-        table
-            Name of the table.
         version
-            Version to list, by default the newest.
-
-        Returns
-        -------
-        set of str
-            Paths relative to the table.
+            By default the newest.
         """
         handle = self._open(table, version)
         return set() if handle is None else set(self._files_of(table, handle))
@@ -267,15 +234,12 @@ class LakeReader:
 
         Parameters
         ----------
-        table
-            Name of the table.
         first, second
             Versions; None for a table that did not exist.
 
         Returns
         -------
-        bool
-            False as well if the log no longer contains the commits between them.
+        False as well if the log no longer contains the commits between them.
         """
         if first is None or second is None:
             return first == second

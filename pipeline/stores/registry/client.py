@@ -16,7 +16,7 @@ The caller holds the run's lock: one process at a time mirrors a run.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -51,10 +51,13 @@ from pipeline.stores.registry.versions import TRAINING, Versions
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+    from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
 WORKSPACE_TAG = "nightjar.workspace"
+_NAME_TAG = "nightjar.experiment"
+"""Tag of an experiment with its first name."""
 PAGES = "comparisons"
 """Folder of pages that are added to the run of a version."""
 _VIEW = f"viewStateShareKey={texts.VIEW_TAG.rpartition('.')[2]}"
@@ -105,7 +108,8 @@ class Registry:
         ------
         RegistryError
             ``registry.other_workspace``: the experiment or the model belongs to another workspace.
-            ``registry.model_renamed``: the model has another name in MLflow.
+            ``registry.model_renamed``, ``registry.experiment_renamed``: one of the two has another
+            name in MLflow.
         """
         # A server has created its database itself.
         if self._file is not None:
@@ -195,15 +199,8 @@ class Registry:
 
     def versions(self) -> dict[int, str]:
         """Return the run of each registered version by number; deleted versions are absent."""
-        shown, token = {}, None
         with registry_errors(self._uri):
-            while token != "":
-                page = self._client.search_model_versions(
-                    f"name = '{self._model_name}'", page_token=token
-                )
-                shown.update({int(v.version): str(v.tags.get(RUN_TAG)) for v in page})
-                token = page.token or ""
-        return shown
+            return {int(v.version): str(v.tags.get(RUN_TAG)) for v in self._registered()}
 
     def write_files(self, night: NightRecord) -> None:
         """Write the files of a mirrored version again.
@@ -297,8 +294,7 @@ class Registry:
         """Return each version, logged model and run with its tag or status, unordered."""
         with registry_errors(self._uri):
             place = [self._ensure_experiment()]
-            versions = self._client.search_model_versions(f"name = '{self._model_name}'")
-            names = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in versions]
+            names = [(f"version {v.version}", str(v.tags.get(RUN_TAG))) for v in self._registered()]
             names += [(m.name, str(m.status)) for m in self._client.search_logged_models(place)]
             names += [
                 (str(r.info.run_name), r.info.status) for r in self._client.search_runs(place)
@@ -310,13 +306,13 @@ class Registry:
         with registry_errors(self._uri):
             return f"#/experiments/{self._ensure_experiment()}/runs/{run_id}"
 
-    def add_page(self, versions: Sequence[int], name: str, page: bytes) -> None:
-        """Attach a page to the runs of versions.
+    def add_page(self, runs: Collection[str], name: str, page: bytes) -> None:
+        """Attach a page to the versions of nightly runs.
 
         Parameters
         ----------
-        versions
-            Numbers of registered versions.
+        runs
+            Ids of nightly runs.
         name
             File name; an existing page with this name is replaced.
         page
@@ -325,24 +321,34 @@ class Registry:
         Raises
         ------
         RegistryError
-            Pages that were attached until then stay.
+            ``registry.version_missing``: a run has no version; the others have got the page.
+            ``registry.model_renamed``: the model has another name in MLflow.
         """
         with registry_errors(self._uri), tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch, name)
             file.write_bytes(page)
-            for version in versions:
-                run_id = self._client.get_model_version(self._model_name, str(version)).run_id
-                self._client.log_artifact(run_id, str(file), PAGES)
+            owners = {str(v.tags.get(RUN_TAG)): v.run_id for v in self._registered()}
+            if not owners:
+                self._refuse_renamed()
+            for run in owners.keys() & {*runs}:
+                self._client.log_artifact(owners[run], str(file), PAGES)
+        if missing := sorted({*runs} - owners.keys()):
+            raise RegistryError(
+                "registry.version_missing",
+                f"the model {self._model_name} of MLflow at {without_password(self._uri)} has no "
+                f"version of run {', '.join(missing)}: it was deleted there; `nightjar register "
+                "--all` copies it again if it is the newest one, or if MLflow has lost it",
+            )
 
     def add_metrics(
-        self, version: int, metrics: Mapping[str, float], *, at: datetime, step: int
+        self, run: str, metrics: Mapping[str, float], *, at: datetime, step: int
     ) -> None:
-        """Add metrics to a version's run. A repetition changes nothing.
+        """Add metrics to the version of a nightly run. A repetition changes nothing.
 
         Parameters
         ----------
-        version
-            Number of the registered version; nothing happens if it was deleted.
+        run
+            Id of the nightly run; nothing happens if a user deleted its version or its run.
         metrics
             Values by name; those that are not finite are skipped.
         at
@@ -351,10 +357,21 @@ class Registry:
             MLflow's step.
         """
         with registry_errors(self._uri):
-            # A search, because `get_model_version` raises for a version that a user has deleted.
-            for model in self._client.search_model_versions(f"name = '{self._model_name}'"):
-                if int(model.version) == version and model.run_id is not None:
-                    log_metrics(self._client, model.run_id, metrics, at, step=step)
+            for version in self._registered():
+                if version.tags.get(RUN_TAG) == run and version.run_id is not None:
+                    owner = self._client.get_run(version.run_id).info
+                    # MLflow refuses metrics of a deleted run.
+                    if owner.lifecycle_stage == "active":
+                        log_metrics(self._client, owner.run_id, metrics, at, step=step)
+
+    def _registered(self) -> Iterator[ModelVersion]:
+        token = None
+        while token != "":
+            page = self._client.search_model_versions(
+                f"name = '{self._model_name}'", page_token=token
+            )
+            yield from page
+            token = page.token or ""
 
     @cached_property
     def _client(self) -> MlflowClient:
@@ -367,18 +384,21 @@ class Registry:
     def _ensure_experiment(self) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is not None:
-            if self._is_unowned("experiment", self._experiment, experiment.tags):
+            unowned = self._is_unowned("experiment", self._experiment, experiment.tags)
+            # MLflow changes no experiment that a user has deleted.
+            if experiment.lifecycle_stage == "deleted":
+                self._client.restore_experiment(experiment.experiment_id)
+            if unowned:
                 self._client.set_experiment_tag(
                     experiment.experiment_id, WORKSPACE_TAG, self._workspace
                 )
-            # MLflow creates no runs in an experiment that a user has deleted.
-            if experiment.lifecycle_stage == "deleted":
-                self._client.restore_experiment(experiment.experiment_id)
             return str(experiment.experiment_id)
+        self._refuse_renamed_experiment()
         place = artifacts_beside(self._file) if self._file is not None else None
         # MLflow's pages show either training runs or chats; this tag selects training runs.
         tags = {"mlflow.experimentKind": "custom_model_development", NOTE_TAG: self._about}
         tags |= {texts.VIEW_TAG: texts.runs_view(self._columns), **self._owner}
+        tags[_NAME_TAG] = self._experiment
         return str(
             self._client.create_experiment(self._experiment, artifact_location=place, tags=tags)
         )
@@ -392,6 +412,20 @@ class Registry:
             )
         elif self._is_unowned("model", self._model_name, models[0].tags):
             self._client.set_registered_model_tag(self._model_name, WORKSPACE_TAG, self._workspace)
+
+    def _refuse_renamed_experiment(self) -> None:
+        """Raise if the experiment has got another name in MLflow."""
+        # A new experiment would get copies of all runs.
+        own = f"tags.`{WORKSPACE_TAG}` = '{self._workspace}'"
+        for experiment in self._client.search_experiments(filter_string=own):
+            if experiment.tags.get(_NAME_TAG) == self._experiment:
+                raise RegistryError(
+                    "registry.experiment_renamed",
+                    f"MLflow at {without_password(self._uri)} has no experiment "
+                    f"{self._experiment}, but {experiment.name} with its runs; rename it to "
+                    f"{self._experiment} in MLflow, or set registry.experiment = "
+                    f"{experiment.name!r} in nightjar.toml",
+                )
 
     def _refuse_renamed(self) -> None:
         """Raise if the registered model of this experiment has got another name in MLflow."""

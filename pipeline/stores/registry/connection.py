@@ -1,7 +1,8 @@
 """Connection to MLflow: its settings, and its failures as `RegistryError`.
 
 Guarantees: importing this module does not import MLflow (2 s); MLflow sends no telemetry and loads
-no pickle; an unavailable registry raises within seconds; no message contains a password.
+no pickle; a server that is away raises within seconds, one that hangs within a minute; no message
+contains a password.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ _UNLESS_SET = {
     # With MLflow's defaults (7 retries that back off) a call to a dead server takes minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 _PLACES = (
     ("experiments", "artifact_location"),
@@ -187,7 +188,8 @@ def registry_errors(uri: str) -> Iterator[None]:
     Raises
     ------
     RegistryError
-        ``registry.failed``; ``registry.database_damaged`` if SQLite cannot read the file
+        ``registry.failed``; ``registry.unavailable`` if a server stopped to respond;
+        ``registry.database_damaged`` if SQLite cannot read the file
     """
     os.environ.update(_ALWAYS)
     for name, value in _UNLESS_SET.items():
@@ -197,6 +199,7 @@ def registry_errors(uri: str) -> Iterator[None]:
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", "(?s).*Any type hint is inferred as AnyType")
         from mlflow.exceptions import MlflowException
+        from requests.exceptions import ConnectionError, RetryError, Timeout
         from sqlalchemy.exc import SQLAlchemyError
 
         # MLflow logs a traceback beside the error that is raised here.
@@ -206,6 +209,8 @@ def registry_errors(uri: str) -> Iterator[None]:
         except (MlflowException, SQLAlchemyError, UnicodeDecodeError, OSError) as fault:
             if (damage := _sqlite_damage(fault)) is not None:
                 raise _damaged(uri.removeprefix(_SQLITE), damage) from fault
+            if any(isinstance(x, ConnectionError | RetryError | Timeout) for x in _causes(fault)):
+                raise _unavailable(uri) from fault
             reason = f"{_first_line(fault, uri)}; correct the cause and repeat this step"
             if uri.startswith(_SQLITE) and machine_error(fault) is not None:
                 reason = fault_text(fault)
@@ -271,9 +276,22 @@ def _sqlite_damage(fault: BaseException | None) -> BaseException | None:
     # Of this class itself are `malformed` and `not a database`; a lock or permissions are not.
     # The message about a damaged schema quotes it, and may not be UTF-8 then.
     damages = (sqlite3.DatabaseError, UnicodeDecodeError)
-    while fault is not None and type(fault) not in damages:
+    return next((cause for cause in _causes(fault) if type(cause) in damages), None)
+
+
+def _causes(fault: BaseException | None) -> Iterator[BaseException]:
+    """Yield a fault and those below it."""
+    while fault is not None:
+        yield fault
         fault = fault.__cause__ or fault.__context__
-    return fault
+
+
+def _unavailable(uri: str) -> RegistryError:
+    return RegistryError(
+        "registry.unavailable",
+        f"MLflow at {without_password(uri)} does not respond; start it, or correct "
+        "registry.tracking_uri, then run the same command again",
+    )
 
 
 def _damaged(file: Path | str, fault: BaseException) -> RegistryError:
@@ -300,11 +318,7 @@ def _probe_server(uri: str) -> None:
             credentials, "/health", "GET", timeout=_PROBE_SECONDS, max_retries=0
         )
     except MlflowException as fault:
-        raise RegistryError(
-            "registry.unavailable",
-            f"MLflow at {without_password(uri)} does not respond; start it, or correct "
-            "registry.tracking_uri, then run the same command again",
-        ) from fault
+        raise _unavailable(uri) from fault
     if response.status_code != 200:
         raise OSError(f"the health check returned status {response.status_code}")
     served = http_request(  # type: ignore[no-untyped-call]

@@ -214,7 +214,7 @@ class NightRecord(ParentRecord):
     def title_of(self, child: ChildRecord) -> str:
         """Return the day and the recipe; the winner's run is named like the night."""
         day_and_recipe = super().title_of(child)
-        return f"{self.title} {child.recipe}" if child.recipe == self.winner else day_and_recipe
+        return f"{self.title} ({child.recipe})" if child.recipe == self.winner else day_and_recipe
 
     def note_of(self, child: ChildRecord) -> str | None:
         """Return the failure of a recipe, or the decision for the winner."""

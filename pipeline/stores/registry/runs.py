@@ -38,19 +38,37 @@ class NightRuns:
         self._experiment_id = experiment_id
         self._record = record
 
-    def find(self, recipe: str) -> Run | None:
-        """Return the run of a recipe or of a parent's `MARK`; None if there is none."""
+    def find(self, recipe: str, view: int = 1) -> Run | None:
+        """Return the run of a recipe or of a parent's `MARK`; None if there is none.
+
+        Parameters
+        ----------
+        recipe
+            Recipe or `MARK`.
+        view
+            MLflow's `ViewType`; default: runs that are not deleted.
+        """
         matches = self._client.search_runs(
             [self._experiment_id],
             f"tags.`{RUN_TAG}` = '{self._record.run_id}' and tags.`{RECIPE_TAG}` = '{recipe}'",
+            run_view_type=view,
             order_by=["attributes.start_time ASC"],
         )
         return matches[0] if matches else None
 
+    def _existing(self, recipe: str) -> Run | None:
+        """Return the run of a recipe; one that a user deleted is restored."""
+        from mlflow.entities import ViewType
+
+        run = self.find(recipe) or self.find(recipe, ViewType.DELETED_ONLY)
+        if run is not None and run.info.lifecycle_stage == "deleted":
+            self._client.restore_run(run.info.run_id)
+        return run
+
     def parent(self) -> Run:
         """Return the parent run; a new one is empty."""
         record = self._record
-        return self.find(record.MARK) or self._make(
+        return self._existing(record.MARK) or self._make(
             record.MARK, record.title, {NOTE_TAG: record.note}
         )
 
@@ -75,7 +93,7 @@ class NightRuns:
         tags = {**child.tags, "mlflow.parentRunId": parent_id, _NAME: name}
         if note := self._record.note_of(child):
             tags[NOTE_TAG] = note
-        run = self.find(child.recipe) or self._make(child.recipe, name, tags)
+        run = self._existing(child.recipe) or self._make(child.recipe, name, tags)
         self._fill(run, child, tags)
         for name, values in sorted(child.series.items()):
             for step, value in enumerate(values, start=1):

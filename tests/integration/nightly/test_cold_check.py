@@ -96,7 +96,7 @@ def test_a_promotion_measures_the_parity_of_fold_in(shop):
     assert logged["churn/foldin.overlap_at_10"] == parity.overlap
     files = page_files(run)
     assert page_of(run).parity == ((NIGHTS[1], parity, None),)
-    assert "Fold-in compared with retraining" in files["page.html"].read_text()
+    assert "Fold-in compared with retraining" in files["page.html"].decode()
 
 
 def test_seed_noise_that_was_not_measured_has_a_reason(shop, monkeypatch):

@@ -5,7 +5,6 @@ import json
 from pipeline.steps.nightly.gate import gate
 from pipeline.steps.reporting.comparison_rows import lift_rows
 from pipeline.steps.reporting.night_page import build_page
-from pipeline.steps.reporting.page_files import draw_page
 from pipeline.workspace.artifacts import DecisionFile, ValidationFile
 from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import Workspace
@@ -58,14 +57,14 @@ def test_data_checks_are_rules_with_figures(shop):
 
 def test_the_page_of_an_earlier_night_can_be_drawn_again(copy, shop):
     night = open_night(copy, shop[1].run_id)
-    page = build_page(night, night.run.read(DecisionFile).root)
-    assert page.plain() == json.loads(night.run.bytes("gate", "page.json"))
+    page = build_page(night, night.run.read(DecisionFile).root).plain()
+    del page["costs"]["als (refit)"]  # of a training after the gate
+    assert page == json.loads(night.run.bytes("gate", "page.json"))
 
 
 def test_a_page_that_is_gone_or_old_is_drawn_as_it_was(copy, shop):
     run = copy.run(shop[2].run_id)
     names = ("page.html", "page.json")
-    draw_page(run)  # another test may have drawn MLflow's copy into the shared workspace
     was = {name: (run.folder / name).read_bytes() for name in names}
     assert was["page.json"] == run.bytes("cold_check", "page.json")
     assert was["page.json"] != run.bytes("gate", "page.json")

@@ -23,7 +23,6 @@ from pipeline.steps.nightly import publish
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.refit import refit
 from pipeline.steps.nightly.register import register
-from pipeline.steps.reporting.page_files import draw_page
 from pipeline.stores.registry import versions as registry_versions
 from pipeline.workspace.artifacts import REFIT, MlflowFile
 from pipeline.workspace.registry import registry
@@ -188,7 +187,6 @@ def test_files_that_a_power_cut_emptied_are_written_again(decided, monkeypatch):
 
 def test_a_page_that_is_missing_or_empty_is_drawn_again(copy):
     folder = copy.run(run_ids(copy)[2]).folder
-    draw_page(copy.run(run_ids(copy)[2]))  # another test may have drawn MLflow's copy
     drawn = {name: (folder / name).read_bytes() for name in ("page.html", "page.json")}
     (folder / "page.html").write_bytes(b"")
     (folder / "page.json").unlink()

@@ -2,8 +2,12 @@
 
 import re
 from datetime import timedelta
+from html import unescape
+
+import pytest
 
 from pipeline import columns as c
+from pipeline.number_text import change
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import live_lists
 from pipeline.steps.nightly.nightly import nightly
@@ -12,9 +16,11 @@ from pipeline.steps.nightly.register import Mirror
 from pipeline.steps.reporting import index_page
 from pipeline.steps.reporting.index_page import INDEX, draw_index
 from pipeline.steps.reporting.page_files import draw_page, page_files
-from pipeline.workspace.artifacts import MlflowFile
+from pipeline.workspace.artifacts import CostFile, MlflowFile
+from pipeline.workspace.lifts import registered_figures
 from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import Workspace
+from tests.integration.nightly.contents import page_of
 from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, land, purchases
 
@@ -42,11 +48,13 @@ def test_publish_draws_the_pages_also_when_it_is_repeated(copy, shop):
 
 def test_the_copy_in_mlflow_holds_nothing_that_is_known_only_after_it(copy, shop):
     run = copy.run(shop[2].run_id)
-    page, mlflow = draw_page(run).read_text(), page_files(run)["page.html"].read_text()
+    page = run.folder / "page.html"
+    page.unlink()
+    mlflow = page_files(run)["page.html"].decode()
     assert "New lists go live" in mlflow and "#/runs/" not in mlflow
     with copy.lake.lock("register"):
         Mirror.of(copy).copy_night(open_night(copy, run.run_id))
-    assert (run.folder / "page.html").read_text() == page
+    assert not page.exists()
 
 
 def test_the_page_of_all_nights_lists_runs_and_lists_without_ids(shop):
@@ -55,9 +63,43 @@ def test_the_page_of_all_nights_lists_runs_and_lists_without_ids(shop):
     runs = [f"../runs/{ended.run_id}/page.html" for ended in reversed(shop[1:])]
     assert re.findall(r'<a href="([^"]+)"', html) == runs
     assert all((ws.home / "reports" / address).is_file() for address in runs)
-    assert html.count("<ol>") == 3 and html.count("<svg") == 2
+    assert html.count("<ol>") == 3 and html.count("<svg") == 3
+    second = ws.run(shop[2].run_id)
+    figures = registered_figures(second)
+    for lift in (figures.over_before, figures.over_baseline):
+        low, high = (change(end).removesuffix(" %") for end in lift.interval[1:])
+        assert f"{change(lift.lift)} ({low} to {high})" in html.replace("\xa0", " ")
+    assert "lift over the version before of each run" in html.lower()
     users = set(live_lists(ws)[c.USER_ID]) - {c.FALLBACK_USER}
     assert users and not [user for user in users if user in html]
+
+
+def test_training_has_the_same_seconds_on_every_page(shop):
+    ws = Workspace.open(shop[0])
+    for ended in shop[1:]:
+        run = ws.run(ended.run_id)
+        costs = [run.find(CostFile, step) for step in (*run.steps("train"), "refit")]
+        total = sum(cost.fit_seconds for cost in costs if cost)
+        shown = (cost.fit_seconds for cost in page_of(run).costs.values())
+        assert sum(shown) == pytest.approx(total)
+        for html in (draw_page(run).read_text(), (ws.home / INDEX).read_text()):
+            assert f">{total:,.0f} s<" in html.replace("\xa0", " ")
+
+
+def test_the_lists_of_the_page_are_live_after_a_fold_in(third):
+    html = unescape((third.home / INDEX).read_text())
+    titles = dict(third.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).iter_rows())
+    rows = live_lists(third).sort(c.USER_ID, c.POSITION)
+    live = {
+        tuple(titles.get(item, item) for item in items[:10])
+        for (items,) in rows.group_by(c.USER_ID).agg(c.ITEM_ID).select(c.ITEM_ID).iter_rows()
+    }
+    shown = [
+        tuple(re.findall("<li>(.*?)</li>", part.partition("</ol>")[0]))
+        for part in html.split("<ol>")[1:]
+    ]
+    assert len(shown) == 3 and set(shown) <= live
+    assert "new events folded in" in html
 
 
 def test_a_user_without_lists_any_more_is_not_on_the_page(copy, monkeypatch):

@@ -9,19 +9,20 @@ import pytest
 from pipeline import columns as c
 from pipeline.base import format_instant, silent
 from pipeline.evaluation.lift import chained
-from pipeline.report.headline import night_facts
+from pipeline.report.headline import headline, night_facts
 from pipeline.steps.nightly import version_figures
 from pipeline.steps.nightly.before_page import version_before_page
 from pipeline.steps.nightly.night_record import night_record
 from pipeline.steps.nightly.registered_check import check_registered
 from pipeline.steps.nightly.version_figures import (
     figures_of,
-    pair_with_version_before,
     shown_figures,
     write_replaced,
 )
 from pipeline.steps.reporting.comparison_rows import lift_rows
+from pipeline.workspace import lifts
 from pipeline.workspace.artifacts import DecisionFile, MlflowFile, SplitFile
+from pipeline.workspace.lifts import pair_with_version_before
 from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_client
@@ -92,8 +93,9 @@ def test_the_page_has_the_lifts_of_mlflow(nights, name, monkeypatch):
     assert shown is None or (shown.lift, shown.lo, shown.hi) == lift.interval
     assert shown is None or shown.users == lift.users
     if name == night.champion_name:
-        last = facts.over_last
-        assert (last.lift, last.lo, last.hi) == file.over_before.interval
+        before = facts.over_before
+        assert (before.lift, before.lo, before.hi) == file.over_before.interval
+        assert facts.over_baseline.over == f"the best baseline {file.over_baseline.against}"
 
 
 def test_a_lift_that_does_not_exist_has_a_reason(nights):
@@ -108,7 +110,7 @@ def test_a_lift_that_does_not_exist_has_a_reason(nights):
 
 def test_a_scorer_that_was_skipped_leaves_its_lift_out(nights, monkeypatch):
     _, _, night = nights
-    monkeypatch.setattr(version_figures, "pair_with_version_before", lambda *_: "it was skipped")
+    monkeypatch.setattr(lifts, "pair_with_version_before", lambda *_: "it was skipped")
     file = version_figures._measure(night)
     assert (file.over_before, file.links) == (None, ())
     assert set(file.absent.values()) == {"it was skipped"} and len(file.absent) == 2
@@ -177,13 +179,30 @@ def test_after_a_switch_the_scorer_of_the_old_recipe_is_the_reference(nights):
     assert frames == {}  # a refresh has been compared by `evaluate`
     write_replaced(night, "mad", Draft(), silent)
     assert set(frames) == {"replaced-tonight", "replaced-stored"}
-    _, stored = pair_with_version_before(night, night.champion_name)
+    _, stored = pair_with_version_before(night.run, night.snapshot, night.champion_name)
     # Users, ground truth and values of the old scorer are those of the gate's comparison.
     replaced = frames["replaced-stored"].sort(c.USER_ID)
     assert replaced.equals(stored.sort(c.USER_ID).select(replaced.columns))
     mad = night.run.frame("evaluate", "users-mad")
     both = frames["replaced-tonight"].join(mad, on=c.USER_ID, suffix="_own")
     assert both.filter(pl.col("ndcg") == pl.col("ndcg_own")).height > 0.8 * both.height
+
+
+def test_page_and_mlflow_answer_with_one_lift_after_a_switch(nights, monkeypatch):
+    """Both show the holdout's lift over the version before, and name that of the e-process."""
+    _, _, night = nights
+    frames = pair_with_version_before(night.run, night.snapshot, night.champion_name)
+    status = night.run.read(DecisionFile).root.e_processes[0]
+    decision = replace(night.run.read(DecisionFile).root, kind="switch", recipe=status.recipe)
+    for module in ("pipeline.report.headline", "pipeline.steps.nightly.version_figures"):
+        monkeypatch.setattr(f"{module}.decision_of", lambda _: decision)
+    assert night_facts(night.run).over_before is None  # there is no refit of this recipe
+    monkeypatch.setattr(lifts, "pair_with_version_before", lambda *_: frames)
+    facts, file = night_facts(night.run), version_figures._measure(night)
+    before, blocks = facts.over_before, facts.over_blocks
+    assert (before.lift, before.lo, before.hi) == file.over_before.interval
+    assert (blocks.lift, blocks.lo, blocks.hi) == (status.lift, status.lift_lo, status.lift_hi)
+    assert blocks.text in headline(facts).news and before.text in headline(facts).news
 
 
 def test_the_registered_model_must_return_the_lists_of_the_refit(nights):

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.data.validate import judge
-from pipeline.data.validate.activity import COLUMNS
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.data.validate.judge import (
     Baseline,
@@ -27,6 +26,7 @@ from pipeline.data.validate.judge import (
 )
 from pipeline.data.validate.rules import JUDGED, CheckKind, Rule, declare, failures, row_reasons
 from pipeline.data.validate.suite import run_suite
+from pipeline.data.validate.usual_shares import COLUMNS
 from pipeline.data.validate.volume import VolumeConfig, judge_volume
 from tests.raising import raises
 

@@ -57,7 +57,8 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "reasons": lambda: figures.reasons_figure(REASONS, 42),
     "e_processes": lambda: trends.e_processes_figure(ACCOUNTS, PATHS),
     "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
-    "lift": lambda: trends.lift_figure(PAST),
+    "over_baseline": lambda: trends.lift_figure(PAST, "over_baseline"),
+    "over_before": lambda: trends.lift_figure(PAST, "over_before"),
     "churn": lambda: trends.churn_figure(CHURN, NIGHTS[-1]),
     "live": lambda: trends.live_figure(LIVE, "ndcg_at_20"),
 }  # fmt: skip
@@ -147,7 +148,7 @@ def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
 def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
     at = (0, 7, 14, 26, 27, 28)
     past = tuple(replace(PAST[2], as_of=NIGHTS[0] + timedelta(days=day)) for day in at)
-    labels = texts(trends.lift_figure(past))
+    labels = texts(trends.lift_figure(past, "over_before"))
     days = [text for text in labels if re.fullmatch(r"\d+ Dec", text)]
     assert sorted(days) == ["1 Dec", "15 Dec", "29 Dec"]
 
@@ -170,7 +171,7 @@ def test_odd_names_are_drawn_as_they_are() -> None:
         figures.lifts_figure((LiftRow(name, 0.1, 0.0, 0.2),), name, None),
         figures.slices_figure(SLICES, name, name),
         trends.e_processes_figure((status(name, 90.0),), {name: PATHS["als"]}),
-        trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),)),
+        trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),), "over_baseline"),
         trends.churn_figure([(NIGHTS[0], churn(0.9, 1, {name: 0.1}))], NIGHTS[0]),
     ):
         assert r"$\nope{$<&>" in " ".join(texts(drawn))

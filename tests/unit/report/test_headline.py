@@ -22,7 +22,7 @@ FACTS = NightFacts(
     data_since=AS_OF - timedelta(days=14),
     replay=False,
     over_baseline=Lift("popularity", 0.226, 0.11, 0.345),
-    over_last=Lift("the last model", 0.028, -0.06, 0.12),
+    over_before=Lift("the version before", 0.028, -0.06, 0.12),
     published=True,
 )
 LAST = RuleResult("refresh.last", "als", -0.3, -0.1, "fail", "−30.0 % against the last scorer")
@@ -41,7 +41,7 @@ def test_a_refresh_reads_as_a_person_would_write_it():
     assert headline(facts("refresh")) == Headline(
         "good",
         "New lists are live: the same recipe on two more weeks of data; 23 % better than "
-        "popularity (11 to 34), as good as the last model (+2.8 %, −6 to +12).",
+        "popularity (11 to 34), as good as the version before (+2.8 %, −6 to +12).",
         "Nothing to do.",
         "23 % better than popularity (11 to 34), as good as the last model (+2.8 %, −6 to +12)",
     )
@@ -59,7 +59,7 @@ def test_a_refresh_reads_as_a_person_would_write_it():
         (facts("refresh", rules=(ABSENT,)), "look"),
         (facts("refresh", inconclusive="als"), "look"),
         (facts("refresh", more={"over_baseline": Lift("p", -0.2, -0.3, -0.1)}), "look"),
-        (facts("refresh", more={"over_last": Lift("p", -0.1, -0.18, -0.02)}), "look"),
+        (facts("refresh", more={"over_before": Lift("p", -0.1, -0.18, -0.02)}), "look"),
         (facts("keep", waiting=True), "look"),
         (facts("block", rules=(LAST,)), "act"),
         (facts("block", rules=(VOLUME,)), "act"),
@@ -117,10 +117,11 @@ def test_a_night_without_a_run_has_nothing_to_do():
 
 
 def test_a_switch_names_the_new_recipe():
-    over = Lift("the recipe before", 0.04, 0.02, 0.06)
-    result = headline(facts("switch", more={"over_last": over}))
+    over = Lift("the recipe before on all 3 blocks of days", 0.04, 0.02, 0.06)
+    result = headline(facts("switch", more={"over_blocks": over}))
     assert "als replaces" in result.news
-    assert "4 % better than the recipe before (2 to 6)" in result.news
+    assert "4 % better than the recipe before on all 3 blocks of days (2 to 6)" in result.news
+    assert "as good as the version before (+2.8 %, −6 to +12)" in result.news
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Tests of the page of all nights."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 from pipeline.report.headline import Headline
@@ -10,13 +11,14 @@ from tests.pages import AS_OF
 from tests.unit.report.test_page import Page
 
 EVIL = "<script>alert(1)</script>&\"'"
-PAST = PastRun(AS_OF, "refresh", EVIL, 7, 0.03, None, None, 0.227, 0.119, 0.335)
+PAST = PastRun(AS_OF, "refresh", EVIL, 7, None, None, None, 0.227, 0.119, 0.335)
+BEFORE = replace(PAST, lift=0.02, lift_lo=-0.01, lift_hi=0.05)
 NIGHTS = (
     NightRow(AS_OF - timedelta(days=7), Headline("act", f"Nothing went live: {EVIL}.", "Look.")),
     NightRow(
         AS_OF,
         Headline("good", "New lists are live."),
-        past=PAST,
+        lifts={"over_baseline": PAST, "over_before": BEFORE},
         live=pages.live("2", "all", 950, 3_100, 0.21, 0.026, 0.021, 0.031),
         drift="no event",
         seconds=61.4,
@@ -30,14 +32,14 @@ LISTS = (UserList("User A", "most events: 12", (EVIL, "milk")),)
 def test_the_newest_night_comes_first_with_its_figures() -> None:
     page = Page(nights_page(NIGHTS, LISTS, "ndcg_at_20", 1_800_000_000))
     new, old = page.rows[1:]
-    lift = "+22.7 % (+11.9 to +33.5)"
-    assert new == ["✓ Good", "New lists are live.", lift, "21.0 %", "no event",
+    lifts = ["+2.0 % (−1.0 to +5.0)", "+22.7 % (+11.9 to +33.5)"]
+    assert new == ["✓ Good", "New lists are live.", *lifts, "21.0 %", "no event",
                    "61 s", "405 MB"]  # fmt: skip
     assert old[:3] == ["2017-11-24 09:00", "✗ Act", f"Nothing went live: {EVIL}. Look."]
     assert "2017-12-01 09:00" in page.texts  # a link
-    assert old[3:] == ["–"] * 5
+    assert old[3:] == ["–"] * 6
     assert page.loads == ["../runs/r/page.html"]
-    assert len(page.pictures) == 2
+    assert len(page.pictures) == 3
 
 
 def test_titles_and_texts_are_escaped() -> None:

@@ -52,12 +52,17 @@ def test_the_lift_counts_the_nights_ahead() -> None:
     ahead = PastRun(DAY, "refresh", "als", 7, lift=0.171)
     behind = replace(ahead, lift=-0.05)
     level = replace(ahead, lift=0.0)
-    assert titles.lift_title([ahead]) == "als: +17.1 % over the best baseline"
-    title = "als: +17.1 % over the best baseline; better in 2 of 2 nightly runs"
-    assert titles.lift_title([ahead, ahead]) == title
-    title = "als: −5.0 % over the best baseline; better in 1 of 2 nightly runs"
-    assert titles.lift_title([ahead, behind]) == title
-    assert titles.lift_title([level]) == "als: 0.0 % over the best baseline"
+
+    def title(*past: PastRun) -> str:
+        return titles.lift_title(past, "over_baseline")
+
+    assert title(ahead) == "als: +17.1 % over the best baseline"
+    both = "als: +17.1 % over the best baseline; better in 2 of 2 nightly runs"
+    assert title(ahead, ahead) == both
+    one = "als: −5.0 % over the best baseline; better in 1 of 2 nightly runs"
+    assert title(ahead, behind) == one
+    assert title(level) == "als: 0.0 % over the best baseline"
+    assert titles.lift_title([ahead], "over_before") == "als: +17.1 % over the version before"
 
 
 def test_a_forest_counts_clear_differences() -> None:

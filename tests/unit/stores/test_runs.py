@@ -24,7 +24,8 @@ import pytest
 
 from pipeline.errors import StorageError
 from pipeline.stores import runs
-from pipeline.stores.runs import RootArtifact, Runs
+from pipeline.stores.json_files import RootArtifact
+from pipeline.stores.runs import Runs
 from tests.raising import raises
 
 

@@ -118,7 +118,7 @@ def compare(
         fault = None
         log.progress("MLflow: the page at both versions")
         try:
-            registry(ws).add_page((left, right), name, text)
+            registry(ws).add_page([v.night.run_id for v in (first, second)], name, text)
         # MLflow is a mirror: without it the page is complete, and the exit code shows the fault.
         except RegistryError as error:
             fault = error.sentence

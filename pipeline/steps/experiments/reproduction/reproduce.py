@@ -29,8 +29,9 @@ from pipeline.steps.experiments.reproduction.causes import (
 )
 from pipeline.steps.nightly.features import features
 from pipeline.steps.nightly.refit import refit
+from pipeline.stores.json_files import JsonFile
 from pipeline.stores.ledger import Ledger
-from pipeline.stores.runs import JsonFile, Run, Runs
+from pipeline.stores.runs import Run, Runs
 from pipeline.workspace import provenance
 from pipeline.workspace.artifacts import (
     REFIT,
