@@ -89,14 +89,12 @@ def cold_check(night: Night, progress: Progress) -> str:
         if churn is not None:
             draft.write(churn)
             parity = measure_parity(night, draft, progress)
-        # Without churn and fault, the page that the gate wrote is still complete.
-        if churn is not None or result.fault is not None:
-            page = build_page(night, decision, churn=churn, parity=parity)
-            if result.fault is not None:
-                figures = result.overlap, result.least
-                page = page.blocked(RuleResult("cold_check", "", *figures, "fail", result.fault))
-            # Volatile, because the page has seed noise only if the refit was fast enough.
-            draft_page(draft, page, volatile=True)
+        page = build_page(night, decision, churn=churn, parity=parity)
+        if result.fault is not None:
+            figures = result.overlap, result.least
+            page = page.blocked(RuleResult("cold_check", "", *figures, "fail", result.fault))
+        # Volatile, because the page has seed noise only if the refit was fast enough.
+        draft_page(draft, page, volatile=True)
         draft.rows = result.canaries
     return result.fault or f"the lists of {result.canaries} users are the same in a new process"
 
