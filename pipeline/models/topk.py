@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -31,17 +32,19 @@ from pipeline.errors import DataError
 from pipeline.models.contract import Scores
 
 if TYPE_CHECKING:  # a process that makes no list does not import numba
-    from pipeline.models.topk_kernel import Best, Inputs
+    from pipeline.models.topk_kernel import Block, Inputs
 
 _T = TypeVar("_T")
+_Ragged = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+"""Lengths of some lists, and the items and scores of all of them."""
 _BLOCK_CELLS = 1 << 23
 """Cells of one block: 32 MiB of float32."""
-_BLOCK_USERS = 1024
+_BLOCK_USERS = 2048
 """Users of a block, at most."""
 _LEAST_USERS = 32
 """Users of a block, at least: fewer would read the item factors from memory too often."""
-_TILE_ITEMS = 2048
-_TILE_USERS = 128
+_TILE_ITEMS = 1024
+_TILE_USERS = 256
 """Users and items of a product: it stays in the cache of a core."""
 _MOST_THREADS = 8
 """Blocks computed at a time, at most: each is in memory."""
@@ -128,28 +131,13 @@ def top_k(
             raise ValueError(f"{name} is {part.shape}, the scores are {(n_users, n_items)}")
     if allowed is not None and allowed.shape != (n_items,):
         raise ValueError(f"allowed is {allowed.shape}, the catalogue holds {n_items}")
-    from pipeline.models.topk_kernel import Best
-
     inputs, length = _inputs(scores, exclude, allowed), min(k, n_items)
     _refuse(int((~(inputs.limit > 0)).sum()))
     # With factors, a few more entries than needed prove that no other item belongs in a list.
     room = min(length + 8 + length // 8, n_items) if inputs.users.shape[1] else length
-    buffers = threading.local()
-
-    def work(part: slice) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
-        n = part.stop - part.start
-        best = Best(
-            np.zeros((n, room), np.float32),
-            np.zeros((n, room), np.int32),
-            np.zeros(n, np.int64),
-        )
-        _refuse(_fill(inputs, part.start, length, best, buffers))
-        counts = np.minimum(best.entries, length)
-        there = np.arange(room) < counts[:, None]
-        return counts, best.item[there], best.score[there]
-
+    best = _BestItems(inputs, length, room)
     none = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
-    blocks = zip(none, *_each_block(work, inputs, room), strict=True)
+    blocks = zip(none, *_each_block(best.of_block, inputs, room), strict=True)
     counts, item, score = (np.concatenate(parts) for parts in blocks)
     return Lists(np.cumsum(counts), item, score)
 
@@ -209,73 +197,85 @@ def _each_block(work: Callable[[slice], _T], inputs: Inputs, length: int) -> lis
         return list(pool.map(work, parts))
 
 
-def _fill(inputs: Inputs, first: int, length: int, best: Best, buffers: threading.local) -> int:
-    """Compute the lists of a block of users; return the number of cells that are not finite."""
-    from pipeline.models.topk_kernel import fill_rows, finish
+class _BestItems:
+    """Computation of the lists of one call, block by block."""
 
-    n, live, rows = len(best.entries), np.arange(len(best.entries)), np.empty((0, 0), np.float32)
-    if inputs.linked and inputs.users.shape[1]:
-        if not hasattr(buffers, "rows"):  # a new array for each block would be paged in each time
-            buffers.rows = np.empty((n, len(inputs.order)), np.float32)
-        rows = buffers.rows[:n]
-        fill_rows(inputs, first, rows)
-    bad, unsure = _offer(inputs, first, live, rows, False, best), np.zeros(n, np.bool_)
-    finish(inputs, first, live, rows, length, best, unsure)
-    if unsure.any():
-        live = np.flatnonzero(unsure)
-        best.entries[live] = 0
-        _offer(inputs, first, live, rows, True, best)
-        finish(inputs, first, live, rows, length, best, unsure)
-    return bad
+    def __init__(self, inputs: Inputs, length: int, room: int) -> None:
+        self._inputs, self._length, self._room = inputs, length, room
+        self._buffers = threading.local()
+        cells = max(1, _TILE_ITEMS * inputs.users.shape[1])
+        self._tile = lru_cache(max(1, _BLOCK_CELLS // cells))(partial(_read_tile, inputs))
+
+    def of_block(self, part: slice) -> _Ragged:
+        """Return the lists of a block of users."""
+        from pipeline.models.topk_kernel import Block, fill_rows, finish
+
+        inputs, n = self._inputs, part.stop - part.start
+        block = Block(
+            part.start,
+            self._rows(n),
+            np.zeros((n, self._room), np.float32),
+            np.zeros((n, self._room), np.int32),
+            np.zeros(n, np.int64),
+        )
+        fill_rows(inputs, block)
+        live, unsure = np.arange(n), np.zeros(n, np.bool_)
+        _refuse(self._offer(block, live, exact=False))
+        finish(inputs, block, live, self._length, unsure)
+        if unsure.any():
+            live = np.flatnonzero(unsure)
+            block.entries[live] = 0
+            self._offer(block, live, exact=True)
+            finish(inputs, block, live, self._length, unsure)
+        counts = np.minimum(block.entries, self._length)
+        there = np.arange(self._room) < counts[:, None]
+        return counts, block.item[there], block.score[there]
+
+    def _offer(self, block: Block, live: NDArray[np.int64], *, exact: bool) -> int:
+        """Offer all items, those of the largest norms first; return the number of bad cells."""
+        from pipeline.models.topk_kernel import offer_beside
+
+        inputs, bad, everyone = self._inputs, 0, live
+        size = inputs.size[block.first : block.first + len(block.entries)]
+        left = np.where(size > 0, len(inputs.norm), 0)
+        if not inputs.linked:  # their scores are exact, and a bound for the tiles
+            bad += offer_beside(inputs, block, everyone, left)
+        live = live[size[live] > 0]
+        for base in range(0, len(inputs.norm), _TILE_ITEMS):
+            reach, worst = size[live] * inputs.norm[base], block.score[live, 0].astype(np.float64)
+            stays = block.entries[live] < self._room
+            stays |= (1 + _MARGIN) * reach >= worst - _MARGIN * np.abs(worst)
+            left[live[~stays]] = base
+            live = live[stays]
+            if not len(live):
+                break
+            for start in range(0, len(live), _TILE_USERS):
+                part = live[start : start + _TILE_USERS]
+                bad += self._offer_tile(block, part, base, exact)
+        if inputs.linked:
+            bad += offer_beside(inputs, block, everyone, left)
+        return bad
+
+    def _offer_tile(self, block: Block, live: NDArray[np.int64], base: int, exact: bool) -> int:
+        from pipeline.models.topk_kernel import offer_tile
+
+        product = self._inputs.users[block.first + live] @ self._tile(base).T
+        return offer_tile(self._inputs, block, live, product, base, exact)
+
+    def _rows(self, n: int) -> NDArray[np.float32]:
+        """Return a thread's array for cells beside the factors, if there are both."""
+        if not (self._inputs.linked and self._inputs.users.shape[1]):
+            return np.empty((0, 0), np.float32)
+        # A new array for each block would be paged in each time.
+        if not hasattr(self._buffers, "rows"):
+            self._buffers.rows = np.empty((n, len(self._inputs.order)), np.float32)
+        rows: NDArray[np.float32] = self._buffers.rows[:n]
+        return rows
 
 
-def _offer(
-    inputs: Inputs,
-    first: int,
-    live: NDArray[np.int64],
-    rows: NDArray[np.float32],
-    exact: bool,
-    best: Best,
-) -> int:
-    """Offer all items to users, those of the largest norms first."""
-    from pipeline.models.topk_kernel import offer_beside
-
-    size, bad, everyone = inputs.size[first : first + len(best.entries)], 0, live
-    left = np.where(size > 0, len(inputs.norm), 0)
-    if not inputs.linked:  # their scores are exact, and a better bound for the tiles
-        bad += offer_beside(inputs, first, everyone, rows, left, best)
-    live = live[size[live] > 0]
-    for base in range(0, len(inputs.norm), _TILE_ITEMS):
-        reach, worst = size[live] * inputs.norm[base], best.score[live, 0].astype(np.float64)
-        stays = best.entries[live] < best.score.shape[1]
-        stays |= (1 + _MARGIN) * reach >= worst - _MARGIN * np.abs(worst)
-        left[live[~stays]] = base
-        live = live[stays]
-        if not len(live):
-            break
-        tile = inputs.items[inputs.order[base : min(base + _TILE_ITEMS, len(inputs.norm))]]
-        for start in range(0, len(live), _TILE_USERS):
-            part = live[start : start + _TILE_USERS]
-            bad += _offer_tile(inputs, first, part, rows, tile, base, exact, best)
-    if inputs.linked:
-        bad += offer_beside(inputs, first, everyone, rows, left, best)
-    return bad
-
-
-def _offer_tile(
-    inputs: Inputs,
-    first: int,
-    live: NDArray[np.int64],
-    rows: NDArray[np.float32],
-    tile: NDArray[np.float32],
-    base: int,
-    exact: bool,
-    best: Best,
-) -> int:
-    from pipeline.models.topk_kernel import offer_tile
-
-    product = inputs.users[first + live] @ tile.T
-    return offer_tile(inputs, first, live, rows, product, base, exact, best)
+def _read_tile(inputs: Inputs, base: int) -> NDArray[np.float32]:
+    """Return the factors of the items from a position on."""
+    return inputs.items[inputs.order[base : min(base + _TILE_ITEMS, len(inputs.norm))]]
 
 
 def _inputs(
@@ -298,6 +298,7 @@ def _inputs(
     if exclude is not None and not exclude.has_sorted_indices:
         exclude = exclude.sorted_indices()
     open_items = np.ones(n_items, np.bool_) if allowed is None else allowed
+    # Without factors and forbidden items, positions are items, which saves looking them up.
     natural = allowed is None and not (by_norm and users.shape[1])
     order = place = np.arange(n_items, dtype=np.int32)
     if not natural:

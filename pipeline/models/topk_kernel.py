@@ -50,7 +50,7 @@ class Inputs(NamedTuple):
     links_from, links_item, links_weight
         Rows of the links.
     dense
-        All links as ``(m, n_items)`` in the order of positions, or no row.
+        All links as ``(m, n_items)`` over positions, or no row.
     own_from, own_item, own_value
         Sparse term, columns sorted.
     gone_from, gone_item
@@ -88,17 +88,24 @@ class Inputs(NamedTuple):
     natural: bool
 
 
-class Best(NamedTuple):
-    """The best items so far of a block of users, as heaps with the worst item first.
+class Block(NamedTuple):
+    """Consecutive users, and their best items so far as heaps with the worst item first.
 
     Attributes
     ----------
+    first
+        User of the first row.
+    rows
+        ``(n, n_items)`` float32 cells beside the factors, over positions, see `fill_rows`; no row
+        without links, and without factors, where each user needs one only once.
     score, item
-        ``(n, k)`` float32 and int32.
+        ``(n, room)`` float32 and int32.
     entries
-        ``(n,)`` number of entries of each.
+        ``(n,)`` number of entries of each heap.
     """
 
+    first: int
+    rows: F32
     score: F32
     item: I32
     entries: I64
@@ -120,51 +127,48 @@ _inputs = _named(_types, Inputs)
 _row = _array(types.float32, readonly=False)
 _rows = _array(types.float32, 2, readonly=False)
 _flags = _array(types.boolean, readonly=False)
-_best = _named(
-    (_rows, _array(types.int32, 2, readonly=False), _array(types.int64, readonly=False)), Best
+_block = _named(
+    (
+        *(types.int64, _rows, _rows),
+        *(_array(types.int32, 2, readonly=False), _array(types.int64, readonly=False)),
+    ),
+    Block,
 )
 
 
 @compiled()
-def _sum_products(users: F32, user: int, items: F32, item: int, start: int, stop: int) -> float:
-    """Return the inner product of at most 128 factors."""
-    n, total = stop - start, 0.0
-    rest = start + (n - n % 8 if n >= 8 else 0)
+def _sum_few(terms: F64) -> float:
+    """Return the sum of at most 128 terms."""
+    n, total = len(terms), 0.0
     if n >= 8:
         a = b = c = d = e = f = g = h = 0.0
-        for at in range(start, rest, 8):
-            a += np.float64(users[user, at]) * np.float64(items[item, at])
-            b += np.float64(users[user, at + 1]) * np.float64(items[item, at + 1])
-            c += np.float64(users[user, at + 2]) * np.float64(items[item, at + 2])
-            d += np.float64(users[user, at + 3]) * np.float64(items[item, at + 3])
-            e += np.float64(users[user, at + 4]) * np.float64(items[item, at + 4])
-            f += np.float64(users[user, at + 5]) * np.float64(items[item, at + 5])
-            g += np.float64(users[user, at + 6]) * np.float64(items[item, at + 6])
-            h += np.float64(users[user, at + 7]) * np.float64(items[item, at + 7])
+        for at in range(n // 8):
+            part = terms[8 * at : 8 * at + 8]
+            a, b, c, d = a + part[0], b + part[1], c + part[2], d + part[3]
+            e, f, g, h = e + part[4], f + part[5], g + part[6], h + part[7]
         total = ((a + b) + (c + d)) + ((e + f) + (g + h))
-    for at in range(rest, stop):
-        total += np.float64(users[user, at]) * np.float64(items[item, at])
+    for at in range(n - n % 8 if n >= 8 else 0, n):
+        total += terms[at]
     return total
 
 
 @compiled()
-def _inner(users: F32, user: int, items: F32, item: int) -> float:
-    """Return an inner product, summed in halves as `numpy.sum` does."""
-    n = users.shape[1]
-    if n <= 128:
-        return _sum_products(users, user, items, item, 0, n)
+def _sum(terms: F64) -> float:
+    """Return a sum, in halves as `numpy.sum` computes it."""
+    if len(terms) <= 128:
+        return _sum_few(terms)
     # Without recursion, whose code numba cannot read back from its cache: `stop` is the end of each
     # open part, `left` the sum of its left half once `right` is True.
     stop, left = np.empty(64, np.int64), np.empty(64, np.float64)
     right = np.zeros(64, np.bool_)
-    at, level, stop[0] = 0, 0, n
+    at, level, stop[0] = 0, 0, len(terms)
     while True:
         size = stop[level] - at
         if size > 128:
             level += 1
             stop[level], right[level] = at + size // 2 - size // 2 % 8, False
             continue
-        total = _sum_products(users, user, items, item, at, stop[level])
+        total = _sum_few(terms[at : stop[level]])
         at = stop[level]
         while level > 0 and right[level]:
             total = left[level] + total
@@ -175,9 +179,12 @@ def _inner(users: F32, user: int, items: F32, item: int) -> float:
 
 
 @compiled()
-def _score(inputs: Inputs, user: int, item: int, beside: np.float32) -> np.float32:
-    """Return the score of a pair from its cell beside the factors."""
-    return np.float32(_inner(inputs.users, user, inputs.items, item) + np.float64(beside))
+def _score(inputs: Inputs, user: int, item: int, beside: np.float32, terms: F64) -> np.float32:
+    """Return the score of a pair from its cell beside the factors; overwrites `terms`."""
+    left, right = inputs.users[user], inputs.items[item]
+    for at in range(len(terms)):
+        terms[at] = np.float64(left[at]) * np.float64(right[at])
+    return np.float32(_sum(terms) + np.float64(beside))
 
 
 @compiled()
@@ -199,9 +206,9 @@ def _worse(score: np.float32, item: int, other_score: np.float32, other_item: in
 
 
 @compiled()
-def _sink(best: Best, row: int, count: int, score: np.float32, item: int) -> None:
+def _sink(block: Block, row: int, count: int, score: np.float32, item: int) -> None:
     """Put an entry at the top of a heap, then below the entries that are worse."""
-    scores, items = best.score[row], best.item[row]
+    scores, items = block.score[row], block.item[row]
     at = 0
     while 2 * at + 1 < count:
         child = 2 * at + 1
@@ -217,12 +224,12 @@ def _sink(best: Best, row: int, count: int, score: np.float32, item: int) -> Non
 
 
 @compiled()
-def _offer(best: Best, row: int, score: np.float32, item: int) -> None:
-    """Add an entry if it is among the best."""
-    scores, items, count = best.score[row], best.item[row], best.entries[row]
+def _offer(block: Block, row: int, score: np.float32, item: int) -> None:
+    """Add an entry if it is among the block."""
+    scores, items, count = block.score[row], block.item[row], block.entries[row]
     if count == len(scores):
         if _worse(scores[0], items[0], score, item):
-            _sink(best, row, count, score, item)
+            _sink(block, row, count, score, item)
         return
     at = count
     while at > 0:
@@ -232,15 +239,15 @@ def _offer(best: Best, row: int, score: np.float32, item: int) -> None:
         scores[at], items[at] = scores[parent], items[parent]
         at = parent
     scores[at], items[at] = score, item
-    best.entries[row] = count + 1
+    block.entries[row] = count + 1
 
 
 @compiled()
-def _floor(best: Best, row: int) -> float:
+def _floor(block: Block, row: int) -> float:
     """Return a bound that the score of a further entry must reach, less its rounding."""
-    if best.entries[row] < best.score.shape[1]:
+    if block.entries[row] < block.score.shape[1]:
         return -np.inf
-    worst = np.float64(best.score[row, 0])
+    worst = np.float64(block.score[row, 0])
     return worst - _SLACK * abs(worst)
 
 
@@ -267,36 +274,38 @@ def _add_beside(inputs: Inputs, user: int, row: F32) -> None:
 
 
 @compiled()
-def _scan_row(inputs: Inputs, user: int, row: F32, start: int, best: Best, to: int) -> int:
-    """Offer the cells of a row over positions; return the number of cells over the limit."""
-    bad, size, limit = 0, inputs.size[user], inputs.limit[user]
+def _scan_row(inputs: Inputs, block: Block, to: int, row: F32, start: int, terms: F64) -> int:
+    """Offer the cells of a row from a position on; return the number of cells over the limit."""
+    bad, user = 0, block.first + to
+    size, limit = inputs.size[user] * (1 + _SLACK), inputs.limit[user]
     for low in range(start, len(inputs.norm), _CHUNK):
         cells = row[low : min(low + _CHUNK, len(inputs.norm))]
-        # Norms fall, so the inner products of the chunk are at most the first one.
-        reach = size * inputs.norm[low] * (1 + _SLACK)
-        least = np.float32(_floor(best, to) - reach)
-        hits = np.int32(0)
+        # Norms fall, so no inner product of the chunk is above the bound of the first one.
+        reach = size * inputs.norm[low]
+        least = np.float32(_floor(block, to) - reach)
+        hits, within = np.int32(0), np.int32(0)
         for at in range(len(cells)):
-            cell = cells[at]
-            hits += np.int32(((cell != 0) & (cell >= least)) | ~(abs(cell) < limit))
-        if not hits:
+            hits += np.int32((cells[at] != 0) & (cells[at] >= least))
+            within += np.int32(abs(cells[at]) < limit)
+        if not hits and within == len(cells):
             continue
         for at in range(len(cells)):
-            cell = cells[at]
+            cell, item = cells[at], inputs.order[low + at]
             if not abs(cell) < limit:
                 bad += 1
-            elif cell != 0 and cell >= least:
-                item = inputs.order[low + at]
-                if _find(inputs.gone_from, inputs.gone_item, user, item) < 0:
-                    _offer(best, to, _score(inputs, user, item, cell), item)
-                    least = np.float32(_floor(best, to) - reach)
+                continue
+            if cell == 0 or cell < least:
+                continue
+            if _find(inputs.gone_from, inputs.gone_item, user, item) < 0:
+                _offer(block, to, _score(inputs, user, item, cell, terms), item)
+                least = np.float32(_floor(block, to) - reach)
     return bad
 
 
 @compiled()
-def _scan_own(inputs: Inputs, user: int, best: Best, to: int) -> int:
+def _scan_own(inputs: Inputs, block: Block, to: int, terms: F64) -> int:
     """Offer the stored cells of the sparse term; return the number of cells over the limit."""
-    bad = 0
+    bad, user = 0, block.first + to
     for at in range(inputs.own_from[user], inputs.own_from[user + 1]):
         item, cell = inputs.own_item[at], inputs.own_value[at]
         if not abs(cell) < inputs.limit[user]:
@@ -304,7 +313,7 @@ def _scan_own(inputs: Inputs, user: int, best: Best, to: int) -> int:
             continue
         gone = _find(inputs.gone_from, inputs.gone_item, user, item) >= 0
         if inputs.place[item] < len(inputs.norm) and not gone:
-            _offer(best, to, _score(inputs, user, item, cell), item)
+            _offer(block, to, _score(inputs, user, item, cell, terms), item)
     return bad
 
 
@@ -319,86 +328,71 @@ def _error(inputs: Inputs, user: int, base: int) -> float:
 
 
 @compiled()
-def _cell(inputs: Inputs, user: int, item: int, rows: F32, to: int) -> np.float32:
+def _cell(inputs: Inputs, block: Block, to: int, item: int) -> np.float32:
     """Return the cell of a pair beside the factors."""
     if inputs.linked:
-        return np.float32(rows[to, inputs.place[item]])
-    at = _find(inputs.own_from, inputs.own_item, user, item)
+        return np.float32(block.rows[to, inputs.place[item]])
+    at = _find(inputs.own_from, inputs.own_item, block.first + to, item)
     return np.float32(inputs.own_value[at] if at >= 0 else 0)
 
 
-@compiled(types.void(_inputs, types.int64, _rows))
-def fill_rows(inputs: Inputs, first: int, rows: F32) -> None:
-    """Write the cells beside the factors of some users, as rows over positions.
+@compiled(types.void(_inputs, _block))
+def fill_rows(inputs: Inputs, block: Block) -> None:
+    """Write the cells beside the factors.
 
     Parameters
     ----------
     inputs
         Arrays of the call.
-    first
-        User of the first row.
-    rows
-        ``(n, n_items)``, overwritten.
+    block
+        Its rows are overwritten.
     """
-    for to in range(len(rows)):
-        row = rows[to]
-        row[:] = 0
-        _add_beside(inputs, first + to, row)
+    for to in range(len(block.rows)):
+        block.rows[to, :] = 0
+        _add_beside(inputs, block.first + to, block.rows[to])
 
 
-@compiled(types.int64(_inputs, types.int64, _i64, _rows, _i64, _best))
-def offer_beside(inputs: Inputs, first: int, live: I64, rows: F32, start: I64, best: Best) -> int:
+@compiled(types.int64(_inputs, _block, _i64, _i64))
+def offer_beside(inputs: Inputs, block: Block, live: I64, start: I64) -> int:
     """Offer the cells beside the factors: all that are stored, or those of links.
 
     Parameters
     ----------
-    inputs, first, live, best
+    inputs, block, live
         As for `offer_tile`.
-    rows
-        From `fill_rows`; without factors no row, because each user needs one only once.
     start
-        ``(n,)`` position from which on the cells of links are offered, for each row of `best`.
+        ``(n,)`` position from which on the cells of links are offered, for each row of `block`.
 
     Returns
     -------
-    Number of cells over the limit.
+    Number of cells that are not finite, or too large.
     """
-    bad, row = 0, np.zeros(0 if len(rows) else len(inputs.order), np.float32)
+    bad, terms = 0, np.empty(inputs.users.shape[1], np.float64)
+    row = np.zeros(0 if len(block.rows) else len(inputs.order), np.float32)
     for to in live:
         if not inputs.linked:
-            bad += _scan_own(inputs, first + to, best, to)
-        elif len(rows):
-            bad += _scan_row(inputs, first + to, rows[to], start[to], best, to)
+            bad += _scan_own(inputs, block, to, terms)
+        elif len(block.rows):
+            bad += _scan_row(inputs, block, to, block.rows[to], start[to], terms)
         else:
             row[:] = 0
-            _add_beside(inputs, first + to, row)
-            bad += _scan_row(inputs, first + to, row, start[to], best, to)
+            _add_beside(inputs, block.first + to, row)
+            bad += _scan_row(inputs, block, to, row, start[to], terms)
     return bad
 
 
-@compiled(types.int64(_inputs, types.int64, _i64, _rows, _rows, types.int64, types.boolean, _best))
+@compiled(types.int64(_inputs, _block, _i64, _rows, types.int64, types.boolean))
 def offer_tile(
-    inputs: Inputs,
-    first: int,
-    live: I64,
-    rows: F32,
-    product: F32,
-    base: int,
-    exact: bool,
-    best: Best,
+    inputs: Inputs, block: Block, live: I64, product: F32, base: int, exact: bool
 ) -> int:
     """Offer the items of a tile to some users.
 
     Parameters
     ----------
-    inputs
-        Arrays of the call.
-    first
-        User of the first row of `best`.
+    inputs, block
+        Arrays of the call, and the users' rows and heaps.
     live
-        ``(n,)`` rows of `best`.
-    rows
-        From `fill_rows`, or no row without links.
+        ``(n,)`` users, as rows of `block`.
     product
         ``(n, width)`` float32 products of these users and the items from position `base` on;
         overwritten.
@@ -406,26 +400,25 @@ def offer_tile(
         First position.
     exact
         Compute the score of each candidate; else the product stands for it until `finish`.
-    best
-        Takes the entries.
 
     Returns
     -------
-    Number of cells over the limit.
+    Number of cells that are not finite, or too large.
     """
-    bad, width = 0, product.shape[1]
+    bad, width, terms = 0, product.shape[1], np.empty(inputs.users.shape[1], np.float64)
     for line in range(len(live)):
         to = live[line]
-        user, scores = first + to, product[line]
+        user, scores = block.first + to, product[line]
         error = _error(inputs, user, base) if exact else 0.0
-        if len(rows):
-            beside, limit, over = rows[to, base : base + width], inputs.limit[user], np.int32(0)
+        if inputs.linked:
+            beside = block.rows[to, base : base + width]
+            limit, within = inputs.limit[user], np.int32(0)
             for at in range(width):
-                over += np.int32(~(abs(beside[at]) < limit))
+                within += np.int32(abs(beside[at]) < limit)
                 # Rounded up, so that no rounding of the cell or of the sum can lose a candidate.
                 scores[at] += beside[at] + np.float32(8 * ROUNDING) * abs(beside[at])
-            bad += int(over)
-        least = np.float32(_floor(best, to) - error)
+            bad += width - int(within)
+        least = np.float32(_floor(block, to) - error)
         for low in range(0, width, _CHUNK):
             chunk = scores[low : min(low + _CHUNK, width)]
             hits = np.int32(0)
@@ -439,48 +432,48 @@ def offer_tile(
                 item, score = inputs.order[base + low + at], chunk[at]
                 if _find(inputs.gone_from, inputs.gone_item, user, item) >= 0:
                     continue
-                # `offer_own` has offered the cells of the sparse term.
+                # `offer_beside` has offered the cells of the sparse term.
                 if not inputs.linked and _find(inputs.own_from, inputs.own_item, user, item) >= 0:
                     continue
                 if exact:
-                    score = _score(inputs, user, item, _cell(inputs, user, item, rows, to))
-                _offer(best, to, score, item)
-                least = np.float32(_floor(best, to) - error)
+                    cell = _cell(inputs, block, to, item)
+                    score = _score(inputs, user, item, cell, terms)
+                _offer(block, to, score, item)
+                least = np.float32(_floor(block, to) - error)
     return bad
 
 
-@compiled(types.void(_inputs, types.int64, _i64, _rows, types.int64, _best, _flags))
-def finish(
-    inputs: Inputs, first: int, live: I64, rows: F32, length: int, best: Best, unsure: Flags
-) -> None:
+@compiled(types.void(_inputs, _block, _i64, types.int64, _flags))
+def finish(inputs: Inputs, block: Block, live: I64, length: int, unsure: Flags) -> None:
     """Turn each heap into a list, best first, of scores instead of products.
 
     Parameters
     ----------
-    inputs, first, live, rows, best
-        As for `offer_tile`; `best` has room for more than `length` entries, or for all items.
+    inputs, block, live
+        As for `offer_tile`.
     length
         Entries of a list that are needed.
     unsure
         Set to True for the rows of which an item outside the heap may belong among the first
         `length`, because many scores are closer to each other than their products are exact.
     """
-    room, factors = best.score.shape[1], inputs.users.shape[1]
+    room, factors = block.score.shape[1], inputs.users.shape[1]
+    terms = np.empty(factors, np.float64)
     for to in live:
-        user, count = first + to, best.entries[to]
-        worst = np.float64(best.score[to, 0]) if count == room else -np.inf
+        user, count = block.first + to, block.entries[to]
+        worst = np.float64(block.score[to, 0]) if count == room else -np.inf
         if factors:
-            best.entries[to] = 0
+            block.entries[to] = 0
             for at in range(count):
-                item = best.item[to, at]
-                cell = _cell(inputs, user, item, rows, to)
-                _offer(best, to, _score(inputs, user, item, cell), item)
+                item = block.item[to, at]
+                cell = _cell(inputs, block, to, item)
+                _offer(block, to, _score(inputs, user, item, cell, terms), item)
         for last in range(count - 1, 0, -1):
-            score, item = best.score[to, last], best.item[to, last]
-            best.score[to, last], best.item[to, last] = best.score[to, 0], best.item[to, 0]
-            _sink(best, to, last, score, item)
+            score, item = block.score[to, last], block.item[to, last]
+            block.score[to, last], block.item[to, last] = block.score[to, 0], block.item[to, 0]
+            _sink(block, to, last, score, item)
         if factors and length < count == room < len(inputs.norm):
-            outside, kept = worst + _error(inputs, user, 0), np.float64(best.score[to, length - 1])
+            outside, kept = worst + _error(inputs, user, 0), np.float64(block.score[to, length - 1])
             unsure[to] = not outside + _SLACK * abs(outside) < kept - _SLACK * abs(kept)
 
 
@@ -491,7 +484,7 @@ def score_pairs(inputs: Inputs, first: int, start: I64, item: I32, score: F32) -
     Parameters
     ----------
     inputs
-        Arrays of the call, of which positions are items.
+        Arrays of the call.
     first
         User of the first group of pairs.
     start
@@ -501,6 +494,7 @@ def score_pairs(inputs: Inputs, first: int, start: I64, item: I32, score: F32) -
     score
         Score of each pair, overwritten.
     """
+    terms = np.empty(inputs.users.shape[1], np.float64)
     row = np.zeros(len(inputs.order), np.float32)
     for to in range(len(start) - 1):
         if start[to] == start[to + 1]:
@@ -508,4 +502,4 @@ def score_pairs(inputs: Inputs, first: int, start: I64, item: I32, score: F32) -
         row[:] = 0
         _add_beside(inputs, first + to, row)
         for pair in range(start[to], start[to + 1]):
-            score[pair] = _score(inputs, first + to, item[pair], row[item[pair]])
+            score[pair] = _score(inputs, first + to, item[pair], row[item[pair]], terms)

@@ -86,14 +86,15 @@ def test_any_block_gives_the_same_lists(
             assert lists.score[mine].tolist() == expected[row][best].tolist()
 
 
+@pytest.mark.parametrize("links", [False, True])
 def test_blocks_use_the_threads_of_the_blas_and_leave_them_as_they_were(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     monkeypatch.setattr(topk, "_BLOCK_USERS", 4)
     names: set[str] = set()
     inside: set[int] = set()
     calls, meet = itertools.count(), threading.Barrier(2, timeout=20)
-    block = topk._fill
+    block = topk._BestItems.of_block
 
     def watched(*arguments):
         names.add(threading.current_thread().name)
@@ -105,14 +106,14 @@ def test_blocks_use_the_threads_of_the_blas_and_leave_them_as_they_were(
     def blas() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-    scores = world(0, True, False, False)
+    scores = world(0, True, links, False)
     with threadpool_limits(2, "blas"):
         before = blas()
-        monkeypatch.setattr(topk, "_fill", watched)
+        monkeypatch.setattr(topk._BestItems, "of_block", watched)
         two = top_k(scores, K)
         assert blas() == before
     assert (len(names), inside) == (2, {1})
-    monkeypatch.setattr(topk, "_fill", block)
+    monkeypatch.setattr(topk._BestItems, "of_block", block)
     with threadpool_limits(1, "blas"):
         one = top_k(scores, K)
     assert one.item.tobytes() == two.item.tobytes()
