@@ -1,7 +1,8 @@
 """Compilation of functions by numba, for passes that numpy and scipy have no function for.
 
 Guarantees: the compiled code is cached beside the source file, or in the user's cache folder, so
-that the next process does not compile again; where neither is writable, each process compiles. Only
+that the next process does not compile again; where neither is writable, each process compiles; an
+index of an earlier version is replaced. Only
 a process that calls `compiled` imports numba. Sums stay in the written order, so that
 all machines compute the same bytes.
 """
@@ -9,6 +10,7 @@ all machines compute the same bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -32,5 +34,11 @@ def compiled(*signature: object) -> Callable[[_F], _F]:
             return cast(_F, njit(*signature, cache=True, nogil=True)(function))
         except RuntimeError:  # neither this folder nor the user's cache folder is writable
             return cast(_F, njit(*signature, nogil=True)(function))
+        except AttributeError:
+            # An earlier version wrote the index of the cache, and names a class that is gone.
+            folder = Path(njit(cache=True)(function).stats.cache_path)
+            for index in folder.glob(f"{Path(function.__code__.co_filename).stem}.*.nbi"):
+                index.unlink(missing_ok=True)
+            return cast(_F, njit(*signature, cache=True, nogil=True)(function))
 
     return decorate

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -32,9 +32,10 @@ from pipeline.errors import DataError
 from pipeline.models.contract import Scores
 
 if TYPE_CHECKING:  # a process that makes no list does not import numba
-    from pipeline.models.topk_kernel import Block, Inputs
+    from pipeline.models.topk_kernel import Block, Cells, Inputs
 
 _T = TypeVar("_T")
+_N = TypeVar("_N", bound=np.generic)
 _Ragged = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
 """Lengths of some lists, and the items and scores of all of them."""
 _BLOCK_CELLS = 1 << 23
@@ -289,7 +290,8 @@ def _inputs(
     from pipeline.models.topk_kernel import Inputs
 
     n_users, n_items = scores.shape
-    users, items = _factors(scores.users, n_users), _factors(scores.items, n_items)
+    users = np.zeros((n_users, 0), np.float32) if scores.users is None else scores.users
+    items = np.zeros((n_items, 0), np.float32) if scores.items is None else scores.items
     size, norm = _norms(users), _norms(items)
     similarity, own = scores.item_similarity, scores.sparse_bonus
     if own is not None and not own.has_canonical_format:
@@ -308,43 +310,43 @@ def _inputs(
     dense = np.empty((0, 0), np.float32)
     if similarity is not None and _nearly_dense(similarity, scores.user_history):
         dense = similarity.toarray() if natural else similarity[:, order].toarray()
-    arrays = dict(
-        users=users,
-        items=items,
-        size=size,
+    return Inputs(
+        users=_fixed(users),
+        items=_fixed(items),
+        size=_fixed(size),
         # A cell and the largest product must stay below half of the largest number.
-        limit=np.maximum(_LARGEST / 2 - size * norm.max(initial=0), -1).astype(np.float32),
-        **_cells("history", scores.user_history, n_users, "weight"),
-        **_cells("links", similarity, 0, "weight"),
-        dense=dense,
-        **_cells("own", own, n_users, "value"),
-        **_cells("gone", exclude, n_users),
-        order=order,
-        place=place,
-        norm=norm[order[: int(open_items.sum())]],
+        limit=_fixed(np.maximum(_LARGEST / 2 - size * norm.max(initial=0), -1).astype(np.float32)),
+        history=_cells(scores.user_history, n_users),
+        links=_cells(similarity, 0),
+        dense=_fixed(dense),
+        own=_cells(own, n_users),
+        gone=_cells(exclude, n_users),
+        order=_fixed(order),
+        place=_fixed(place),
+        norm=_fixed(norm[order[: int(open_items.sum())]]),
+        linked=similarity is not None,
+        natural=natural,
     )
-    # The passes are compiled for arrays that cannot be written.
-    views = {name: np.ascontiguousarray(array).view() for name, array in arrays.items()}
-    for view in views.values():
-        view.flags.writeable = False
-    return Inputs(**views, linked=similarity is not None, natural=natural)
 
 
-def _cells(
-    name: str, matrix: sp.csr_matrix | None, rows: int, value: str | None = None
-) -> dict[str, NDArray[Any]]:
-    """Return the arrays of a matrix, by the names that `Inputs` gives them."""
+def _cells(matrix: sp.csr_matrix | None, rows: int) -> Cells:
+    """Return the arrays of a matrix, or of one without cells."""
+    from pipeline.models.topk_kernel import Cells
+
     if matrix is None:
         matrix = sp.csr_matrix((rows, 1), dtype=np.float32)
-    arrays = {
-        f"{name}_from": matrix.indptr.astype(np.int64),
-        f"{name}_item": matrix.indices.astype(np.int32, copy=False),
-    }
-    return arrays | ({f"{name}_{value}": matrix.data} if value else {})
+    return Cells(
+        _fixed(matrix.indptr.astype(np.int64)),
+        _fixed(matrix.indices.astype(np.int32, copy=False)),
+        _fixed(matrix.data.astype(np.float32, copy=False)),
+    )
 
 
-def _factors(factors: NDArray[np.float32] | None, n: int) -> NDArray[np.float32]:
-    return np.zeros((n, 0), np.float32) if factors is None else np.ascontiguousarray(factors)
+def _fixed(array: NDArray[_N]) -> NDArray[_N]:
+    """Return a view that cannot be written: the passes are compiled for these alone."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
 
 
 def _norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:

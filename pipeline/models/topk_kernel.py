@@ -34,6 +34,14 @@ _CHUNK = 64
 """Scores compared at a time; only a chunk with a candidate is read one by one."""
 
 
+class Cells(NamedTuple):
+    """Arrays of a CSR matrix; row r has the cells ``start[r]`` to ``start[r + 1]``."""
+
+    start: I64
+    column: I32
+    value: F32
+
+
 class Inputs(NamedTuple):
     """Arrays of one call, all of them C-contiguous; an absent part has no cells.
 
@@ -45,16 +53,12 @@ class Inputs(NamedTuple):
         ``(n_users,)`` norms of the users' factors.
     limit
         ``(n_users,)`` magnitude that a cell beside the factors must stay below.
-    history_from, history_item, history_weight
-        Rows of the users' histories.
-    links_from, links_item, links_weight
-        Rows of the links.
+    history, links
+        The users' histories, and the links.
     dense
         All links as ``(m, n_items)`` over positions, or no row.
-    own_from, own_item, own_value
-        Sparse term, columns sorted.
-    gone_from, gone_item
-        Excluded items, columns sorted.
+    own, gone
+        Sparse term and excluded items, columns sorted.
     order, place
         ``(n_items,)`` item of each position, and position of each item.
     norm
@@ -69,18 +73,11 @@ class Inputs(NamedTuple):
     items: F32
     size: F64
     limit: F32
-    history_from: I64
-    history_item: I32
-    history_weight: F32
-    links_from: I64
-    links_item: I32
-    links_weight: F32
+    history: Cells
+    links: Cells
     dense: F32
-    own_from: I64
-    own_item: I32
-    own_value: F32
-    gone_from: I64
-    gone_item: I32
+    own: Cells
+    gone: Cells
     order: I32
     place: I32
     norm: F64
@@ -117,13 +114,10 @@ def _array(kind: Any, dimensions: int = 1, *, readonly: bool = True) -> Any:
 
 _f32, _f64, _i32, _i64 = map(_array, (types.float32, types.float64, types.int32, types.int64))
 _table = _array(types.float32, 2)
-_cells = (_i64, _i32, _f32)
-_types = (
-    *(_table, _table, _f64, _f32, *_cells, *_cells, _table, *_cells, _i64, _i32),
-    *(_i32, _i32, _f64, types.boolean, types.boolean),
-)
 _named: Any = types.NamedTuple  # numba does not type it
-_inputs = _named(_types, Inputs)
+_cells = _named((_i64, _i32, _f32), Cells)
+_types = (_table, _table, _f64, _f32, _cells, _cells, _table, _cells, _cells, _i32, _i32, _f64)
+_inputs = _named((*_types, types.boolean, types.boolean), Inputs)
 _row = _array(types.float32, readonly=False)
 _rows = _array(types.float32, 2, readonly=False)
 _flags = _array(types.boolean, readonly=False)
@@ -188,16 +182,16 @@ def _score(inputs: Inputs, user: int, item: int, beside: np.float32, terms: F64)
 
 
 @compiled()
-def _find(start: I64, column: I32, user: int, item: int) -> int:
+def _find(cells: Cells, user: int, item: int) -> int:
     """Return the place of an item in a user's sorted cells, -1 if it is not there."""
-    low, high = start[user], start[user + 1]
+    low, high = cells.start[user], cells.start[user + 1]
     while low < high:
         middle = (low + high) >> 1
-        if column[middle] < item:
+        if cells.column[middle] < item:
             low = middle + 1
         else:
             high = middle
-    return low if low < start[user + 1] and column[low] == item else -1
+    return low if low < cells.start[user + 1] and cells.column[low] == item else -1
 
 
 @compiled()
@@ -254,23 +248,23 @@ def _floor(block: Block, row: int) -> float:
 @compiled()
 def _add_beside(inputs: Inputs, user: int, row: F32) -> None:
     """Add a user's cells beside the factors to a row over positions."""
-    for at in range(inputs.history_from[user], inputs.history_from[user + 1]):
-        had, weight = inputs.history_item[at], inputs.history_weight[at]
+    for at in range(inputs.history.start[user], inputs.history.start[user + 1]):
+        had, weight = inputs.history.column[at], inputs.history.value[at]
         if len(inputs.dense):
             links = inputs.dense[had]
             for place in range(len(row)):
                 row[place] += weight * links[place]
             continue
-        start, stop = inputs.links_from[had], inputs.links_from[had + 1]
-        items, links = inputs.links_item[start:stop], inputs.links_weight[start:stop]
+        start, stop = inputs.links.start[had], inputs.links.start[had + 1]
+        items, links = inputs.links.column[start:stop], inputs.links.value[start:stop]
         if inputs.natural:
             for link in range(len(items)):
                 row[np.uint32(items[link])] += weight * links[link]
         else:
             for link in range(len(items)):
                 row[np.uint32(inputs.place[np.uint32(items[link])])] += weight * links[link]
-    for at in range(inputs.own_from[user], inputs.own_from[user + 1]):
-        row[inputs.place[inputs.own_item[at]]] += inputs.own_value[at]
+    for at in range(inputs.own.start[user], inputs.own.start[user + 1]):
+        row[inputs.place[inputs.own.column[at]]] += inputs.own.value[at]
 
 
 @compiled()
@@ -296,7 +290,7 @@ def _scan_row(inputs: Inputs, block: Block, to: int, row: F32, start: int, terms
                 continue
             if cell == 0 or cell < least:
                 continue
-            if _find(inputs.gone_from, inputs.gone_item, user, item) < 0:
+            if _find(inputs.gone, user, item) < 0:
                 _offer(block, to, _score(inputs, user, item, cell, terms), item)
                 least = np.float32(_floor(block, to) - reach)
     return bad
@@ -306,12 +300,12 @@ def _scan_row(inputs: Inputs, block: Block, to: int, row: F32, start: int, terms
 def _scan_own(inputs: Inputs, block: Block, to: int, terms: F64) -> int:
     """Offer the stored cells of the sparse term; return the number of cells over the limit."""
     bad, user = 0, block.first + to
-    for at in range(inputs.own_from[user], inputs.own_from[user + 1]):
-        item, cell = inputs.own_item[at], inputs.own_value[at]
+    for at in range(inputs.own.start[user], inputs.own.start[user + 1]):
+        item, cell = inputs.own.column[at], inputs.own.value[at]
         if not abs(cell) < inputs.limit[user]:
             bad += 1
             continue
-        gone = _find(inputs.gone_from, inputs.gone_item, user, item) >= 0
+        gone = _find(inputs.gone, user, item) >= 0
         if inputs.place[item] < len(inputs.norm) and not gone:
             _offer(block, to, _score(inputs, user, item, cell, terms), item)
     return bad
@@ -332,8 +326,8 @@ def _cell(inputs: Inputs, block: Block, to: int, item: int) -> np.float32:
     """Return the cell of a pair beside the factors."""
     if inputs.linked:
         return np.float32(block.rows[to, inputs.place[item]])
-    at = _find(inputs.own_from, inputs.own_item, block.first + to, item)
-    return np.float32(inputs.own_value[at] if at >= 0 else 0)
+    at = _find(inputs.own, block.first + to, item)
+    return np.float32(inputs.own.value[at] if at >= 0 else 0)
 
 
 @compiled(types.void(_inputs, _block))
@@ -430,10 +424,10 @@ def offer_tile(
                 if not chunk[at] >= least:
                     continue
                 item, score = inputs.order[base + low + at], chunk[at]
-                if _find(inputs.gone_from, inputs.gone_item, user, item) >= 0:
+                if _find(inputs.gone, user, item) >= 0:
                     continue
                 # `offer_beside` has offered the cells of the sparse term.
-                if not inputs.linked and _find(inputs.own_from, inputs.own_item, user, item) >= 0:
+                if not inputs.linked and _find(inputs.own, user, item) >= 0:
                     continue
                 if exact:
                     cell = _cell(inputs, block, to, item)
