@@ -12,8 +12,9 @@ from pipeline.models.compiled import compiled
 
 class {name}(NamedTuple):
     number: int
+    share: float
 
-@compiled(types.int64(types.NamedTuple((types.int64,), {name})))
+@compiled(types.int64(types.NamedTuple((types.int64, types.float64), {name})))
 def doubled(pair):
     return {factor} * pair.number
 """
@@ -34,7 +35,7 @@ def load(path: Path, name: str, factor: int) -> ModuleType:
 def test_an_index_that_names_a_class_that_is_gone_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "example.py"
     first = load(path, "Before", 2)
-    assert first.doubled(first.Before(3)) == 6
+    assert first.doubled(first.Before(3, 0.5)) == 6
     assert list((tmp_path / "__pycache__").glob("*.nbi"))
     second = load(path, "After", 20)
-    assert second.doubled(second.After(3)) == 60
+    assert second.doubled(second.After(3, 0.5)) == 60
