@@ -1,18 +1,18 @@
 """Compiled pass over lists and ground truth for `evaluation.metrics` (numba).
 
 Guarantees: each entry of a list and each item of the ground truth is read once; sums are in the
-order of ranks, so equal lists give equal bytes. The compiled code is cached beside this file, or in
-the user's cache folder, for the next process.
+order of ranks, so equal lists give equal bytes. The compiled code is cached, see `models.compiled`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pipeline.models.compiled import compiled
 
 Ints = NDArray[np.int64]
 Pass = Callable[
@@ -23,12 +23,7 @@ Pass = Callable[
 @cache
 def one_pass() -> Pass:
     """Return the compiled pass; only a process that evaluates imports numba."""
-    from numba import njit
-
-    try:
-        return cast("Pass", njit(cache=True, nogil=True)(_one_pass))
-    except RuntimeError:  # neither this folder nor the user's cache folder is writable
-        return cast("Pass", njit(nogil=True)(_one_pass))
+    return compiled()(_one_pass)
 
 
 def _one_pass(

@@ -78,42 +78,6 @@ def row_extremes(extreme: np.ufunc, cells: sp.csr_matrix, empty: float) -> NDArr
     return values
 
 
-def strongest(
-    size: NDArray[Any], column: NDArray[Any], indptr: NDArray[Any], limit: int, *, long_row: int
-) -> NDArray[np.bool_]:
-    """Select the `limit` largest cells of each long row, and all cells of the other rows.
-
-    Parameters
-    ----------
-    size, column
-        ``(n,)`` values and columns of the cells; of equal values the lower columns are selected.
-    indptr
-        ``(n_rows + 1,)`` start of each row.
-    limit
-        Cells to select in a long row, ≥ 1.
-    long_row
-        Number of cells, ≥ `limit`, above which a row is long.
-
-    Returns
-    -------
-    ``(n,)`` bool.
-    """
-    keep = np.ones(len(size), np.bool_)
-    for row in np.flatnonzero(np.diff(indptr) > long_row):
-        own = slice(indptr[row], indptr[row + 1])
-        values = size[own]
-        # A partition is linear in the length of the row, unlike a sort.
-        last = np.partition(values, len(values) - limit)[len(values) - limit]
-        chosen = values > last
-        tied = np.flatnonzero(values == last)
-        free = limit - int(chosen.sum())
-        if free < len(tied):
-            tied = tied[np.argpartition(column[own][tied], free - 1)[:free]]
-        chosen[tied] = True
-        keep[own] = chosen
-    return keep
-
-
 def keep_topk_per_row(cells: sp.csr_matrix, most: int) -> sp.csr_matrix:
     """Return the cells of each row that are largest by magnitude, none of them 0.
 
@@ -129,7 +93,19 @@ def keep_topk_per_row(cells: sp.csr_matrix, most: int) -> sp.csr_matrix:
     CSR with sorted columns.
     """
     size = np.abs(cells.data)
-    keep = (size > 0) & strongest(size, cells.indices, cells.indptr, most, long_row=most)
+    keep = size > 0
+    for row in np.flatnonzero(np.diff(cells.indptr) > most):
+        own = slice(cells.indptr[row], cells.indptr[row + 1])
+        values = size[own]
+        # A partition is linear in the length of the row, unlike a sort.
+        last = np.partition(values, len(values) - most)[len(values) - most]
+        chosen = values > last
+        tied = np.flatnonzero(values == last)
+        free = most - int(chosen.sum())
+        if free < len(tied):
+            tied = tied[np.argpartition(cells.indices[own][tied], free - 1)[:free]]
+        chosen[tied] = True
+        keep[own] &= chosen
     counted = np.concatenate([[0], np.cumsum(keep)])[cells.indptr]
     kept = sp.csr_matrix((cells.data[keep], cells.indices[keep], counted), shape=cells.shape)
     kept.sort_indices()

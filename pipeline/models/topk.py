@@ -1,46 +1,57 @@
 """Scores -> lists: exact top-K, blocked, never padded.
 
 Guarantees: a list holds the best `k` items that have a score, fewer if there are fewer, never an
-excluded one. The score of a pair is its inner product in float64 plus its sparse cell, rounded to
-float32 once; the order is score falling, then item index (so item id) rising, at the cut too. So a
-list depends neither on the block it was computed in, nor on the number of threads, nor on the
-kernels of the BLAS: a fresh process on another machine gives the same bytes. Beside its arguments
-and its result it holds one block of scores per thread, however large the catalogue is.
+excluded one. The score of a pair is its inner product in float64 plus its cell beside the factors,
+rounded to float32 once; the order is score falling, then item index (so item id) rising, at the cut
+too. So a list depends neither on the block it was computed in, nor on the number of threads, nor on
+the kernels of the BLAS: a fresh process on another machine gives the same bytes.
 
-One float32 product per block finds the candidates (`models.candidates`), with a margin for its
-rounding error so that none is missed; only these are scored in float64. The terms beside the
-factors (a history times links, the sparse term) are summed cell by cell in the order in which they
-are stored, so they are the same on all machines.
+Links alone take one dense row per thread. With factors, float32 products of a few users and a tile
+of items find the candidates, with a margin for their rounding so that none is missed; only these
+are scored in float64. Tiles hold items of falling norm, and a user leaves them when ‖u‖·‖v‖ cannot
+reach the user's list any more (Teflioudi, Gemulla and Mykytiuk 2015). Beside its arguments and its
+result a call holds, per thread, one tile and, if there are factors and links, one block of cells.
+The terms beside the factors are summed cell by cell in the order in which they are stored.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from pipeline.models.candidates import Limits, candidates, norms
+from pipeline.errors import DataError
 from pipeline.models.contract import Scores
-from pipeline.models.sparse_rows import row_extremes, strongest
+
+if TYPE_CHECKING:  # a process that makes no list does not import numba
+    from pipeline.models.topk_kernel import Block, Cells, Inputs
 
 _T = TypeVar("_T")
-_TopPairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
-"""Row in the block, column and score of each entry of some lists, in their order."""
+_N = TypeVar("_N", bound=np.generic)
+_Ragged = tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]
+"""Lengths of some lists, and the items and scores of all of them."""
 _BLOCK_CELLS = 1 << 23
-"""Cells of one dense block of scores: 32 MiB of float32."""
-_BLOCK_USERS = 128
-"""Users of a block, at least: with fewer, reading the item factors from memory takes longer than
-the product. A block with too many cells is cut into tiles of items."""
+"""Cells of one block: 32 MiB of float32."""
+_BLOCK_USERS = 2048
+"""Users of a block, at most."""
+_LEAST_USERS = 32
+"""Users of a block, at least: fewer would read the item factors from memory too often."""
+_TILE_ITEMS = 1024
+_TILE_USERS = 256
+"""Users and items of a product: it stays in the cache of a core."""
 _MOST_THREADS = 8
 """Blocks computed at a time, at most: each is in memory."""
-_EXACT_PAIRS = 1 << 10
-"""Pairs scored in float64 at a time."""
+_MARGIN = 2.0**-20
+"""Relative margin for the roundings of a bound."""
+_LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
@@ -121,53 +132,22 @@ def top_k(
             raise ValueError(f"{name} is {part.shape}, the scores are {(n_users, n_items)}")
     if allowed is not None and allowed.shape != (n_items,):
         raise ValueError(f"allowed is {allowed.shape}, the catalogue holds {n_items}")
-    scores = _canonical(scores)
-    longest = 0.0 if scores.items is None else norms(scores.items).max(initial=0.0)
-    forbidden = None if allowed is None else ~allowed
-
-    def work(part: slice) -> _TopPairs:
-        excluded = None if exclude is None else exclude[part]
-        limits = Limits(k, longest, excluded, forbidden)
-        user, item, score = _block(_rows(scores, part), limits)
-        return np.bincount(user, minlength=part.stop - part.start), item, score
-
-    none = np.zeros(1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-    blocks = zip(none, *_each_block(work, scores), strict=True)
+    inputs, length = _inputs(scores, exclude, allowed), min(k, n_items)
+    _refuse(int((~(inputs.limit > 0)).sum()))
+    # With factors, a few more entries than needed prove that no other item belongs in a list.
+    room = min(length + 8 + length // 8, n_items) if inputs.users.shape[1] else length
+    best = _BestItems(inputs, length, room)
+    none = np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32)
+    blocks = zip(none, *_each_block(best.of_block, inputs, room), strict=True)
     counts, item, score = (np.concatenate(parts) for parts in blocks)
-    return Lists(np.cumsum(counts), item.astype(np.int32), score)
+    return Lists(np.cumsum(counts), item, score)
 
 
 def best_scores(scores: Scores) -> NDArray[np.float32]:
     """Return ``(n_users,)`` float32, the first score of each user's `top_k`; 0 without any."""
-    best = np.zeros(scores.shape[0], np.float32)
-    if scores.users is not None:
-        lists = top_k(scores, 1)
-        best[lists.row] = lists.score
-        return best
-    scores = _canonical(scores)
-
-    def work(part: slice) -> None:
-        # Without factors only stored cells have scores, so a maximum per row needs no ranking.
-        cells = _rows(scores, part).sparse_bonus
-        if cells is not None:
-            best[part] = row_extremes(np.maximum, cells, empty=0.0)
-
-    _each_block(work, scores)
+    best, lists = np.zeros(scores.shape[0], np.float32), top_k(scores, 1)
+    best[lists.row] = lists.score
     return best
-
-
-def _each_block(work: Callable[[slice], _T], scores: Scores) -> list[_T]:
-    """Call `work` for each block of users, on as many threads as the BLAS has."""
-    n_users, n_items = scores.shape
-    step = max(_BLOCK_USERS, _BLOCK_CELLS // max(1, n_items))
-    parts = [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)]
-    if len(parts) < 2:
-        return [work(part) for part in parts]
-    blas = ThreadpoolController().select(user_api="blas")
-    threads = max((library.num_threads for library in blas.lib_controllers), default=1)
-    # Blocks run side by side, so the product of each takes one thread of the BLAS.
-    with blas.limit(limits=1), ThreadPoolExecutor(min(threads, _MOST_THREADS)) as pool:
-        return list(pool.map(work, parts))
 
 
 def pair_scores(
@@ -186,94 +166,208 @@ def pair_scores(
     -------
     ``(n,)`` float32; 0 for a pair without a score.
     """
+    from pipeline.models.topk_kernel import score_pairs
 
-    def work(part: slice) -> NDArray[np.float32]:
-        pairs = slice(*np.searchsorted(user, [part.start, part.stop]))
-        block, rows, columns = _rows(scores, part), user[pairs] - part.start, item[pairs]
-        exact = _exact(block, rows, columns)
-        if block.sparse_bonus is not None and len(rows):
-            exact += np.asarray(block.sparse_bonus[rows, columns]).ravel()
-        return exact.astype(np.float32)
+    inputs, paired = _inputs(scores, None, None, by_norm=False), np.zeros(len(user), np.float32)
+    start = np.searchsorted(user, np.arange(scores.shape[0] + 1))
+    columns = item.astype(np.int32)
 
-    return np.concatenate([np.zeros(0, np.float32), *_each_block(work, scores)])
+    def work(part: slice) -> None:
+        own = start[part.start : part.stop + 1]
+        score_pairs(inputs, part.start, own, columns, paired)
 
-
-def _rows(scores: Scores, rows: slice) -> Scores:
-    """Return the scores of some rows, all terms beside the factors summed to one."""
-    users = None if scores.users is None else scores.users[rows]
-    beside = None if scores.sparse_bonus is None else scores.sparse_bonus[rows]
-    # Per block of users: for all of them at once, the linked cells could fill the memory.
-    if scores.user_history is not None and scores.item_similarity is not None:
-        linked = (scores.user_history[rows] @ scores.item_similarity).tocsr()
-        beside = linked if beside is None else linked + beside
-    return Scores(users, scores.items, beside)
+    _each_block(work, inputs, 1)
+    return paired
 
 
-def _block(scores: Scores, limits: Limits) -> _TopPairs:
-    """Return the lists of one block of users: of each tile of the catalogue, then of all tiles."""
-    n, n_items = scores.shape
-    width = max(1, _BLOCK_CELLS // max(1, n))
-    if width >= n_items:
-        return _tile(scores, limits)
-    tiles = []
-    for start in range(0, n_items, width):
-        part = slice(start, start + width)
-        bonus, exclude, forbidden = scores.sparse_bonus, limits.exclude, limits.forbidden
-        user, item, score = _tile(
-            Scores(
-                scores.users,
-                None if scores.items is None else scores.items[part],
-                None if bonus is None else bonus[:, part],
-            ),
-            replace(
-                limits,
-                exclude=None if exclude is None else exclude[:, part],
-                forbidden=None if forbidden is None else forbidden[part],
-            ),
+def _each_block(work: Callable[[slice], _T], inputs: Inputs, length: int) -> list[_T]:
+    """Call `work` for each block of users, on as many threads as the BLAS has."""
+    blas = ThreadpoolController().select(user_api="blas")
+    libraries = (library.num_threads for library in blas.lib_controllers)
+    threads = min(max(libraries, default=1), _MOST_THREADS)
+    (n_users, factors), n_items = inputs.users.shape, len(inputs.order)
+    # In memory are the lists of a block, and with factors its cells beside them.
+    cells = max(1, length, n_items if inputs.linked and factors else 0)
+    most = min(_BLOCK_USERS, max(_LEAST_USERS, _BLOCK_CELLS // cells))
+    step = max(1, min(most, -(-n_users // threads)))
+    parts = [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)]
+    if len(parts) < 2:
+        return [work(part) for part in parts]
+    # Blocks run side by side, so the product of each takes one thread of the BLAS.
+    with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(work, parts))
+
+
+class _BestItems:
+    """Computation of the lists of one call, block by block."""
+
+    def __init__(self, inputs: Inputs, length: int, room: int) -> None:
+        self._inputs, self._length, self._room = inputs, length, room
+        self._buffers = threading.local()
+        cells = max(1, _TILE_ITEMS * inputs.users.shape[1])
+        self._tile = lru_cache(max(1, _BLOCK_CELLS // cells))(partial(_read_tile, inputs))
+
+    def of_block(self, part: slice) -> _Ragged:
+        """Return the lists of a block of users."""
+        from pipeline.models.topk_kernel import Block, fill_rows, finish
+
+        inputs, n = self._inputs, part.stop - part.start
+        block = Block(
+            part.start,
+            self._rows(n),
+            np.zeros((n, self._room), np.float32),
+            np.zeros((n, self._room), np.int32),
+            np.zeros(n, np.int64),
         )
-        tiles.append((user, item + start, score))
-    user, item, score = (np.concatenate(parts) for parts in zip(*tiles, strict=True))
-    return _best((user, item, score), limits.k, n)
+        fill_rows(inputs, block)
+        live, unsure = np.arange(n), np.zeros(n, np.bool_)
+        _refuse(self._offer(block, live, exact=False))
+        finish(inputs, block, live, self._length, unsure)
+        if unsure.any():
+            live = np.flatnonzero(unsure)
+            block.entries[live] = 0
+            self._offer(block, live, exact=True)
+            finish(inputs, block, live, self._length, unsure)
+        counts = np.minimum(block.entries, self._length)
+        there = np.arange(self._room) < counts[:, None]
+        return counts, block.item[there], block.score[there]
+
+    def _offer(self, block: Block, live: NDArray[np.int64], *, exact: bool) -> int:
+        """Offer all items, those of the largest norms first; return the number of bad cells."""
+        from pipeline.models.topk_kernel import offer_beside
+
+        inputs, bad, everyone = self._inputs, 0, live
+        size = inputs.size[block.first : block.first + len(block.entries)]
+        left = np.where(size > 0, len(inputs.norm), 0)
+        if not inputs.linked:  # their scores are exact, and a bound for the tiles
+            bad += offer_beside(inputs, block, everyone, left)
+        live = live[size[live] > 0]
+        for base in range(0, len(inputs.norm), _TILE_ITEMS):
+            reach, worst = size[live] * inputs.norm[base], block.score[live, 0].astype(np.float64)
+            stays = block.entries[live] < self._room
+            stays |= (1 + _MARGIN) * reach >= worst - _MARGIN * np.abs(worst)
+            left[live[~stays]] = base
+            live = live[stays]
+            if not len(live):
+                break
+            for start in range(0, len(live), _TILE_USERS):
+                part = live[start : start + _TILE_USERS]
+                bad += self._offer_tile(block, part, base, exact)
+        if inputs.linked:
+            bad += offer_beside(inputs, block, everyone, left)
+        return bad
+
+    def _offer_tile(self, block: Block, live: NDArray[np.int64], base: int, exact: bool) -> int:
+        from pipeline.models.topk_kernel import offer_tile
+
+        product = self._inputs.users[block.first + live] @ self._tile(base).T
+        return offer_tile(self._inputs, block, live, product, base, exact)
+
+    def _rows(self, n: int) -> NDArray[np.float32]:
+        """Return a thread's array for cells beside the factors, if there are both."""
+        if not (self._inputs.linked and self._inputs.users.shape[1]):
+            return np.empty((0, 0), np.float32)
+        # A new array for each block would be paged in each time.
+        if not hasattr(self._buffers, "rows"):
+            self._buffers.rows = np.empty((n, len(self._inputs.order)), np.float32)
+        rows: NDArray[np.float32] = self._buffers.rows[:n]
+        return rows
 
 
-def _tile(scores: Scores, limits: Limits) -> _TopPairs:
-    """Return the lists of a block of users over some items."""
-    n, n_items = scores.shape
-    pair, beside = candidates(scores, limits)
-    user, item = np.divmod(pair, n_items)
-    score = (_exact(scores, user, item) + beside).astype(np.float32)
-    # Ties can make all items of a row candidates; only its best `k` have to be sorted.
-    start = np.concatenate([[0], np.cumsum(np.bincount(user, minlength=n))])
-    keep = strongest(score, item, start, limits.k, long_row=64 + 16 * limits.k)
-    return _best((user[keep], item[keep], score[keep]), limits.k, n)
+def _read_tile(inputs: Inputs, base: int) -> NDArray[np.float32]:
+    """Return the factors of the items from a position on."""
+    return inputs.items[inputs.order[base : min(base + _TILE_ITEMS, len(inputs.norm))]]
 
 
-def _best(pairs: _TopPairs, k: int, n: int) -> _TopPairs:
-    """Sort pairs into lists; of equal scores, the lower item comes first in `pairs`."""
-    user, item, score = pairs
-    order = np.lexsort((-score, user))  # by user, then score; stable, so items stay in order
-    user, item, score = user[order], item[order], score[order]
-    counts = np.bincount(user, minlength=n)
-    first = np.arange(len(user)) - np.repeat(np.cumsum(counts) - counts, counts) < k
-    return user[first], item[first], score[first]
+def _inputs(
+    scores: Scores,
+    exclude: sp.csr_matrix | None,
+    allowed: NDArray[np.bool_] | None,
+    *,
+    by_norm: bool = True,
+) -> Inputs:
+    """Return the arrays of the compiled passes."""
+    from pipeline.models.topk_kernel import Inputs
+
+    n_users, n_items = scores.shape
+    users = np.zeros((n_users, 0), np.float32) if scores.users is None else scores.users
+    items = np.zeros((n_items, 0), np.float32) if scores.items is None else scores.items
+    size, norm = _norms(users), _norms(items)
+    similarity, own = scores.item_similarity, scores.sparse_bonus
+    if own is not None and not own.has_canonical_format:
+        own = own.copy()  # summing works in place, on a matrix of the caller
+        own.sum_duplicates()
+    if exclude is not None and not exclude.has_sorted_indices:
+        exclude = exclude.sorted_indices()
+    open_items = np.ones(n_items, np.bool_) if allowed is None else allowed
+    # Without factors and forbidden items, positions are items, which saves looking them up.
+    natural = allowed is None and not (by_norm and users.shape[1])
+    order = place = np.arange(n_items, dtype=np.int32)
+    if not natural:
+        order = np.argsort(np.where(open_items, -norm, np.inf), kind="stable").astype(np.int32)
+        place = np.empty_like(order)
+        place[order] = np.arange(n_items, dtype=np.int32)
+    dense = np.empty((0, 0), np.float32)
+    if similarity is not None and _nearly_dense(similarity, scores.user_history):
+        dense = similarity.toarray() if natural else similarity[:, order].toarray()
+    return Inputs(
+        users=_fixed(users),
+        items=_fixed(items),
+        size=_fixed(size),
+        # A cell and the largest product must stay below half of the largest number.
+        limit=_fixed(np.maximum(_LARGEST / 2 - size * norm.max(initial=0), -1).astype(np.float32)),
+        history=_cells(scores.user_history, n_users),
+        links=_cells(similarity, 0),
+        dense=_fixed(dense),
+        own=_cells(own, n_users),
+        gone=_cells(exclude, n_users),
+        order=_fixed(order),
+        place=_fixed(place),
+        norm=_fixed(norm[order[: int(open_items.sum())]]),
+        linked=similarity is not None,
+        natural=natural,
+    )
 
 
-def _exact(scores: Scores, user: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Multiply factors in float64, in an order that depends on their number only."""
-    exact = np.zeros(len(user), np.float64)
-    if scores.users is not None and scores.items is not None:
-        for at in range(0, len(user), _EXACT_PAIRS):
-            pick = slice(at, at + _EXACT_PAIRS)
-            # Not a product of the BLAS, whose order of summation differs between machines.
-            product = scores.users[user[pick]].astype(np.float64) * scores.items[item[pick]]
-            exact[pick] = product.sum(axis=1)
-    return exact
+def _cells(matrix: sp.csr_matrix | None, rows: int) -> Cells:
+    """Return the arrays of a matrix, or of one without cells."""
+    from pipeline.models.topk_kernel import Cells
+
+    if matrix is None:
+        matrix = sp.csr_matrix((rows, 1), dtype=np.float32)
+    return Cells(
+        _fixed(matrix.indptr.astype(np.int64)),
+        _fixed(matrix.indices.astype(np.int32, copy=False)),
+        _fixed(matrix.data.astype(np.float32, copy=False)),
+    )
 
 
-def _canonical(scores: Scores) -> Scores:
-    """Return the scores with a sparse term of sorted columns, no cell twice."""
-    if scores.sparse_bonus is None or scores.sparse_bonus.has_canonical_format:
-        return scores
-    copy = scores.sparse_bonus.copy()  # summing works in place, on a matrix of the caller
-    copy.sum_duplicates()
-    return replace(scores, sparse_bonus=copy)
+def _fixed(array: NDArray[_N]) -> NDArray[_N]:
+    """Return a view that cannot be written: the passes are compiled for these alone."""
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _norms(factors: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the Euclidean norm of each row, in float64."""
+    squares: NDArray[np.float64] = np.einsum("rf,rf->r", factors, factors, dtype=np.float64)
+    return np.sqrt(squares)
+
+
+def _nearly_dense(links: sp.csr_matrix, history: sp.csr_matrix) -> bool:
+    """Return True if writing the links out takes little memory, and less time than it saves."""
+    return bool(4 * links.nnz > np.prod(links.shape) and history.nnz > links.shape[0]) and bool(
+        links.has_canonical_format
+    )
+
+
+def _refuse(count: int) -> None:
+    if count:
+        raise DataError(
+            "model.scores_not_finite",
+            "scores of the model are not finite, or too large for float32; train it again with "
+            "stronger regularization",
+            where="scores",
+            count=count,
+        )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -9,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from pipeline.models import topk
 from pipeline.models.contract import Scores
-from pipeline.models.topk import Lists, top_k
+from pipeline.models.topk import Lists, pair_scores, top_k
 from tests.raising import raises
 
 
@@ -106,16 +108,15 @@ def cases(draw):
 @settings(max_examples=300, deadline=None)
 @given(
     case=cases(),
-    block=st.sampled_from([1, 50, 1 << 24]),
-    users=st.sampled_from([1, 3, 128]),
-    pairs=st.sampled_from([1, 1 << 16]),
+    users=st.sampled_from([1, 3, 1024]),
+    tile=st.sampled_from([(1, 1), (5, 2), (2048, 128)]),
 )
-def test_lists_are_those_of_the_plain_reference(case, block, users, pairs):
+def test_lists_are_those_of_the_plain_reference(case, users, tile):
     scores, k, exclude, allowed = case
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(topk, "_BLOCK_CELLS", block)
         patch.setattr(topk, "_BLOCK_USERS", users)
-        patch.setattr(topk, "_EXACT_PAIRS", pairs)
+        patch.setattr(topk, "_TILE_ITEMS", tile[0])
+        patch.setattr(topk, "_TILE_USERS", tile[1])
         lists = top_k(scores, k, exclude=exclude, allowed=allowed)
     assert_agrees(lists, reference(scores, k, exclude, allowed))
 
@@ -173,9 +174,10 @@ def test_lists_do_not_depend_on_the_block(beside, monkeypatch):
     per_user = {
         name: part for name, part in parts.items() if name not in ("items", "item_similarity")
     }
-    for cells, users in ((1 << 13, 1), (40 * 90, 90), (2000, 7), (300, 1)):
-        monkeypatch.setattr(topk, "_BLOCK_CELLS", cells)
+    for users, tile, at_once in ((1, 300, 1), (90, 64, 90), (7, 1, 3), (40, 2048, 16)):
         monkeypatch.setattr(topk, "_BLOCK_USERS", users)
+        monkeypatch.setattr(topk, "_TILE_ITEMS", tile)
+        monkeypatch.setattr(topk, "_TILE_USERS", at_once)
         again = top_k(scores, 15, exclude=exclude)
         for name in ("indptr", "item", "score"):
             assert getattr(again, name).tobytes() == getattr(together, name).tobytes()
@@ -206,24 +208,15 @@ def test_a_crowd_of_ties_at_the_cut(levels):
     assert_agrees(top_k(Scores(sparse_bonus=cells), 7), reference(Scores(sparse_bonus=cells), 7))
 
 
-def test_large_cells_do_not_blur_small_scores(monkeypatch):
+def test_large_cells_do_not_blur_small_scores():
     # Own counts in the thousands before popularity below a thousandth, all distinct.
     rng = np.random.default_rng(6)
     users = np.full((5, 1), 1e-4, np.float32)
     items = rng.permutation(4000).astype(np.float32)[:, None] / np.float32(4000)
     own = sp.random(5, 4000, density=0.001, format="csr", dtype=np.float32, random_state=7) * 5e3
     scores = Scores(users, items, own)
-    pairs = []
-    exact = topk._exact
-
-    def counting(scores, user, item):
-        pairs.append(len(user))
-        return exact(scores, user, item)
-
-    monkeypatch.setattr(topk, "_exact", counting)
     for exclude in (None, own):
         assert_agrees(top_k(scores, 10, exclude=exclude), reference(scores, 10, exclude))
-    assert 100 <= sum(pairs) < 150
 
 
 def test_rounding_of_the_sum_with_a_cell_changes_nothing():
@@ -272,17 +265,131 @@ def test_rows_and_ranks():
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 3e38])
-@pytest.mark.parametrize("where", ["users", "items", "sparse_bonus"])
-def test_scores_that_are_no_numbers_are_refused(bad, where):
+@pytest.mark.parametrize("where", ["users", "items", "sparse_bonus", "user_history", "links"])
+@pytest.mark.parametrize("factors", [True, False])
+def test_scores_that_are_no_numbers_are_refused(bad, where, factors):
     parts = {
         "users": np.ones((3, 2), np.float32),
         "items": np.ones((4, 2), np.float32),
         "sparse_bonus": np.ones((3, 4), np.float32),
+        "user_history": np.ones((3, 2), np.float32),
+        "links": np.ones((2, 4), np.float32),
     }
     parts[where][-1, -1] = bad
-    scores = Scores(parts["users"], parts["items"], sp.csr_matrix(parts["sparse_bonus"]))
+    linked = where in ("user_history", "links")
+    scores = Scores(
+        parts["users"] if factors else None,
+        parts["items"] if factors else None,
+        None if linked else sp.csr_matrix(parts["sparse_bonus"]),
+        sp.csr_matrix(parts["user_history"]) if linked else None,
+        sp.csr_matrix(parts["links"]) if linked else None,
+    )
+    if where in ("users", "items") and not factors:
+        assert top_k(scores, 2).counts.tolist() == [2, 2, 2]
+        return
     with raises("model.scores_not_finite"):
         top_k(scores, 2)
+
+
+@pytest.mark.parametrize("factors", [1, 7, 8, 127, 128, 129, 300, 1024])
+def test_an_inner_product_is_summed_as_numpy_sums_it(factors):
+    rng = np.random.default_rng(factors)
+    users = rng.standard_normal((6, factors)).astype(np.float32)
+    items = rng.standard_normal((50, factors)).astype(np.float32)
+    users[:, ::3] *= np.float32(1e6)
+    users[:, 1::3] *= np.float32(-1e6)
+    user, item = np.repeat(np.arange(6), 50), np.tile(np.arange(50), 6)
+    expected = (users[user].astype(np.float64) * items[item]).sum(axis=1).astype(np.float32)
+    assert pair_scores(Scores(users, items), user, item).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("factors", [True, False])
+@pytest.mark.parametrize("bonus", [True, False])
+def test_links_that_are_nearly_all_stored_give_the_same_lists(factors, bonus, monkeypatch):
+    rng = np.random.default_rng(11)
+    links = rng.standard_normal((40, 60)).astype(np.float32)
+    links[rng.random(links.shape) < 0.1] = 0
+    scores = Scores(
+        rng.standard_normal((30, 5)).astype(np.float32) if factors else None,
+        rng.standard_normal((60, 5)).astype(np.float32) if factors else None,
+        sparse_matrix(30, 60, 0.1, 1) if bonus else None,
+        sparse_matrix(30, 40, 0.3, 2),
+        sp.csr_matrix(links),
+    )
+    exclude = sparse_matrix(30, 60, 0.2, 3)
+    allowed = rng.random(60) < 0.7
+    for shown in (None, allowed):
+        expected = reference(scores, 9, exclude, shown)
+        assert topk._nearly_dense(scores.item_similarity, scores.user_history)
+        assert_agrees(top_k(scores, 9, exclude=exclude, allowed=shown), expected)
+        with monkeypatch.context() as patch:
+            patch.setattr(topk, "_nearly_dense", lambda *_: False)
+            assert_agrees(top_k(scores, 9, exclude=exclude, allowed=shown), expected)
+
+
+def test_pairs_have_the_scores_of_the_lists():
+    rng = np.random.default_rng(12)
+    scores = Scores(
+        rng.standard_normal((20, 3)).astype(np.float32),
+        rng.standard_normal((30, 3)).astype(np.float32),
+        sparse_matrix(20, 30, 0.1, 1),
+        sparse_matrix(20, 25, 0.2, 2),
+        sparse_matrix(25, 30, 0.2, 3),
+    )
+    for part in (
+        scores,
+        replace(scores, users=None, items=None),
+        replace(scores, user_history=None, item_similarity=None),
+    ):
+        lists = top_k(part, 30)
+        assert len(lists.item) > 20
+        paired = pair_scores(part, lists.row.astype(np.int64), lists.item.astype(np.int64))
+        assert paired.tobytes() == lists.score.tobytes()
+
+
+def test_scores_closer_than_their_products_are_exact_are_computed(monkeypatch):
+    # Items that differ in the last bit of one factor: no product in float32 can rank them.
+    rng = np.random.default_rng(0)
+    users = rng.uniform(1, 2, (9, 16)).astype(np.float32)
+    items = np.ones((500, 16), np.float32)
+    items[:, 3] += np.float32(2**-23) * rng.integers(0, 3, 500)
+    exact, offer = [], topk._BestItems._offer_tile
+
+    def watched(self, block, live, base, is_exact):
+        exact.append(is_exact)
+        return offer(self, block, live, base, is_exact)
+
+    monkeypatch.setattr(topk._BestItems, "_offer_tile", watched)
+    scores = Scores(users, items)
+    assert_agrees(top_k(scores, 10), reference(scores, 10))
+    assert set(exact) == {False, True}
+    exact.clear()
+    scores = Scores(users, rng.standard_normal((500, 16)).astype(np.float32))
+    assert_agrees(top_k(scores, 10), reference(scores, 10))
+    assert set(exact) == {False}
+
+
+def test_a_user_leaves_the_tiles_when_no_item_can_reach_the_list(monkeypatch):
+    rng = np.random.default_rng(1)
+    items = rng.standard_normal((400, 8)).astype(np.float32)
+    items *= np.float32(0.97) ** rng.permutation(400).astype(np.float32)[:, None]
+    users = rng.standard_normal((50, 8)).astype(np.float32)
+    links, history = sparse_matrix(30, 400, 0.05, 2), sparse_matrix(50, 30, 0.2, 3)
+    products, offer = [], topk._BestItems._offer_tile
+
+    def watched(self, block, live, base, exact):
+        products.append(len(live))
+        return offer(self, block, live, base, exact)
+
+    monkeypatch.setattr(topk._BestItems, "_offer_tile", watched)
+    monkeypatch.setattr(topk, "_TILE_ITEMS", 20)
+    for scores in (
+        Scores(users, items),
+        Scores(users, items, user_history=history, item_similarity=links),
+    ):
+        products.clear()
+        assert_agrees(top_k(scores, 5), reference(scores, 5))
+        assert 0 < sum(products) < 0.6 * 50 * 20
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -307,7 +414,6 @@ def test_shapes_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("led", [True, False])
 def test_the_best_score_heads_the_list(factors, led, monkeypatch):
     monkeypatch.setattr(topk, "_BLOCK_USERS", 7)
-    monkeypatch.setattr(topk, "_BLOCK_CELLS", 50)
     rng = np.random.default_rng(3)
 
     def cells(rows, columns, share):

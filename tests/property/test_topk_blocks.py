@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from pipeline.models import candidates, topk
+from pipeline.models import topk
 from pipeline.models.contract import Scores
 from pipeline.models.topk import top_k
 
@@ -51,17 +51,18 @@ def dense(scores: Scores, exclude: sp.csr_matrix | None, allowed: np.ndarray | N
     return np.where(stored, total.astype(np.float32), -np.inf)
 
 
-@pytest.mark.parametrize("few", [0, 10**9], ids=["cells", "written-out"])
-@pytest.mark.parametrize(("users", "cells"), [(1, 50), (5, 200), (128, 1000), (128, 1 << 23)])
+@pytest.mark.parametrize(
+    ("users", "tile", "at_once"), [(1, 120, 1), (5, 20, 2), (23, 7, 5), (1024, 2048, 128)]
+)
 @pytest.mark.parametrize(
     ("factors", "links", "sparse"),
     [(1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 0), (1, 0, 1), (0, 1, 1), (1, 1, 1)],
 )
 def test_any_block_gives_the_same_lists(
     monkeypatch: pytest.MonkeyPatch,
-    few: int,
     users: int,
-    cells: int,
+    tile: int,
+    at_once: int,
     factors: int,
     links: int,
     sparse: int,
@@ -69,9 +70,9 @@ def test_any_block_gives_the_same_lists(
     scores = world(3, bool(factors), bool(links), bool(sparse))
     exclude = sp.random(USERS, ITEMS, density=0.1, format="csr", random_state=9)
     allowed = np.random.default_rng(4).random(ITEMS) < 0.8
-    monkeypatch.setattr(candidates, "_FEW", few)
     monkeypatch.setattr(topk, "_BLOCK_USERS", users)
-    monkeypatch.setattr(topk, "_BLOCK_CELLS", cells)
+    monkeypatch.setattr(topk, "_TILE_ITEMS", tile)
+    monkeypatch.setattr(topk, "_TILE_USERS", at_once)
     for gone, shown in ((None, None), (exclude, None), (exclude, allowed)):
         expected = dense(scores, gone, shown)
         lists = top_k(scores, K, exclude=gone, allowed=shown)
@@ -85,15 +86,15 @@ def test_any_block_gives_the_same_lists(
             assert lists.score[mine].tolist() == expected[row][best].tolist()
 
 
+@pytest.mark.parametrize("links", [False, True])
 def test_blocks_use_the_threads_of_the_blas_and_leave_them_as_they_were(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
     monkeypatch.setattr(topk, "_BLOCK_USERS", 4)
-    monkeypatch.setattr(topk, "_BLOCK_CELLS", 4 * ITEMS)
     names: set[str] = set()
     inside: set[int] = set()
     calls, meet = itertools.count(), threading.Barrier(2, timeout=20)
-    block = topk._block
+    block = topk._BestItems.of_block
 
     def watched(*arguments):
         names.add(threading.current_thread().name)
@@ -105,14 +106,14 @@ def test_blocks_use_the_threads_of_the_blas_and_leave_them_as_they_were(
     def blas() -> list[int]:
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
-    scores = world(0, True, False, False)
+    scores = world(0, True, links, False)
     with threadpool_limits(2, "blas"):
         before = blas()
-        monkeypatch.setattr(topk, "_block", watched)
+        monkeypatch.setattr(topk._BestItems, "of_block", watched)
         two = top_k(scores, K)
         assert blas() == before
     assert (len(names), inside) == (2, {1})
-    monkeypatch.setattr(topk, "_block", block)
+    monkeypatch.setattr(topk._BestItems, "of_block", block)
     with threadpool_limits(1, "blas"):
         one = top_k(scores, K)
     assert one.item.tobytes() == two.item.tobytes()

@@ -92,17 +92,11 @@ def test_rows_of_each_way(
     monkeypatch.setattr("sys.argv", ["lists.py", "--data", str(tmp_path), "--json"])
     lists.main()
     rows = json.loads(capsys.readouterr().out)["rows"]
+    names = ("Nightjar", "implicit", "torch")
+    beside = ("5 links an item", "factors and 5 links", "factors and own counts", "own counts")
     assert [row["what"] for row in rows] == [
-        "8 factors: Nightjar",
-        "8 factors: implicit",
-        "8 factors: torch",
-        "40 factors: Nightjar",
-        "40 factors: implicit",
-        "40 factors: torch",
-        "Nightjar: 5 links an item",
-        "Nightjar: factors and 5 links",
-        "Nightjar: factors and own counts",
-        "Nightjar: own counts",
+        *(f"{what}: {name}" for what in ("8 learnt", "8 drawn", "40 drawn") for name in names),
+        *(f"{what}: {name}" for what in beside for name in ("Nightjar", "scipy")),
         "Nightjar: 2,000 users, 3,000 items, 128 factors",
     ]
     peer = rows[1]
@@ -110,6 +104,10 @@ def test_rows_of_each_way(
     assert peer["note"].startswith("threads: ")
     assert rows[0]["users_per_second"] == pytest.approx(USERS / rows[0]["seconds"])
     assert rows[2]["note"]
+    assert rows[0]["note"].endswith("% of the products")
+    scipy = [row for row in rows if row["what"].endswith(": scipy")]
+    assert len(scipy) == 4
+    assert all(row["alike"] > 0.8 for row in scipy)  # of equal scores at the cut, any is taken
     assert rows[-1]["peak_mb"] > 0
 
 
