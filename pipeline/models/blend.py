@@ -147,6 +147,25 @@ class Blend(Recipe):
             trained_on="cuda" if "cuda" in {p.trained_on for p in parts.values()} else "cpu",
         )
 
+    def train_again(
+        self, history: History, first: Scorer, replicate: int, progress: Progress = silent
+    ) -> Scorer:
+        """Train another replicate of the parts that draw random numbers; the others stay.
+
+        Parameters
+        ----------
+        history, first, replicate, progress
+            As in `Recipe.train_again`.
+        """
+        if not isinstance(first, BlendScorer):
+            raise TypeError(f"the first fit of a blend is a {type(first).__name__}")
+        history = replace(history, cold_items=None)  # as in `train`
+        parts = {
+            name: part.train_again(history, first.parts[name], replicate, progress)
+            for name, part in self.weighted_parts.items()
+        }
+        return replace(first, parts=parts)
+
     def _trends(self, history: History) -> Trends:
         """Return the trend of each item as a function of both exponents, see the formula above."""
         ever = item_popularity(history, None).astype(np.float64)

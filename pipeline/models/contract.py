@@ -342,6 +342,12 @@ class Recipe(Frozen):
         return bool(self.tune) or any(r.has_free_params for r in self.inner_recipes.values())
 
     @property
+    def seeded(self) -> bool:
+        """True if a fit draws random numbers, so that another replicate is another scorer."""
+        inner = self.inner_recipes.values()
+        return "random_state" in type(self).model_fields or any(r.seeded for r in inner)
+
+    @property
     def hash(self) -> str:
         """First 12 hex digits of the sha256 of the recipe's canonical JSON."""
         # Sorted keys keep the hash when a family declares its fields in another order.
@@ -402,6 +408,24 @@ class Recipe(Frozen):
         ConfigError
             `model.diverged` or `model.singular`: the fit failed with these hyperparameters.
         """
+
+    def train_again(
+        self, history: History, first: Scorer, replicate: int, progress: Progress = silent
+    ) -> Scorer:
+        """Train another replicate; a fit without random numbers is the first one.
+
+        Parameters
+        ----------
+        history
+            The training window of `first`.
+        first
+            Replicate 0.
+        replicate, progress
+            As in `train`.
+        """
+        if not self.seeded:
+            return first
+        return self.train(history, replicate=replicate, progress=progress)
 
 
 FAMILIES: Final[dict[str, type[Recipe]]] = {}

@@ -177,6 +177,24 @@ def test_another_replicate_and_another_seed_are_other_draws(recipe):
     assert not any(same(lists[a], lists[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
+@every_steady_family
+def test_a_replicate_trained_after_the_first_fit_is_that_trained_alone(recipe):
+    history = random_window()
+    first = recipe.train(history)
+    again = recipe.train_again(history, first, 1).arrays()
+    alone = recipe.train(history, replicate=1).arrays()
+    assert not [name for name in alone if alone[name].tobytes() != again[name].tobytes()]
+    assert recipe.seeded == (reseeded(recipe) is not None)
+
+
+def test_a_replicate_of_a_blend_trains_only_the_parts_that_draw():
+    blend, history = RECIPES["blend"], random_window()
+    first = blend.train(history)
+    again = blend.train_again(history, first, 1)
+    drawn = {name for name, part in again.parts.items() if part is not first.parts[name]}
+    assert drawn == {"als", "svd"}
+
+
 @every_family
 def test_trained_until_is_the_end_of_the_window(recipe):
     end = END - timedelta(days=30, microseconds=1)
