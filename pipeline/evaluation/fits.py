@@ -74,8 +74,6 @@ _MANY_USERS: Final = 4000
 
 QUICK_SECONDS: Final = 60.0
 """A recipe whose fit takes longer is not fitted again."""
-EVENTS_A_SECOND: Final = 100_000
-"""Assumed speed of a fit; ALS with 64 factors is about five times as fast on two cores."""
 
 
 def further(
@@ -104,7 +102,7 @@ def further(
     tuple
         Replicates 1 and 2; empty for a recipe that draws nothing, few users or a slow fit.
     """
-    slow = estimated_seconds(recipe, history) > QUICK_SECONDS
+    slow = recipe.cpu_seconds(history) > QUICK_SECONDS
     if users < _MANY_USERS or slow or not recipe.seeded:
         return ()
     scorers: list[Scorer] = []
@@ -112,20 +110,3 @@ def further(
         progress(f"fit {replicate + 1} of {FITS}")
         scorers.append(recipe.train_again(history, first, replicate))
     return tuple(scorers)
-
-
-def estimated_seconds(recipe: Recipe, history: History) -> float:
-    """Estimate the duration of a fit from counts: a clock would let the machine decide.
-
-    Parameters
-    ----------
-    recipe, history
-        A recipe, and the training window.
-
-    Returns
-    -------
-    float
-        Seconds, by the events of the window and the number of recipes that are trained.
-    """
-    trained = max(1, len(recipe.inner_recipes))
-    return trained * len(history.item) / EVENTS_A_SECOND

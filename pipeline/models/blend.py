@@ -208,7 +208,9 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     if recipe.tune:
         # One window is enough to drop parts, and saves the selection of their fields.
         progress("selecting parts")
-        mixture = optimise(mixture, trials.pools(kept, 1), maximise_coverage=False)
+        # Without open fields, as the selection of fields begins: so nothing is trained twice.
+        closed = {name: part.model_copy(update={"tune": ()}) for name, part in kept.items()}
+        mixture = optimise(mixture, trials.pools(closed, 1), maximise_coverage=False)
         kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
     kept = {
         name: select_hyperparameters(part, trials, partial(_part_progress, progress, name))

@@ -288,6 +288,10 @@ class Recipe(Frozen):
     space: ClassVar[Mapping[str, Span]] = {}
     """Fields that can be selected on tuning windows, and their values; see `tunable`."""
 
+    rough: ClassVar[Mapping[str, int]] = {}
+    """Upper limits of fields while values of other fields are compared: a fit with them costs a
+    fraction, and ranks the values alike."""
+
     tune: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
         default=(),
         description="Fields that the first nightly run with this recipe selects, on windows before "
@@ -382,6 +386,14 @@ class Recipe(Frozen):
     def fitted_bytes(self, history: History) -> int:
         """Estimate the bytes of the scorer that `train` returns; 0 if they are few."""
         return 0
+
+    def cpu_seconds(self, history: History) -> float:
+        """Estimate the CPU seconds of `train`, within a factor of three.
+
+        From counts alone: a clock would let the load of the machine decide.
+        """
+        inner = sum(recipe.cpu_seconds(history) for recipe in self.inner_recipes.values())
+        return inner or len(history.item) * 1e-5
 
     @staticmethod
     def window(history: History) -> TrainedWindow:

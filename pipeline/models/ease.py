@@ -41,6 +41,7 @@ _BLAS_BUFFER = 32 << 20
 class Ease(ItemItemRecipe):
     """Embarrassingly shallow autoencoder (Steck 2019)."""
 
+    rough: ClassVar[Mapping[str, int]] = {"item_limit": 2000}
     space: ClassVar[Mapping[str, Span]] = {
         "regularization": Span((10.0, 30.0, 100.0, 300.0, 1000.0), 1.0, 10_000.0),
         **ItemItemRecipe.space,
@@ -74,6 +75,11 @@ class Ease(ItemItemRecipe):
         """Return the bytes of the links of the items that take part."""
         items = min(self.item_limit, history.n_items)
         return items * min(self.neighbours, items) * 8
+
+    def cpu_seconds(self, history: History) -> float:
+        """Estimate the inversion, and the product before it."""
+        items = min(self.item_limit, history.n_items)
+        return items**3 * 3e-11 + super().cpu_seconds(history) / 5
 
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Invert once; nothing is random.

@@ -177,6 +177,16 @@ def test_another_replicate_and_another_seed_are_other_draws(recipe):
     assert not any(same(lists[a], lists[b]) for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
+@every_family
+def test_the_estimate_of_time_follows_from_counts(recipe):
+    few, many = (random_window(events=n) for n in (300, 3000))
+    assert 0 < recipe.cpu_seconds(few) < recipe.cpu_seconds(many)
+    turned = replace(many, weight=many.weight[::-1], timestamp_us=many.timestamp_us[::-1])
+    assert recipe.cpu_seconds(turned) == recipe.cpu_seconds(many)
+    parts = [part.cpu_seconds(many) for part in recipe.inner_recipes.values()]
+    assert recipe.cpu_seconds(many) >= sum(parts)
+
+
 @every_steady_family
 def test_a_replicate_trained_after_the_first_fit_is_that_trained_alone(recipe):
     history = random_window()
