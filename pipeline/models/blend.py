@@ -43,7 +43,7 @@ from pipeline.models.contract import (
     Span,
 )
 from pipeline.models.popularity import DecayedPopularity, item_popularity
-from pipeline.models.selection import select_hyperparameters
+from pipeline.models.selection import rough, select_hyperparameters
 from pipeline.models.tuning import Trials
 
 _FLOOR = 1e-4
@@ -208,9 +208,9 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     if recipe.tune:
         # One window is enough to drop parts, and saves the selection of their fields.
         progress("selecting parts")
-        # Without open fields, as the selection of fields begins: so nothing is trained twice.
-        closed = {name: part.model_copy(update={"tune": ()}) for name, part in kept.items()}
-        mixture = optimise(mixture, trials.pools(closed, 1), maximise_coverage=False)
+        # The selection of fields begins with the same fits, so nothing is trained twice.
+        sketches = {name: rough(part) for name, part in kept.items()}
+        mixture = optimise(mixture, trials.pools(sketches, 1), maximise_coverage=False)
         kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
     kept = {
         name: select_hyperparameters(part, trials, partial(_part_progress, progress, name))

@@ -40,16 +40,21 @@ def select_in_order(recipe: R, trials: Trials, progress: Progress) -> R:
     recipe, trials, progress
         As in `select_hyperparameters`.
     """
+    best = rough(recipe)
+    for field in recipe.tune:
+        best = coordinate_search(best, field, recipe.space[field], trials, progress)
+    selected = {field: getattr(best, field) for field in recipe.tune}
+    return recipe.model_copy(update={"tune": (), **selected})
+
+
+def rough(recipe: R) -> R:
+    """Return a recipe whose fits cost less and rank values alike, without open fields."""
     limits = {
         field: min(getattr(recipe, field), most)
         for field, most in recipe.rough.items()
         if field not in recipe.tune
     }
-    best = recipe.model_copy(update={"tune": (), **limits})
-    for field in recipe.tune:
-        best = coordinate_search(best, field, recipe.space[field], trials, progress)
-    selected = {field: getattr(best, field) for field in recipe.tune}
-    return recipe.model_copy(update={"tune": (), **selected})
+    return recipe.model_copy(update={"tune": (), **limits})
 
 
 def coordinate_search(recipe: R, field: str, span: Span, trials: Trials, progress: Progress) -> R:

@@ -70,7 +70,7 @@ class Svd(Recipe):
     """Degree-normalised randomised SVD."""
 
     scorer: ClassVar[type[Scorer]] = SvdScorer
-    rough: ClassVar[Mapping[str, int]] = {"factors": 64}
+    rough: ClassVar[Mapping[str, int]] = {"factors": 128}
     space: ClassVar[Mapping[str, Span]] = {
         "half_life_days": Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
         "factors": Span((32, 64, 128, 256, 512), 8, 1024),

@@ -84,6 +84,8 @@ def test_a_gain_that_is_too_small_on_the_newest_window_ends_a_trial(windows):
 
 
 def test_a_budget_leaves_out_trials_then_windows_and_a_rerun_leaves_out_the_same(windows):
+    good, bad = (recipe.model_copy(update={"iterations": 5}) for recipe in (GOOD, BAD))
+
     def selected(budget):
         lines = []
         trials = EarlierWindows(windows, 20, lines.append, budget=budget)
@@ -92,8 +94,8 @@ def test_a_budget_leaves_out_trials_then_windows_and_a_rerun_leaves_out_the_same
                 "family": "blend",
                 "tune": ["weights"],
                 "parts": {
-                    "bad": BAD.model_dump() | {"tune": ["alpha"]},
-                    "good": GOOD.model_dump(),
+                    "bad": bad.model_dump() | {"tune": ["alpha"]},
+                    "good": good.model_dump(),
                 },
             }
         )
@@ -101,7 +103,7 @@ def test_a_budget_leaves_out_trials_then_windows_and_a_rerun_leaves_out_the_same
 
     _, spent, lines = selected(1e9)
     assert not lines
-    one = GOOD.cpu_seconds(windows[0].history) + BAD.cpu_seconds(windows[0].history)
+    one = good.cpu_seconds(windows[0].history) + bad.cpu_seconds(windows[0].history)
     none, least, lines = selected(1e-9)  # the newest window is used whatever the budget
     assert least == pytest.approx(one)
     assert [part.alpha for part in none.parts.values()] == [
@@ -127,6 +129,23 @@ def test_values_are_compared_by_rough_fits_and_the_recipe_keeps_its_size(windows
     assert {(recipe.factors, recipe.iterations) for recipe in tried} == {(32, 5)}
     assert (selected.factors, selected.iterations, selected.tune) == (48, 7, ())
     assert selected.alpha < 400
+
+
+def test_the_selection_of_a_blend_trains_no_recipe_twice_on_a_window(windows, monkeypatch):
+    trained = []
+    train = Als.train
+
+    def noted(recipe, history, **more):
+        trained.append((recipe.factors, recipe.alpha, recipe.regularization, history.end))
+        return train(recipe, history, **more)
+
+    monkeypatch.setattr(Als, "train", noted)
+    part = {"family": "als", "factors": 8, "iterations": 5, "device": "cpu", "tune": ["alpha"]}
+    blend = recipe_from(
+        {"family": "blend", "tune": ["weights"], "parts": {"a": part, "b": part | {"factors": 4}}}
+    )
+    select_hyperparameters(blend, EarlierWindows(windows, 20))
+    assert len(trained) == len(set(trained)) > 4
 
 
 def test_a_trial_far_behind_is_not_trained_for_stability(windows):
