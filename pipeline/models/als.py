@@ -70,7 +70,7 @@ class Als(Recipe):
 
     scorer: ClassVar[type[Scorer]] = AlsScorer
     hash_excluded: ClassVar[frozenset[str]] = frozenset({"device"})
-    rough: ClassVar[Mapping[str, int]] = {"factors": 32, "iterations": 5}
+    rough: ClassVar[Mapping[str, int]] = {"iterations": 5}
     space: ClassVar[Mapping[str, Span]] = {
         "alpha": Span((0.1, 0.3, 1.0, 3.0, 10.0, 100.0), 0.03, 1000.0),
         "regularization": Span((1.0, 3.0, 10.0, 20.0, 40.0, 100.0, 300.0), 0.1, 1000.0),

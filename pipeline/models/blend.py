@@ -208,17 +208,19 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     if recipe.tune:
         # One window is enough to drop parts, and saves the selection of their fields.
         progress("selecting parts")
-        # The selection of fields begins with the same fits, so nothing is trained twice.
+        # The selection of fields begins with the same fits, so nothing is trained twice. Only the
+        # parts are taken from it: weights of rough fits are a worse start than those of the recipe.
         sketches = {name: rough(part) for name, part in kept.items()}
-        mixture = optimise(mixture, trials.pools(sketches, 1), maximise_coverage=False)
-        kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
+        first = optimise(mixture, trials.pools(sketches, 1), maximise_coverage=False)
+        kept = {name: kept[name] for name, weight in first.weights.items() if weight > 0}
     kept = {
         name: select_hyperparameters(part, trials, partial(_part_progress, progress, name))
         for name, part in kept.items()
     }
     if recipe.tune:
         progress("selecting weights of the parts")
-        mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
+        used = {name: mixture.weights[name] for name in kept}
+        mixture = replace(mixture, weights=used if any(used.values()) else dict.fromkeys(kept, 1.0))
         mixture = optimise(mixture, trials.pools(kept), maximise_coverage=trials.discovery)
     most = max(mixture.weights.values())
     weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}

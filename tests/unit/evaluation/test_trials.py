@@ -126,7 +126,7 @@ def test_values_are_compared_by_rough_fits_and_the_recipe_keeps_its_size(windows
             return super().better(recipe, than)
 
     selected = select_hyperparameters(big, Trials(windows[:1], 20))
-    assert {(recipe.factors, recipe.iterations) for recipe in tried} == {(32, 5)}
+    assert {(recipe.factors, recipe.iterations) for recipe in tried} == {(48, 5)}
     assert (selected.factors, selected.iterations, selected.tune) == (48, 7, ())
     assert selected.alpha < 400
 
