@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import numpy as np
-
 from pipeline import columns as c
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
@@ -76,8 +74,6 @@ _MANY_USERS: Final = 4000
 
 QUICK_SECONDS: Final = 60.0
 """A recipe whose fit takes longer is not fitted again."""
-EVENTS_A_SECOND: Final = 100_000
-"""Assumed speed of a fit; ALS with 64 factors is about five times as fast on two cores."""
 
 
 def further(
@@ -104,52 +100,13 @@ def further(
     Returns
     -------
     tuple
-        Replicates 1 and 2; empty for a baseline, a deterministic recipe, few users or a slow fit.
+        Replicates 1 and 2; empty for a recipe that draws nothing, few users or a slow fit.
     """
-    slow = estimated_seconds(recipe, history) > QUICK_SECONDS
-    if users < _MANY_USERS or slow or recipe.capabilities.baseline is not None:
+    slow = recipe.cpu_seconds(history) > QUICK_SECONDS
+    if users < _MANY_USERS or slow or not recipe.seeded:
         return ()
     scorers: list[Scorer] = []
     for replicate in range(1, FITS):
         progress(f"fit {replicate + 1} of {FITS}")
-        scorers.append(recipe.train(history, replicate=replicate))
-        # A recipe that ignores its seed would only repeat its first fit.
-        if replicate == 1 and same(first, scorers[0]):
-            return ()
+        scorers.append(recipe.train_again(history, first, replicate))
     return tuple(scorers)
-
-
-def estimated_seconds(recipe: Recipe, history: History) -> float:
-    """Estimate the duration of a fit from counts: a clock would let the machine decide.
-
-    Parameters
-    ----------
-    recipe, history
-        A recipe, and the training window.
-
-    Returns
-    -------
-    float
-        Seconds, by the events of the window and the number of recipes that are trained.
-    """
-    trained = max(1, len(recipe.inner_recipes))
-    return trained * len(history.item) / EVENTS_A_SECOND
-
-
-def same(first: Scorer, second: Scorer) -> bool:
-    """Compare two scorers number by number.
-
-    Parameters
-    ----------
-    first, second
-        Scorers of one family.
-
-    Returns
-    -------
-    bool
-        True if all arrays are equal.
-    """
-    left, right = first.arrays(), second.arrays()
-    return left.keys() == right.keys() and all(
-        np.array_equal(left[name], right[name]) for name in left
-    )

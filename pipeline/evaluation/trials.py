@@ -6,6 +6,7 @@ cannot be trained is not better than any other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -40,12 +41,19 @@ class EarlierWindows:
         Receives a line for each recipe that is left out.
     refuse
         Raises `ResourceError` for a recipe that is too large for a window; it is not trained then.
+    budget
+        CPU seconds that all trainings may take, by `Recipe.cpu_seconds`. The newest window is
+        always used.
+    spent
+        CPU seconds of the trainings so far, by the same estimate.
     """
 
     windows: Sequence[Window]
     k: int
     progress: Progress = silent
     refuse: Callable[[Recipe, History], None] = lambda recipe, history: None
+    budget: float = math.inf
+    spent: float = 0.0
     _values: dict[tuple[str, int], float] = field(default_factory=dict)
     _stability: dict[str, float] = field(default_factory=dict)
     _scorers: dict[tuple[str, int, bool], Scorer] = field(default_factory=dict)
@@ -56,7 +64,7 @@ class EarlierWindows:
         return any(window.exclude is not None for window in self.windows)
 
     def better(self, recipe: Recipe, than: Recipe) -> bool:
-        """Compare two recipes window by window, newest first, and stop if `recipe` is not ahead.
+        """Compare two recipes window by window, newest first; stop where `recipe` gains too little.
 
         Parameters
         ----------
@@ -66,25 +74,43 @@ class EarlierWindows:
         Returns
         -------
         bool
-            True if `ACCEPTANCE` accepts the utilities of `recipe` on all windows.
+            True if `ACCEPTANCE` accepts the utilities of `recipe` on all windows. False for a trial
+            that the budget leaves out.
         """
+        if not self._affords(recipe):
+            return False
         values: list[float] = []
         reference_values: list[float] = []
         for at in range(len(self.windows)):
             reference_values.append(self.utility(than, at))
+            # A gain that is too small so far would have to be larger on the windows that are left.
+            enough = (1.0 + ACCEPTANCE.min_gain) * sum(reference_values)
             try:
-                most = self.value(recipe, at)  # its utility if every list entry stayed
-                ahead = sum(values) + most > sum(reference_values)
-                values.append(self.utility(recipe, at) if ahead else most)
+                most = utility(self.value(recipe, at), self._most_stable(than))
+                if sum(values) + most <= enough:
+                    break
+                values.append(self.utility(recipe, at))
             except NightjarError as error:
                 self.progress(f"left out: {error.sentence}")
-                self._drop_scorers(recipe)
-                return False
-            if sum(values) <= sum(reference_values):
+                break
+            if sum(values) <= enough:
                 break
         accepted = len(values) == len(self.windows) and ACCEPTANCE.accepts(values, reference_values)
         self._drop_scorers(than if accepted else recipe)
         return accepted
+
+    def _affords(self, recipe: Recipe) -> bool:
+        """Return True if the budget has room for a trial; half of it is kept for `pools`."""
+        days = [(at, day) for at in range(len(self.windows)) for day in self._days(at)]
+        needed = sum(self._cost(recipe, at, day) for at, day in days)
+        if self.spent + needed <= self.budget / 2:
+            return True
+        self.progress(
+            f"left out: {recipe.family} with {recipe.summary}: {self.spent / 60:.1f} of "
+            f"{self.budget / 60:g} CPU minutes are used by estimate, and half are kept for the "
+            "weights of parts; raise train.search_budget"
+        )
+        return False
 
     def value(self, recipe: Recipe, at: int) -> float:
         """Return the mean NDCG of a recipe's lists on one window.
@@ -132,6 +158,10 @@ class EarlierWindows:
             self._stability[recipe.hash] = float(np.mean(kept)) if kept else 1.0
         return self._stability[recipe.hash]
 
+    def _most_stable(self, than: Recipe) -> float:
+        """Return the stability above which no trial is expected: half of what a recipe lacks."""
+        return (1.0 + self.stability(than)) / 2
+
     def _kept(self, recipe: Recipe, at: int, previous_day: PreviousDay) -> float:
         window = self.windows[at]
         # The same users on both days, none of whom had an event in between.
@@ -167,6 +197,15 @@ class EarlierWindows:
             self._scorers = {key: x for key, x in self._scorers.items() if key[0] in needed}
         pools = []
         for at, full in enumerate(self.windows[:newest]):
+            days = [(recipe, day) for recipe in recipes.values() for day in self._days(at)]
+            cost = sum(self._cost(recipe, at, day) for recipe, day in days)
+            if at and self.spent + cost > self.budget:
+                self.progress(
+                    f"left out: {len(self.windows) - at} of {len(self.windows)} windows for the "
+                    f"weights of parts: {self.spent / 60:.1f} of {self.budget / 60:g} CPU minutes "
+                    "are used by estimate; raise train.search_budget"
+                )
+                break
             window = full.thinned(POOLED)
             parts = {name: self._trained(recipe, at) for name, recipe in recipes.items()}
             earlier: dict[str, Scorer] = {}
@@ -177,12 +216,27 @@ class EarlierWindows:
                 self._drop_scorers(recipe, at)
         return pools
 
+    def _days(self, at: int) -> list[PreviousDay | None]:
+        """Return the days of a window on which recipes are trained, ``None`` for the window."""
+        day = self.windows[at].previous_day
+        return [None] if day is None else [None, day]
+
+    def _history(self, at: int, previous_day: PreviousDay | None) -> History:
+        return self.windows[at].history if previous_day is None else previous_day.history
+
+    def _cost(self, recipe: Recipe, at: int, previous_day: PreviousDay | None) -> float:
+        """Return the estimated CPU seconds of a training, 0 if its scorer is there."""
+        if (recipe.hash, at, previous_day is not None) in self._scorers:
+            return 0.0
+        return recipe.cpu_seconds(self._history(at, previous_day))
+
     def _trained(self, recipe: Recipe, at: int, previous_day: PreviousDay | None = None) -> Scorer:
         """Return the scorer of a window, or of its previous day."""
         key = (recipe.hash, at, previous_day is not None)
         if key not in self._scorers:
-            history = self.windows[at].history if previous_day is None else previous_day.history
+            history = self._history(at, previous_day)
             self.refuse(recipe, history)
+            self.spent += recipe.cpu_seconds(history)
             self._scorers[key] = recipe.train(history)
         return self._scorers[key]
 

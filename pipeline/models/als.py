@@ -70,6 +70,7 @@ class Als(Recipe):
 
     scorer: ClassVar[type[Scorer]] = AlsScorer
     hash_excluded: ClassVar[frozenset[str]] = frozenset({"device"})
+    rough: ClassVar[Mapping[str, int]] = {"iterations": 5}
     space: ClassVar[Mapping[str, Span]] = {
         "alpha": Span((0.1, 0.3, 1.0, 3.0, 10.0, 100.0), 0.03, 1000.0),
         "regularization": Span((1.0, 3.0, 10.0, 20.0, 40.0, 100.0, 300.0), 0.1, 1000.0),
@@ -103,6 +104,14 @@ class Als(Recipe):
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the factors."""
         return (history.n_users + history.n_items) * self.factors * 4
+
+    def cpu_seconds(self, history: History) -> float:
+        """Estimate the rounds, each over all cells and all rows of factors, and the users."""
+        cells, square = int(history.seen.nnz), self.factors**2
+        a_round = (
+            cells * self.factors * 2.5e-9 + (history.n_users + history.n_items) * square * 5e-10
+        )
+        return self.iterations * a_round + (cells + history.n_users * self.factors) * square * 1e-10
 
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Fit the items, then each user exactly.

@@ -43,7 +43,7 @@ from pipeline.models.contract import (
     Span,
 )
 from pipeline.models.popularity import DecayedPopularity, item_popularity
-from pipeline.models.selection import select_hyperparameters
+from pipeline.models.selection import rough, select_hyperparameters
 from pipeline.models.tuning import Trials
 
 _FLOOR = 1e-4
@@ -147,6 +147,25 @@ class Blend(Recipe):
             trained_on="cuda" if "cuda" in {p.trained_on for p in parts.values()} else "cpu",
         )
 
+    def train_again(
+        self, history: History, first: Scorer, replicate: int, progress: Progress = silent
+    ) -> Scorer:
+        """Train another replicate of the parts that draw random numbers; the others stay.
+
+        Parameters
+        ----------
+        history, first, replicate, progress
+            As in `Recipe.train_again`.
+        """
+        if not isinstance(first, BlendScorer):
+            raise TypeError(f"the first fit of a blend is a {type(first).__name__}")
+        history = replace(history, cold_items=None)  # as in `train`
+        parts = {
+            name: part.train_again(history, first.parts[name], replicate, progress)
+            for name, part in self.weighted_parts.items()
+        }
+        return replace(first, parts=parts)
+
     def _trends(self, history: History) -> Trends:
         """Return the trend of each item as a function of both exponents, see the formula above."""
         ever = item_popularity(history, None).astype(np.float64)
@@ -189,15 +208,19 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     if recipe.tune:
         # One window is enough to drop parts, and saves the selection of their fields.
         progress("selecting parts")
-        mixture = optimise(mixture, trials.pools(kept, 1), maximise_coverage=False)
-        kept = {name: kept[name] for name, weight in mixture.weights.items() if weight > 0}
+        # The selection of fields begins with the same fits, so nothing is trained twice. Only the
+        # parts are taken from it: weights of rough fits are a worse start than those of the recipe.
+        sketches = {name: rough(part) for name, part in kept.items()}
+        first = optimise(mixture, trials.pools(sketches, 1), maximise_coverage=False)
+        kept = {name: kept[name] for name, weight in first.weights.items() if weight > 0}
     kept = {
         name: select_hyperparameters(part, trials, partial(_part_progress, progress, name))
         for name, part in kept.items()
     }
     if recipe.tune:
         progress("selecting weights of the parts")
-        mixture = replace(mixture, weights={name: mixture.weights[name] for name in kept})
+        used = {name: mixture.weights[name] for name in kept}
+        mixture = replace(mixture, weights=used if any(used.values()) else dict.fromkeys(kept, 1.0))
         mixture = optimise(mixture, trials.pools(kept), maximise_coverage=trials.discovery)
     most = max(mixture.weights.values())
     weights = {name: round(w / most, 4) for name, w in mixture.weights.items() if w > 0}

@@ -288,6 +288,10 @@ class Recipe(Frozen):
     space: ClassVar[Mapping[str, Span]] = {}
     """Fields that can be selected on tuning windows, and their values; see `tunable`."""
 
+    rough: ClassVar[Mapping[str, int]] = {}
+    """Upper limits of fields while values of other fields are compared: a fit with them costs a
+    fraction, and ranks the values alike."""
+
     tune: Annotated[tuple[str, ...], AfterValidator(_distinct)] = Field(
         default=(),
         description="Fields that the first nightly run with this recipe selects, on windows before "
@@ -342,6 +346,12 @@ class Recipe(Frozen):
         return bool(self.tune) or any(r.has_free_params for r in self.inner_recipes.values())
 
     @property
+    def seeded(self) -> bool:
+        """True if a fit draws random numbers, so that another replicate is another scorer."""
+        inner = self.inner_recipes.values()
+        return "random_state" in type(self).model_fields or any(r.seeded for r in inner)
+
+    @property
     def hash(self) -> str:
         """First 12 hex digits of the sha256 of the recipe's canonical JSON."""
         # Sorted keys keep the hash when a family declares its fields in another order.
@@ -377,6 +387,14 @@ class Recipe(Frozen):
         """Estimate the bytes of the scorer that `train` returns; 0 if they are few."""
         return 0
 
+    def cpu_seconds(self, history: History) -> float:
+        """Estimate the CPU seconds of `train`, within a factor of three.
+
+        From counts alone: a clock would let the load of the machine decide.
+        """
+        inner = sum(recipe.cpu_seconds(history) for recipe in self.inner_recipes.values())
+        return inner or len(history.item) * 1e-5
+
     @staticmethod
     def window(history: History) -> TrainedWindow:
         """Return the fields that a scorer takes from its training window."""
@@ -402,6 +420,24 @@ class Recipe(Frozen):
         ConfigError
             `model.diverged` or `model.singular`: the fit failed with these hyperparameters.
         """
+
+    def train_again(
+        self, history: History, first: Scorer, replicate: int, progress: Progress = silent
+    ) -> Scorer:
+        """Train another replicate; a fit without random numbers is the first one.
+
+        Parameters
+        ----------
+        history
+            The training window of `first`.
+        first
+            Replicate 0.
+        replicate, progress
+            As in `train`.
+        """
+        if not self.seeded:
+            return first
+        return self.train(history, replicate=replicate, progress=progress)
 
 
 FAMILIES: Final[dict[str, type[Recipe]]] = {}

@@ -1,6 +1,6 @@
 """Item-item links: the scores that one item of a user adds to others, the strongest of each item.
 
-Guarantees: the full item-item product is never in memory, only a block of its rows; the cut is
+Guarantees: the full item-item product is never in memory, only one of its rows; the cut is
 exact and ties fall to the lower index, so links depend on the data alone, not on blocks or threads;
 sums are taken in float64 and rounded to float32 before the cut, so that values that differ by
 rounding only are ties. No user is stored: a user's scores are their own history times links.
@@ -10,9 +10,9 @@ An item has no link to itself: repeats have families of their own, see `personal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,14 +22,14 @@ from pydantic import Field
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, Span
-from pipeline.models.sparse_rows import csr_from_pairs, keep_topk_per_row, row_extremes
+from pipeline.models.link_kernel import largest_cells
+from pipeline.models.sparse_rows import csr_from_pairs, row_extremes
 
-Rescale = Callable[[NDArray[np.int32], NDArray[np.int32], NDArray[np.float64]], NDArray[np.float64]]
-"""Takes rows, columns and values of some cells of a product, returns other values."""
 PRESENCE_BYTES = 52
 """Bytes per event that `decayed_presence` needs at its peak."""
 _BLOCK_CELLS = 1 << 20
-"""Cells of a block of the item-item product, at most, unless one row has more."""
+"""Links of a block of items, at most, unless one item has more."""
+_NO_VALUES: Final = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +82,10 @@ class ItemItemRecipe(Recipe):
     def peak_bytes(self, history: History) -> int:
         """Estimate the larger of the sorted events, and the product.
 
-        The product holds cells in both directions, a block, and the links.
+        The product holds cells in both directions, a block, and the links twice while the blocks
+        are joined.
         """
-        links = self._links(history)
-        at_work = max(links * 20, links * 8 + _BLOCK_CELLS * 56)
+        at_work = self._links(history) * 16 + _BLOCK_CELLS * 8
         return max(len(history.item) * PRESENCE_BYTES, int(history.seen.nnz) * 24 + at_work)
 
     def fitted_bytes(self, history: History) -> int:
@@ -97,6 +97,10 @@ class ItemItemRecipe(Recipe):
         others = np.repeat(np.diff(cells.indptr) - 1, np.diff(cells.indptr))
         reached = np.bincount(cells.indices, others, history.n_items)
         return int(np.minimum(reached, min(self.neighbours, history.n_items)).sum())
+
+    def cpu_seconds(self, history: History) -> float:
+        """Estimate the product, which pairs all items of a user."""
+        return float(np.square(np.diff(history.seen.indptr).astype(np.float64)).sum()) * 6e-9
 
     def cells(self, history: History) -> sp.csr_matrix:
         """Return the training matrix: `decayed_presence` in units of its mean without decay."""
@@ -159,48 +163,40 @@ def topk_rows_product(
     right: sp.csr_matrix,
     neighbours: int,
     progress: Progress,
-    rescale: Rescale | None = None,
+    norms: NDArray[np.float64] | None = None,
+    shrinkage: float = 0.0,
 ) -> sp.csr_matrix:
     """Return the largest cells in each row of ``left @ right``, without its diagonal.
 
     Parameters
     ----------
     left, right
-        Items × users and users × items CSR float64.
+        Items × users and users × items CSR float64, ≥ 0.
     neighbours
         Cells of a row that are kept, at most.
     progress
         Receives one line per block.
-    rescale
-        Applied to the cells before the cut.
+    norms, shrinkage
+        ``(n_items,)`` float64: before the cut, each cell is divided by the product of the norms of
+        its row and column, plus `shrinkage`; ``None``: by nothing.
 
     Returns
     -------
     Items × items CSR float32, columns sorted, no cell of 0.
     """
     n_items = left.shape[0]
-    parts = []
-    for rows in _row_blocks(left, right):
-        progress(f"links of items {rows.start + 1} to {rows.stop} of {n_items}")
-        block = (left[rows] @ right).tocsr()
-        row = np.repeat(np.arange(rows.start, rows.stop, dtype=np.int32), np.diff(block.indptr))
-        if rescale is not None:
-            block.data = rescale(row, block.indices, block.data)
-        # Rounded before the cut: sums that differ in the last bits of float64 only are ties.
-        block.data = block.data.astype(np.float32)
-        block.data[row == block.indices] = 0.0  # the cut drops cells of 0
-        parts.append(keep_topk_per_row(block, neighbours))
-    return sp.vstack(parts, format="csr")
-
-
-def _row_blocks(left: sp.csr_matrix, right: sp.csr_matrix) -> Iterator[slice]:
-    """Yield rows of ``left @ right`` whose cells stay within a bound, whatever the catalogue."""
-    reach = np.diff(right.indptr).astype(np.float64)
-    # With ones, `left` counts the cells that each row of the product may have.
-    ones = sp.csr_matrix((np.ones(left.nnz), left.indices, left.indptr), shape=left.shape)
-    total = np.cumsum(np.minimum(ones @ reach, right.shape[1]))
-    start, done = 0, 0.0
-    while start < len(total):
-        stop = max(start + 1, int(np.searchsorted(total, done + _BLOCK_CELLS, side="right")))
-        yield slice(start, stop)
-        start, done = stop, float(total[stop - 1])
+    keep = min(neighbours, n_items)
+    cells = (left.indptr, left.indices, left.data, right.indptr, right.indices, right.data)
+    lengths = np.zeros(0) if norms is None else norms
+    step = max(1, _BLOCK_CELLS // keep)
+    indptr, columns, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [_NO_VALUES]
+    for start in range(0, n_items, step):
+        stop = min(start + step, n_items)
+        progress(f"links of items {start + 1} to {stop} of {n_items}")
+        count, column, value = largest_cells()(*cells, lengths, shrinkage, keep, start, stop)
+        filled = np.arange(keep) < count[:, None]
+        indptr.append(count)
+        columns.append(column[filled])
+        values.append(value[filled])
+    whole = (np.concatenate(values), np.concatenate(columns), np.cumsum(np.concatenate(indptr)))
+    return sp.csr_matrix(whole, shape=(n_items, right.shape[1]))

@@ -28,13 +28,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
-from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.models.contract import FAMILY, Scorer, Share, Span
-from pipeline.models.item_item import ItemItemRecipe, Rescale, topk_rows_product
+from pipeline.models.item_item import ItemItemRecipe, topk_rows_product
 
 _K = 1.2
 """BM25's saturation, at the value of the literature (Robertson and Zaragoza 2009)."""
@@ -80,22 +79,13 @@ class ItemKnn(ItemItemRecipe):
             idf = np.log1p(history.n_items) - np.log1p(counts)
             cells.data *= np.repeat(idf, counts)
             cells.eliminate_zeros()  # the idf of a user with all items is 0
-        rescale = None if self.similarity == "bm25" or not cells.nnz else self._cosine(cells)
-        links = topk_rows_product(cells.T.tocsr(), cells, self.neighbours, progress, rescale)
+        norms = None
+        if self.similarity != "bm25" and cells.nnz:
+            cells.data /= np.sqrt(np.mean(cells.data**2))
+            norms = np.sqrt(np.bincount(cells.indices, cells.data**2, cells.shape[1]))
+        turned = cells.T.tocsr()
+        links = topk_rows_product(turned, cells, self.neighbours, progress, norms, self.shrinkage)
         return self.linked(history, links)
-
-    def _cosine(self, cells: sp.csr_matrix) -> Rescale:
-        """Scale the cells to a mean square of 1, and return the step from products to cosines."""
-        cells.data /= np.sqrt(np.mean(cells.data**2))
-        length = np.sqrt(np.bincount(cells.indices, cells.data**2, cells.shape[1]))
-
-        def cosine(
-            row: NDArray[np.int32], column: NDArray[np.int32], value: NDArray[np.float64]
-        ) -> NDArray[np.float64]:
-            scaled: NDArray[np.float64] = value / (length[row] * length[column] + self.shrinkage)
-            return scaled
-
-        return cosine
 
 
 def _saturate(cells: sp.csr_matrix, b: float) -> None:

@@ -33,17 +33,28 @@ def select_hyperparameters(recipe: Recipe, trials: Trials, progress: Progress = 
 
 
 def select_in_order(recipe: R, trials: Trials, progress: Progress) -> R:
-    """Select the fields of `recipe.tune`, in that order, see `coordinate_search`.
+    """Select the fields of `recipe.tune`, in that order, by rough fits; see `coordinate_search`.
 
     Parameters
     ----------
     recipe, trials, progress
         As in `select_hyperparameters`.
     """
-    best = recipe.model_copy(update={"tune": ()})
+    best = rough(recipe)
     for field in recipe.tune:
         best = coordinate_search(best, field, recipe.space[field], trials, progress)
-    return best
+    selected = {field: getattr(best, field) for field in recipe.tune}
+    return recipe.model_copy(update={"tune": (), **selected})
+
+
+def rough(recipe: R) -> R:
+    """Return a recipe whose fits cost less and rank values alike, without open fields."""
+    limits = {
+        field: min(getattr(recipe, field), most)
+        for field, most in recipe.rough.items()
+        if field not in recipe.tune
+    }
+    return recipe.model_copy(update={"tune": (), **limits})
 
 
 def coordinate_search(recipe: R, field: str, span: Span, trials: Trials, progress: Progress) -> R:

@@ -70,6 +70,7 @@ class Svd(Recipe):
     """Degree-normalised randomised SVD."""
 
     scorer: ClassVar[type[Scorer]] = SvdScorer
+    rough: ClassVar[Mapping[str, int]] = {"factors": 128}
     space: ClassVar[Mapping[str, Span]] = {
         "half_life_days": Span((7.0, 15.0, 30.0, 60.0, 120.0, 365.0), 3.0, 1000.0),
         "factors": Span((32, 64, 128, 256, 512), 8, 1024),
@@ -108,6 +109,12 @@ class Svd(Recipe):
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the item factors; users have none."""
         return history.n_items * self.factors * 4
+
+    def cpu_seconds(self, history: History) -> float:
+        """Estimate the rounds: two sparse products, and an orthonormal basis of the items."""
+        width = min(self.factors + self.oversampling, history.n_items)
+        a_round = int(history.seen.nnz) * width * 1.3e-9 + history.n_items * width**2 * 1.5e-10
+        return (self.iterations + 0.5) * a_round
 
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Find the directions of the window."""

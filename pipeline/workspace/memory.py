@@ -52,6 +52,14 @@ class TrainConfig(Frozen):
         "in use. Without a value, the limit is the memory that is free on the machine or in its "
         "container when the training starts.",
     )
+    search_budget: float = Field(
+        default=20.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="CPU minutes that the trainings of a selection of hyperparameters may take, as "
+        "estimated from the counts of its windows, so that a rerun selects the same. Values that "
+        "it leaves out keep their defaults; the log names them.",
+    )
 
 
 def refuse_too_large(name: str, recipe: Recipe, history: History, config: TrainConfig) -> None:

@@ -178,6 +178,34 @@ def test_another_replicate_and_another_seed_are_other_draws(recipe):
 
 
 @every_family
+def test_the_estimate_of_time_follows_from_counts(recipe):
+    few, many = (random_window(events=n) for n in (300, 3000))
+    assert 0 < recipe.cpu_seconds(few) < recipe.cpu_seconds(many)
+    turned = replace(many, weight=many.weight[::-1], timestamp_us=many.timestamp_us[::-1])
+    assert recipe.cpu_seconds(turned) == recipe.cpu_seconds(many)
+    parts = [part.cpu_seconds(many) for part in recipe.inner_recipes.values()]
+    assert recipe.cpu_seconds(many) >= sum(parts)
+
+
+@every_steady_family
+def test_a_replicate_trained_after_the_first_fit_is_that_trained_alone(recipe):
+    history = random_window()
+    first = recipe.train(history)
+    again = recipe.train_again(history, first, 1).arrays()
+    alone = recipe.train(history, replicate=1).arrays()
+    assert not [name for name in alone if alone[name].tobytes() != again[name].tobytes()]
+    assert recipe.seeded == (reseeded(recipe) is not None)
+
+
+def test_a_replicate_of_a_blend_trains_only_the_parts_that_draw():
+    blend, history = RECIPES["blend"], random_window()
+    first = blend.train(history)
+    again = blend.train_again(history, first, 1)
+    drawn = {name for name, part in again.parts.items() if part is not first.parts[name]}
+    assert drawn == {"als", "svd"}
+
+
+@every_family
 def test_trained_until_is_the_end_of_the_window(recipe):
     end = END - timedelta(days=30, microseconds=1)
     history = window([("a", "x", 40, 1), ("b", "y", 31, 1), ("a", "z", 29, 1)], end)

@@ -21,7 +21,7 @@ from pipeline import columns as c
 from pipeline.base import AsOf, Progress
 from pipeline.data.matrix import History
 from pipeline.errors import NightjarError
-from pipeline.evaluation.fits import QUICK_SECONDS, same
+from pipeline.evaluation.fits import QUICK_SECONDS
 from pipeline.models.contract import Scorer
 from pipeline.serving.churn import (
     DATA,
@@ -222,20 +222,21 @@ def _seed_noise(
 ) -> SeedNoise:
     """Return the share of the first entries that a refit with another seed changes."""
     name = str(promoted(night).recipe)
+    recipe = night.recipes[name]
+    if not recipe.seeded:
+        return SeedNoise(rate=0.0, reason="no seed noise")
     cost = night.run.find(CostFile, REFIT)
     if cost is None or cost.fit_seconds > QUICK_SECONDS:
         took = "an unknown time" if cost is None else f"{cost.fit_seconds:,.0f} s"
         reason = f"not measured: the refit took {took}, more than {QUICK_SECONDS:.0f} s"
         return SeedNoise(rate=None, reason=reason)
-    history, recipe = read_history(night.run, "full"), night.recipes[name]
+    history = read_history(night.run, "full")
     try:
         refuse_too_large(name, recipe, history, night.config.train)
-        other = recipe.train(
-            history, replicate=_SEED, progress=lambda text: progress(f"seed noise: {text}")
+        other = recipe.train_again(
+            history, scorer, _SEED, lambda text: progress(f"seed noise: {text}")
         )
     except NightjarError as error:
         return SeedNoise(rate=None, reason=f"not measured: {error.sentence}")
-    if same(scorer, other):
-        return SeedNoise(rate=0.0, reason="no seed noise")
     kept = overlap(other)
     return SeedNoise(rate=None if kept is None else 1.0 - kept, reason=None)

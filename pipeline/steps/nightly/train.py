@@ -152,5 +152,11 @@ def _select_hyperparameters(
     windows = list(earlier)
     if not windows:
         progress("no tuning window before the holdout: open hyperparameters keep their defaults")
-    trials = EarlierWindows(windows, config.recommend.length, progress, refusal(config.train))
-    return select_hyperparameters(recipe, trials, progress)
+    budget = config.train.search_budget
+    trials = EarlierWindows(
+        windows, config.recommend.length, progress, refusal(config.train), budget * 60
+    )
+    selected = select_hyperparameters(recipe, trials, progress)
+    used = trials.spent / 60
+    progress(f"selected: {used:.1f} of {budget:g} CPU minutes (train.search_budget) by estimate")
+    return selected

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import format_instant, silent
+from pipeline.models.contract import Recipe
 from pipeline.serving import churn as churn_module
 from pipeline.serving.churn import LEAST_OVERLAP
 from pipeline.steps.diagnostics import churn as churned
@@ -104,7 +105,7 @@ def test_seed_noise_that_was_not_measured_has_a_reason(shop, monkeypatch):
     night = open_night(ws, shop[2].run_id)
     stored = night.run.read(ChurnFile)
     with monkeypatch.context() as patched:
-        patched.setattr(churned, "_SEED", 0)  # what a recipe without randomness does
+        patched.setattr(Recipe, "seeded", False)
         noise = SeedNoise(rate=0.0, reason="no seed noise")
         assert measure(night, silent) == stored.model_copy(update={"seed_noise": noise})
     monkeypatch.setattr(churned, "QUICK_SECONDS", 0.0)

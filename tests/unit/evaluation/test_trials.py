@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -11,7 +12,8 @@ from pipeline.data.features import FeaturesConfig, weigh
 from pipeline.data.matrix import build_history
 from pipeline.data.split import SplitConfig, split
 from pipeline.evaluation.trials import EarlierWindows
-from pipeline.evaluation.tuning_window import Window
+from pipeline.evaluation.tuning_window import PreviousDay, Window
+from pipeline.models.als import Als
 from pipeline.models.contract import Span
 from pipeline.models.families import recipe_from
 from pipeline.models.selection import coordinate_search, select_hyperparameters
@@ -70,6 +72,94 @@ def test_only_the_better_one_is_kept_in_memory(windows):
     trials = EarlierWindows(windows, 20)
     trials.better(GOOD, BAD)
     assert {recipe for recipe, *_ in trials._scorers} == {GOOD.hash}
+
+
+def test_a_gain_that_is_too_small_on_the_newest_window_ends_a_trial(windows):
+    trials = EarlierWindows(windows, 20)
+    for at in range(3):
+        trials._values |= {(GOOD.hash, at): 0.1, (BAD.hash, at): 0.1002 if at == 0 else 0.2}
+    assert not trials.better(BAD, GOOD)
+    trials._values[BAD.hash, 0] = 0.1004
+    assert trials.better(BAD, GOOD)
+
+
+def test_a_budget_leaves_out_trials_then_windows_and_a_rerun_leaves_out_the_same(windows):
+    good, bad = (recipe.model_copy(update={"iterations": 5}) for recipe in (GOOD, BAD))
+
+    def selected(budget):
+        lines = []
+        trials = EarlierWindows(windows, 20, lines.append, budget=budget)
+        blend = recipe_from(
+            {
+                "family": "blend",
+                "tune": ["weights"],
+                "parts": {
+                    "bad": bad.model_dump() | {"tune": ["alpha"]},
+                    "good": good.model_dump(),
+                },
+            }
+        )
+        return select_hyperparameters(blend, trials), trials.spent, lines
+
+    _, spent, lines = selected(1e9)
+    assert not lines
+    one = good.cpu_seconds(windows[0].history) + bad.cpu_seconds(windows[0].history)
+    none, least, lines = selected(1e-9)  # the newest window is used whatever the budget
+    assert least == pytest.approx(one)
+    assert [part.alpha for part in none.parts.values()] == [
+        {"good": GOOD, "bad": BAD}[name].alpha for name in none.parts
+    ]
+    assert ["train.search_budget" in line for line in lines] == [True] * len(lines)
+    assert "2 of 3 windows" in lines[-1]
+    most = selected(0.9 * spent)
+    assert least < most[1] <= 0.9 * spent
+    assert most[2] and most == selected(0.9 * spent)
+
+
+def test_values_are_compared_by_rough_fits_and_the_recipe_keeps_its_size(windows):
+    big = Als(factors=48, iterations=7, alpha=400.0, device="cpu", tune=("alpha",))
+    tried = []
+
+    class Trials(EarlierWindows):
+        def better(self, recipe, than):
+            tried.extend([recipe, than])
+            return super().better(recipe, than)
+
+    selected = select_hyperparameters(big, Trials(windows[:1], 20))
+    assert {(recipe.factors, recipe.iterations) for recipe in tried} == {(48, 5)}
+    assert (selected.factors, selected.iterations, selected.tune) == (48, 7, ())
+    assert selected.alpha < 400
+
+
+def test_the_selection_of_a_blend_trains_no_recipe_twice_on_a_window(windows, monkeypatch):
+    trained = []
+    train = Als.train
+
+    def noted(recipe, history, **more):
+        trained.append((recipe.factors, recipe.alpha, recipe.regularization, history.end))
+        return train(recipe, history, **more)
+
+    monkeypatch.setattr(Als, "train", noted)
+    part = {"family": "als", "factors": 8, "iterations": 5, "device": "cpu", "tune": ["alpha"]}
+    blend = recipe_from(
+        {"family": "blend", "tune": ["weights"], "parts": {"a": part, "b": part | {"factors": 4}}}
+    )
+    select_hyperparameters(blend, EarlierWindows(windows, 20))
+    assert len(trained) == len(set(trained)) > 4
+
+
+def test_a_trial_far_behind_is_not_trained_for_stability(windows):
+    day = windows[0].history
+    rows = np.arange(40)
+    previous = PreviousDay(day, windows[0].judged.take(rows), windows[0].exclude[rows], rows)
+    trials = EarlierWindows([replace(windows[0], previous_day=previous)], 20)
+    trials._stability[GOOD.hash] = 0.9
+    trials._values = {(GOOD.hash, 0): 0.1, (BAD.hash, 0): 0.089}  # .089 · .95² < .1 · .9²
+    assert not trials.better(BAD, GOOD)
+    assert BAD.hash not in trials._stability
+    trials._values[BAD.hash, 0] = 0.091
+    trials.better(BAD, GOOD)
+    assert BAD.hash in trials._stability
 
 
 def test_a_recipe_that_cannot_be_trained_is_left_out(windows):
