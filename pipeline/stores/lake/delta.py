@@ -14,17 +14,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import polars as pl
-from deltalake import DeltaTable
+from deltalake import DeltaTable, WriterProperties
 from deltalake import write_deltalake as write_delta
 
 from pipeline.errors import ConcurrencyError, LakeError
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.lake.connection import lake_errors, options
 from pipeline.stores.lake.reading import LakeReader
-from pipeline.stores.lake.row_digest import ROWS, row_digest
+from pipeline.stores.lake.row_digest import ROWS, SLICE, row_digest
 from pipeline.stores.lake.tables import (
     OPEN_ENDED,
     PARTITIONS,
@@ -34,6 +34,9 @@ from pipeline.stores.lake.tables import (
     properties,
 )
 from pipeline.stores.locks import LocksConfig, locked
+
+_OPEN_ROWS: Final = 400_000
+"""Number of rows, over all files of a commit, that the library holds before it compresses them."""
 
 
 class Lake(LakeReader):
@@ -264,17 +267,19 @@ class Lake(LakeReader):
         partition = PARTITIONS.get(table)
         if partition is not None:
             check_partition(table, partition, frame[partition])
-            frame = frame.sort(partition, maintain_order=True)
+            if not frame[partition].is_sorted():
+                frame = frame.sort(partition, maintain_order=True)
         path = self.root / table
         with lake_errors(table, path):
             path.mkdir(0o700 if table in PRIVATE else 0o777, parents=True, exist_ok=True)
             write_delta(
                 str(path) if handle is None else handle,
-                frame,
+                _stream(frame) if frame.height else frame,
                 partition_by=partition,
                 configuration=properties(table) if handle is None else None,
                 # Delta keeps no properties of others, and has no further use of this text.
                 description=(self.id or None) if handle is None else None,
+                writer_properties=_properties_for(frame, partition),
                 **how,
                 **options(
                     {**(numbers or {}), **({} if txn is None else dict([txn]))},
@@ -284,3 +289,21 @@ class Lake(LakeReader):
             version = (DeltaTable(path) if handle is None else handle).version()
             tail.end_commit(version)
         return version
+
+
+def _stream(frame: pl.DataFrame) -> Any:
+    """Return a frame as an Arrow stream of slices, of which the library converts one at a time."""
+    import pyarrow as pa  # takes memory and time, which reading commands can save
+
+    level = pl.CompatLevel.newest()
+    tables = (part.to_arrow(compat_level=level) for part in frame.iter_slices(SLICE))
+    batches = (batch for table in tables for batch in table.to_batches())
+    schema = frame.clear().to_arrow(compat_level=level).schema
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def _properties_for(frame: pl.DataFrame, partition: str | None) -> WriterProperties:
+    """Return properties by which the files of all partitions together hold few rows in memory."""
+    files = 1 if partition is None else frame[partition].n_unique()
+    rows = max(1000, _OPEN_ROWS // max(files, 1))
+    return WriterProperties(compression="SNAPPY", max_row_group_size=rows)
