@@ -22,7 +22,6 @@ import itertools
 import json
 import math
 import os
-import re
 import resource
 import shutil
 import subprocess
@@ -237,8 +236,8 @@ def _cpu() -> float:
 
 def _peak_kb() -> int:
     # Not `ru_maxrss`, which begins with the size of the parent.
-    found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
 
 
 def _table(rows: dict[int, list[Row]]) -> Iterator[str]:

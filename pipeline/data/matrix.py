@@ -214,7 +214,8 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     Parameters
     ----------
     weighted
-        Columns `user_id` and `item_id` (str, or categories as of `windows.with_compact_ids`), `timestamp` (us, UTC), `weight` f32, without nulls,
+        Columns `user_id` and `item_id` (str, or the categories of `windows.with_compact_ids`),
+        `timestamp` (us, UTC), `weight` f32, without nulls,
         and optionally `rating` f32. Rows at or after `end` are left out.
     end
         Exclusive end in UTC.
