@@ -1,0 +1,62 @@
+"""A lake with ten years of days: a pass over new events does not read the files of old days."""
+
+import os
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+from pipeline import columns as c
+from pipeline.steps.ingest.ingest import ingest_landed
+from pipeline.stores import disk
+from pipeline.workspace.workspace import Workspace
+
+DAYS = 3650
+END = datetime(2025, 1, 1, tzinfo=UTC)
+
+
+def land(home, name, first_day, days):
+    day = pl.int_range(days, eager=True)
+    events = pl.select(
+        pl.format("{}-{}", pl.lit(name), day).alias(c.EVENT_ID),
+        pl.format("user {}", day % 50).alias(c.USER_ID),
+        pl.format("item {}", day % 20).alias(c.ITEM_ID),
+        pl.lit("view").alias(c.KIND),
+        (pl.lit(first_day) + pl.duration(days=day)).alias(c.TIMESTAMP),
+    )
+    path = home / "landing" / "events" / f"{name}.csv"
+    events.write_csv(path, datetime_format="%Y-%m-%dT%H:%M:%SZ")
+    os.utime(path, (0, 0))
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """Return the paths whose checksum is computed."""
+    paths = []
+    compute = disk.sha256
+
+    def record(path):
+        paths.append(path)
+        return compute(path)
+
+    monkeypatch.setattr(disk, "sha256", record)
+    return paths
+
+
+def test_a_pass_reads_only_the_days_of_its_events(tmp_path, hashed, monkeypatch):
+    ws = Workspace.init(tmp_path / "shop")
+    land(ws.home, "years", END - timedelta(days=DAYS), DAYS)
+    assert ingest_landed(ws, END).accepted == DAYS
+    assert len(ws.lake.files("events")) == DAYS
+    land(ws.home, "today", END, 1)
+    assert ingest_landed(ws, END + timedelta(days=1)).accepted == 1
+    land(ws.home, "tomorrow", END + timedelta(days=1), 1)
+    # A new process: nothing is remembered. It checks the files of the last commit.
+    hashed.clear()
+    monkeypatch.setattr(disk, "_SUMS", {})
+    ws = Workspace.open(ws.home)
+    assert ingest_landed(ws, END + timedelta(days=2)).accepted == 1
+    data = [path for path in hashed if path.parent.name.startswith(f"{c.EVENT_DAY}=")]
+    assert 1 <= len(data) <= 2
+    assert len(hashed) < 40
+    assert ws.lake.read("events", columns=[c.TIMESTAMP]).height == DAYS + 2
