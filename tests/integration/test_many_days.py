@@ -1,6 +1,8 @@
-"""A lake with ten years of days: a pass over new events does not read the files of old days."""
+"""A lake with ten years of days: time and memory of a pass follow its events, not the days."""
 
 import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -15,11 +17,26 @@ DAYS = 3650
 END = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def land(home, name, first_day, days):
-    day = pl.int_range(days, eager=True)
+PEAK = """
+import sys
+from pathlib import Path
+from pipeline.base import as_of
+from pipeline.steps.ingest.ingest import ingest_landed
+from pipeline.workspace.workspace import Workspace
+
+ingest_landed(Workspace.open(Path(sys.argv[1])), as_of(sys.argv[2]))
+status = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in status if line.startswith("VmHWM:")))
+"""
+"""Prints the peak memory of a process that ingests, in kB."""
+
+
+def land(home, name, first_day, days, each=1):
+    day = pl.int_range(days * each, eager=True) // each
+    number = pl.int_range(days * each, eager=True)
     events = pl.select(
-        pl.format("{}-{}", pl.lit(name), day).alias(c.EVENT_ID),
-        pl.format("user {}", day % 50).alias(c.USER_ID),
+        pl.format("{}-{}", pl.lit(name), number).alias(c.EVENT_ID),
+        pl.format("user {}", number % 50).alias(c.USER_ID),
         pl.format("item {}", day % 20).alias(c.ITEM_ID),
         pl.lit("view").alias(c.KIND),
         (pl.lit(first_day) + pl.duration(days=day)).alias(c.TIMESTAMP),
@@ -60,3 +77,13 @@ def test_a_pass_reads_only_the_days_of_its_events(tmp_path, hashed, monkeypatch)
     assert 1 <= len(data) <= 2
     assert len(hashed) < 40
     assert ws.lake.read("events", columns=[c.TIMESTAMP]).height == DAYS + 2
+
+
+def test_the_memory_of_a_pass_does_not_grow_with_the_days(tmp_path):
+    ws = Workspace.init(tmp_path / "shop")
+    land(ws.home, "years", END - timedelta(days=DAYS), DAYS, each=30)
+    command = [sys.executable, "-c", PEAK, str(ws.home), END.isoformat()]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert Workspace.open(ws.home).lake.read("events", columns=[c.KIND]).height == DAYS * 30
+    peak = int(done.stdout.splitlines()[-1]) * 1024
+    assert peak < (300 << 20) + 150 * DAYS * 30, f"{peak / 2**20:,.0f} MB"
