@@ -23,7 +23,11 @@ from pipeline.errors import ConfigError, DataError, nearest
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.serving.publish import live
-from pipeline.steps.diagnostics.night_estimate import estimate_night, refuse_night
+from pipeline.steps.diagnostics.night_estimate import (
+    TaskEstimate,
+    estimate_night,
+    refuse_night,
+)
 from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.steps.nightly.known import known_at
 from pipeline.stores.runs import Run
@@ -153,11 +157,9 @@ def _started(
         again = history.selected_again(configured, as_of, after)
         competing = history.with_candidates(competing, as_of, champion, again)
     recipes, champion_name = _with_champion(competing, champion)
-    past = events.filter(before(as_of))
-    users, items = min(len(ws.vault), past.height), past[c.ITEM_ID].n_unique()
-    counts = {"events": past.height, "users": users, "items": items}
-    first = history.last_weights(as_of, ws.config.features) is None
-    refuse_night(estimate_night(recipes, first=first, **counts), ws.config.train, progress)
+    weights = history.last_weights(as_of, ws.config.features)
+    estimates = _estimates(ws, events.filter(before(as_of)), recipes, first=weights is None)
+    refuse_night(estimates, ws.config.train, progress)
     live_row = live(ws.lake.read("publications"))
     file = SnapshotFile(
         as_of=as_of,
@@ -171,7 +173,7 @@ def _started(
         publish=publish,
         pinned=pinned,
         seed_sds=history.seed_sds(as_of, pinned.task, ws.config.recommend.length),
-        weights=history.last_weights(as_of, ws.config.features),
+        weights=weights,
         commit=provenance.commit(),
         libraries=provenance.libraries(),
         replay=live_row is not None and as_of <= live_row[c.AS_OF],
@@ -183,6 +185,13 @@ def _started(
         draft.write(file)
     failpoint("snapshot_pinned")
     return Started(run_id, "new", f"run {run_id} is started", tuple(recipes))
+
+
+def _estimates(
+    ws: Workspace, events: pl.DataFrame, recipes: Mapping[str, Recipe], *, first: bool
+) -> tuple[TaskEstimate, ...]:
+    users, items = min(len(ws.vault), events.height), events[c.ITEM_ID].n_unique()
+    return estimate_night(recipes, first=first, events=events.height, users=users, items=items)
 
 
 def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
