@@ -36,7 +36,10 @@ def canonicalise_user_ids(
     columns of all events of a user. Users with identical events are interchangeable.
     """
     # Sorted names: the order of columns must not change the hash.
-    row = pl.struct(sorted(set(events.columns) - {c.USER_ID})).hash()
+    # An id as text: the number of its category would depend on the other ids.
+    item = pl.col(c.ITEM_ID).cast(pl.String)
+    columns = sorted(set(events.columns) - {c.USER_ID})
+    row = pl.struct(item if name == c.ITEM_ID else name for name in columns).hash()
     ranked = (
         events.group_by(c.USER_ID)
         .agg(row.sort().alias(_EVENTS))
@@ -47,7 +50,9 @@ def canonicalise_user_ids(
     )
 
     def renamed(frame: pl.DataFrame) -> pl.DataFrame:
-        joined = frame.join(ranked, on=c.USER_ID, how="inner", maintain_order="left")
+        # Users of a table have text as ids where those of the events are categories.
+        names = ranked.with_columns(pl.col(c.USER_ID).cast(frame.schema[c.USER_ID]))
+        joined = frame.join(names, on=c.USER_ID, how="inner", maintain_order="left")
         return joined.with_columns(pl.col(_NAME).alias(c.USER_ID)).select(frame.columns)
 
     return renamed(events), None if users is None else renamed(users)

@@ -214,7 +214,8 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
     Parameters
     ----------
     weighted
-        Columns `user_id` str, `item_id` str, `timestamp` (us, UTC), `weight` f32, without nulls,
+        Columns `user_id` and `item_id` (str, or the categories of `windows.with_compact_ids`),
+        `timestamp` (us, UTC), `weight` f32, without nulls,
         and optionally `rating` f32. Rows at or after `end` are left out.
     end
         Exclusive end in UTC.
@@ -233,8 +234,8 @@ def build_history(weighted: pl.DataFrame, end: datetime) -> History:
             "as-of",
             where="events",
         )
-    user_ids = rows[c.USER_ID].unique().sort()
-    item_ids = rows[c.ITEM_ID].unique().sort()
+    user_ids = rows[c.USER_ID].unique().sort().cast(pl.String)
+    item_ids = rows[c.ITEM_ID].unique().sort().cast(pl.String)
     user = rows[c.USER_ID].cast(pl.Enum(user_ids)).to_physical().cast(pl.Int32)
     item = rows[c.ITEM_ID].cast(pl.Enum(item_ids)).to_physical().cast(pl.Int32)
     columns = {

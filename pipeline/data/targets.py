@@ -174,7 +174,8 @@ def targets_of(
         inside = inside & (pl.col(_JOINED) < cutoff)
     if task == "discovery":
         inside = inside & (pl.col(_FIRST) >= cutoff)
-    return pairs.filter(inside).select(c.USER_ID, c.ITEM_ID).sort(c.USER_ID, c.ITEM_ID)
+    ids = pl.col(c.USER_ID, c.ITEM_ID).cast(pl.String)
+    return pairs.filter(inside).select(ids).sort(c.USER_ID, c.ITEM_ID)
 
 
 def ratings_since(rows: pl.DataFrame, cutoff: datetime) -> pl.DataFrame | None:
@@ -199,5 +200,6 @@ def ratings_since(rows: pl.DataFrame, cutoff: datetime) -> pl.DataFrame | None:
         .sort(c.TIMESTAMP, c.VALUE)  # of two ratings at one instant the higher one is last
         .group_by(c.USER_ID, c.ITEM_ID)
         .agg(pl.col(c.VALUE).last())
+        .with_columns(pl.col(c.USER_ID, c.ITEM_ID).cast(pl.String))
         .sort(c.USER_ID, c.ITEM_ID)
     )

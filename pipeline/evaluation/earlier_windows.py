@@ -88,22 +88,37 @@ def earlier_windows(
         Disjoint windows, at most `WINDOWS`.
     """
     events, users = canonicalise_user_ids(events, users)
+    return _windows(events, until, config, pinned, items, users, with_stability=with_stability)
+
+
+def _windows(
+    events: pl.DataFrame,
+    until: datetime,
+    config: WindowConfig,
+    pinned: PinnedTask,
+    items: pl.DataFrame | None = None,
+    users: pl.DataFrame | None = None,
+    *,
+    with_stability: bool = False,
+) -> Iterator[Window]:
+    """Yield the windows of events with canonical users."""
     end = until
     for _ in range(WINDOWS):
-        past = events.filter(before(end))
         try:
-            part = parted(past, end, config, first=False, pinned=pinned)
+            part = parted(events, end, config, first=False, pinned=pinned)
         except DataError:  # no event before its cutoff
             return
         if UNDERPOWERED in part.flags:
             return
-        history, _ = window(past, part.cutoff, config, items, users)
         previous_day: History | None = None
         if with_stability and end == until:
             with suppress(DataError):  # no event lies before the previous day
-                previous_day, _ = window(past, part.cutoff - _DAY, config, items, users)
-        yield Window.of(history, part, until, previous_day)
-        end -= part.holdout_days * _DAY
+                previous_day, _ = window(events, part.cutoff - _DAY, config, items, users)
+        # No name for the history: while this generator waits, it would stay in memory.
+        yield Window.of(
+            window(events, part.cutoff, config, items, users)[0], part, until, previous_day
+        )
+        previous_day, end = None, end - part.holdout_days * _DAY
 
 
 def select_event_weights(
@@ -146,13 +161,16 @@ def select_event_weights(
     if not options:
         return best
 
+    canonical, _ = canonicalise_user_ids(events)
+
+    def value(earlier: Window) -> float:
+        return EarlierWindows([earlier], k, progress).value(TUNING_MODEL, 0)
+
     def values_of(features: FeaturesConfig) -> Iterator[float]:
         chosen = replace(config, features=features)
         # Only NDCG is compared, so a second training for stability is not needed.
-        for earlier in earlier_windows(
-            events, tonight.cutoff, chosen, tonight.pinned, with_stability=False
-        ):
-            yield EarlierWindows([earlier], k, progress).value(TUNING_MODEL, 0)
+        # `map` keeps no window while the next value waits for a comparison, as a loop would.
+        return map(value, _windows(canonical, tonight.cutoff, chosen, tonight.pinned))
 
     best_values = values_of(best)
     for label, update in options:

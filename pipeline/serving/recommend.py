@@ -222,14 +222,15 @@ def _rows(
     # Position in a list: the running number of the entry minus that of the first one.
     counts = np.diff(lists.indptr)
     position = np.arange(len(lists.item)) - np.repeat(lists.indptr[:-1], counts) + 1
+    # Each id is stored once; numpy would repeat its text, at four bytes a character.
+    users, items = (pl.Series(ids.tolist(), dtype=pl.String) for ids in (user_ids, item_ids))
     return pl.DataFrame(
         {
-            c.USER_ID: np.repeat(user_ids, counts),
+            c.USER_ID: users.gather(np.repeat(np.arange(len(user_ids)), counts)),
             c.POSITION: position.astype(np.int32),
-            c.ITEM_ID: item_ids[lists.item],
+            c.ITEM_ID: items.gather(lists.item),
             c.SCORE: lists.score,
-        },
-        schema_overrides={c.USER_ID: pl.String, c.ITEM_ID: pl.String},
+        }
     ).with_columns(
         pl.lit(slot.value).alias(c.SLOT),
         pl.lit(1.0).alias(c.PROPENSITY),

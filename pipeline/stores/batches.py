@@ -26,7 +26,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -164,7 +164,7 @@ class Batches:
                 "ingest.overtaken",
                 f"another ingest has emptied {self._spool}; start this one again",
             )
-        self._carry_out(intents)
+        self._carry_out(intents, written)
         # Only its own folder: an overtaken process must not remove the spool of another one.
         self._remove_orphans(str(number))
 
@@ -245,31 +245,27 @@ class Batches:
                     "backup",
                 )
 
-    def _carry_out(self, intents: pl.DataFrame) -> None:
+    def _carry_out(
+        self, intents: pl.DataFrame, frames: Mapping[str, pl.DataFrame] | None = None
+    ) -> None:
         seq, table = _number(intents), intents[c.TABLE][0]
         spool = self._spool / str(seq)
         status = BatchStatus.DONE if spool.is_dir() else BatchStatus.VOID
         if status is BatchStatus.DONE:
             _refuse_incomplete(spool, intents)
-            self._unspool(spool, "quarantine", seq)
+            self._unspool(spool, "quarantine", seq, frames)
             failpoint("quarantine_written")
             failpoint("before_commit")
-            self._unspool(spool, table, seq)
+            self._unspool(spool, table, seq, frames)
         self._note(intents, status)
 
-    def _unspool(self, spool: Path, table: str, seq: int) -> None:
+    def _unspool(
+        self, spool: Path, table: str, seq: int, frames: Mapping[str, pl.DataFrame] | None = None
+    ) -> None:
         """Write the spooled rows of a table; `seq` lets the lake write them once."""
         for path in spool.glob(f"{table}.*.parquet"):
-            try:
-                if sha256(path) not in path.name:
-                    raise ValueError(path.name)
-                frame = pl.read_parquet(path, glob=False, hive_partitioning=False)
-            except (OSError, ValueError, pl.exceptions.PolarsError) as error:
-                raise StorageError(
-                    "ingest.spool_damaged",
-                    f"{path} is damaged, so an open ingest cannot be completed; restore the file, "
-                    f"or remove the folder {spool} and ingest the same files again",
-                ) from error
+            # The process that spooled the rows still has them; a second copy would double memory.
+            frame = _spooled(path) if frames is None else frames[table]
             write = self._lake.replace if table in MERGED else self._lake.append
             write(table, frame, txn=(APP, seq), numbers=self._numbers(seq))
 
@@ -310,6 +306,20 @@ class Batches:
     def _remove_orphans(self, names: str = "*") -> None:
         for folder in self._spool.glob(names):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _spooled(path: Path) -> pl.DataFrame:
+    """Return the rows of a spooled file; raise if it is damaged."""
+    try:
+        if sha256(path) not in path.name:
+            raise ValueError(path.name)
+        return pl.read_parquet(path, glob=False, hive_partitioning=False)
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        raise StorageError(
+            "ingest.spool_damaged",
+            f"{path} is damaged, so an open ingest cannot be completed; restore the file, or "
+            f"remove the folder {path.parent} and ingest the same files again",
+        ) from error
 
 
 def _refuse_incomplete(spool: Path, intents: pl.DataFrame) -> None:

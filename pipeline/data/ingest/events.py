@@ -197,8 +197,11 @@ def split_duplicates(
     New events and repeated ones, both with `event_day`.
     """
     dated = rows.with_columns(pl.col(c.TIMESTAMP).dt.date().alias(c.EVENT_DAY))
-    is_first = dated.select(pl.struct(IDENTITY).is_first_distinct()).to_series()
-    fresh, repeats = dated.filter(is_first), dated.filter(~is_first)
+    fresh, repeats = dated, dated.clear()
+    # Ids are usually unique, and then no row needs to be copied.
+    if dated[c.EVENT_ID].n_unique() < dated.height:
+        is_first = dated.select(pl.struct(IDENTITY).is_first_distinct()).to_series()
+        fresh, repeats = dated.filter(is_first), dated.filter(~is_first)
     if existing.height:
         again = fresh.join(existing, on=IDENTITY, how="semi", maintain_order="left")
         fresh = fresh.join(existing, on=IDENTITY, how="anti", maintain_order="left")

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Final
 
 import numpy as np
@@ -87,7 +87,8 @@ def _parse_whole_block(block: bytes, line: int, limits: Limits) -> Block | None:
     except (ValueError, RecursionError):  # deep nesting exceeds json's recursion limit
         return None
     # One key more than allowed is enough for `parse_jsonl` to refuse the file.
-    keys = dict.fromkeys(key for row in objects for key in row)
+    # Most objects have the same keys, which are compared as a whole.
+    keys = dict.fromkeys(chain.from_iterable(dict.fromkeys(map(tuple, objects))))
     frame = _read(block, list(islice(keys, limits.max_columns + 1)))
     if frame is None or frame.height != len(ends) or len(objects) != len(ends):
         return None

@@ -149,7 +149,7 @@ def _events(
     if repeats.height:
         stored = ws.lake.read("events", columns=CONTENT, partitions=on_days(repeats))
         conflicts = conflicting(repeats, pl.concat([stored, fresh.select(CONTENT)]))
-    accepted, repeated = Counter(fresh[c.BATCH_ID]), Counter(repeats[c.BATCH_ID])
+    accepted, repeated = _rows_of_files(fresh), _rows_of_files(repeats)
     conflicts_of, ends = by_file(conflicts), []
     for file in files:
         # A conflict is a repeated id with other content: it is counted as bad, not as a duplicate.
@@ -157,6 +157,10 @@ def _events(
         bad = pl.concat([file.judged.bad, conflict_rows(conflict)])
         ends.append((accepted[file.digest], repeated[file.digest] - conflict.height, bad))
     return (event_rows(fresh, at=at) if fresh.height else None), ends
+
+
+def _rows_of_files(rows: pl.DataFrame) -> Counter[str]:
+    return Counter(dict(rows[c.BATCH_ID].value_counts().iter_rows()))
 
 
 def _catalogue(

@@ -12,7 +12,7 @@ from pipeline.base import Progress
 from pipeline.data.features import WEIGHED, FeaturesConfig
 from pipeline.data.split import Split
 from pipeline.data.targets import strongest_first
-from pipeline.data.windows import WindowConfig, cleaned, parted, window
+from pipeline.data.windows import WindowConfig, cleaned, parted, window, with_compact_ids
 from pipeline.evaluation.earlier_windows import select_event_weights
 from pipeline.workspace.artifacts import CleanFile, SplitFile, TablesFile, WeightsFile
 from pipeline.workspace.night import Night
@@ -32,7 +32,7 @@ def features(night: Night, progress: Progress) -> str:
     -------
     The result in one sentence.
     """
-    events = night.events(*WEIGHED)
+    events = with_compact_ids(night.events(*WEIGHED))
     items, items_report = cleaned("items", night.table("items"), night.config.clean.items)
     users, users_report = cleaned("users", night.table("users"), night.config.clean.users)
     weights = _weights(night, events, progress)

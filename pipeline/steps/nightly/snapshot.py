@@ -14,13 +14,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import polars as pl
+
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, compact_instant, format_instant, silent
-from pipeline.data.split import ingested_by, is_silent, last_event
+from pipeline.data.split import SplitConfig, before, ingested_by, is_silent, last_event
 from pipeline.errors import ConfigError, DataError, nearest
 from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.serving.publish import live
+from pipeline.steps.diagnostics.night_estimate import (
+    TaskEstimate,
+    estimate_night,
+    refuse_night,
+)
 from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.steps.nightly.known import known_at
 from pipeline.stores.runs import Run
@@ -101,6 +108,8 @@ def snapshot(
         `data.no_event`: the lake holds no event.
     ConfigError
         `recipe.unknown`: a named recipe is not configured.
+    ResourceError
+        `memory.night_too_large`: a task would need more memory than is free.
     """
     with task_log("snapshot", as_of, progress=progress) as log:
         ws.compare_stores()
@@ -110,7 +119,7 @@ def snapshot(
         # `gc` must not remove a version between its look-up and the commit of the snapshot.
         with ws.pinning():
             origin = {"trigger": trigger, "airflow_run": airflow_run}
-            started = _started(ws, as_of, recipes, publish, origin)
+            started = _started(ws, as_of, recipes, publish, origin, log.progress)
         log.run_id, log.rows, log.result = started.run_id, len(started.recipes), started.sentence
     return started
 
@@ -121,6 +130,7 @@ def _started(
     names: Sequence[str] | None,
     publish: bool,
     origin: Mapping[str, Any],
+    progress: Progress,
 ) -> Started:
     configured = _configured(ws.config, names)
     settings = _settings_sum(ws.config, configured, publish)
@@ -129,7 +139,9 @@ def _started(
     known, versions = known_at(ws, as_of, ws.config.snapshot.known_by or "now", newest)
     if (earlier := _run_to_continue(ws, as_of, settings, known, versions)) is not None:
         return _started_before(ws, earlier)
-    silence = _silence(ws, as_of, known)
+    where = ingested_by(as_of) if known.by == "as_of" else None
+    events = ws.lake.read("events", columns=[c.TIMESTAMP, c.ITEM_ID], where=where)
+    silence = _silence(events, as_of, ws.config.split)
     if silence:
         return Started("", "nothing_to_do", silence)
     # A flipped bit in a data file would read as another value, without any error.
@@ -145,6 +157,9 @@ def _started(
         again = history.selected_again(configured, as_of, after)
         competing = history.with_candidates(competing, as_of, champion, again)
     recipes, champion_name = _with_champion(competing, champion)
+    weights = history.last_weights(as_of, ws.config.features)
+    estimates = _estimates(ws, events.filter(before(as_of)), recipes, first=weights is None)
+    refuse_night(estimates, ws.config.train, progress)
     live_row = live(ws.lake.read("publications"))
     file = SnapshotFile(
         as_of=as_of,
@@ -158,7 +173,7 @@ def _started(
         publish=publish,
         pinned=pinned,
         seed_sds=history.seed_sds(as_of, pinned.task, ws.config.recommend.length),
-        weights=history.last_weights(as_of, ws.config.features),
+        weights=weights,
         commit=provenance.commit(),
         libraries=provenance.libraries(),
         replay=live_row is not None and as_of <= live_row[c.AS_OF],
@@ -170,6 +185,13 @@ def _started(
         draft.write(file)
     failpoint("snapshot_pinned")
     return Started(run_id, "new", f"run {run_id} is started", tuple(recipes))
+
+
+def _estimates(
+    ws: Workspace, events: pl.DataFrame, recipes: Mapping[str, Recipe], *, first: bool
+) -> tuple[TaskEstimate, ...]:
+    users, items = min(len(ws.vault), events.height), events[c.ITEM_ID].n_unique()
+    return estimate_night(recipes, first=first, events=events.height, users=users, items=items)
 
 
 def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
@@ -238,18 +260,16 @@ def _with_champion(
     return {**recipes, name: champion.recipe}, name
 
 
-def _silence(ws: Workspace, as_of: AsOf, known: Known) -> str | None:
+def _silence(events: pl.DataFrame, as_of: AsOf, config: SplitConfig) -> str | None:
     """Return a sentence if the last event is too old; raises `DataError` without any event."""
-    where = ingested_by(as_of) if known.by == "as_of" else None
-    events = ws.lake.read("events", columns=[c.TIMESTAMP], where=where)
     if events.is_empty():
         raise DataError(
             "data.no_event", "has no events; run `nightjar ingest` first", where="the lake"
         )
     last = last_event(events, as_of)
-    if not is_silent(last, as_of, ws.config.split):
+    if not is_silent(last, as_of, config):
         return None
     return (
         f"the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, more than "
-        f"split.max_silence_days = {ws.config.split.max_silence_days} days earlier"
+        f"split.max_silence_days = {config.max_silence_days} days earlier"
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pipeline.base import Progress, silent
 from pipeline.data.features import WEIGHED
 from pipeline.data.split import Split
+from pipeline.data.windows import with_compact_ids
 from pipeline.errors import ConfigError, NightjarError
 from pipeline.evaluation import fits
 from pipeline.evaluation.earlier_windows import earlier_windows
@@ -146,7 +147,7 @@ def _select_hyperparameters(
     if not recipe.has_free_params:
         return recipe
     config = night.config
-    events = night.events(*WEIGHED)
+    events = with_compact_ids(night.events(*WEIGHED))
     items, users = (night.run.frame("features", table) for table in ("items", "users"))
     earlier = earlier_windows(events, split.cutoff, config.windows, split.pinned, items, users)
     windows = list(earlier)

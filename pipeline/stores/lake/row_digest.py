@@ -19,13 +19,18 @@ from pipeline.stores.lake.tables import PARTITIONS, SCHEMAS, partition_values
 
 ROWS: Final = "nightjar.rows"
 """Name of the digest in the information of a commit."""
+SLICE: Final = 50_000
+"""Number of rows that are hashed or written at a time."""
 MAINTENANCE: Final = "maintenance"
 """Stands for the digest of a commit that merges or deletes rows, so has no rows of its own."""
 
 
 def row_digest(rows: pl.DataFrame) -> str:
     """Return the digest of rows, partition column included."""
-    return f"{pl.__version__} {rows.height} {_hashes(rows).sum()}"
+    used = _used(rows)
+    # By slices: the hashes of all columns of all rows would need as much memory as the rows.
+    total = sum(int(part.select(used).hash_rows().sum()) for part in rows.iter_slices(SLICE))
+    return f"{pl.__version__} {rows.height} {total % 2**64}"
 
 
 def read_files(folder: Path, table: str, files: Collection[str]) -> pl.DataFrame:
@@ -58,12 +63,11 @@ def are_among(rows: pl.DataFrame, others: pl.DataFrame) -> bool:
     rows, others
         Rows of one table; a column that one of them lacks is null there.
     """
-    hashes = _hashes(pl.concat([rows, others], how="diagonal_relaxed"))
+    both = pl.concat([rows, others], how="diagonal_relaxed")
+    hashes = both.select(_used(both)).hash_rows()
     return hashes.head(rows.height).is_in(hashes.tail(others.height).implode()).all()
 
 
-def _hashes(rows: pl.DataFrame) -> pl.Series:
-    """Return a hash per row."""
-    # A write adds the columns of the table that its rows lack.
-    used = sorted(name for name in rows.columns if rows[name].null_count() < rows.height)
-    return rows.select(used).hash_rows()
+def _used(rows: pl.DataFrame) -> list[str]:
+    """Return the columns with a value; a write adds the columns of the table that its rows lack."""
+    return sorted(name for name in rows.columns if rows[name].null_count() < rows.height)

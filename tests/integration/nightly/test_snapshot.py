@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from pipeline.steps.diagnostics import night_estimate
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.snapshot import snapshot
@@ -81,3 +82,14 @@ def test_a_recipe_that_is_not_configured(copy, name, hint):
     with raises("recipe.unknown") as error:
         nightly(copy, NIGHTS[2], recipes=[name])
     assert f"{name!r}{hint}. " in error.value.sentence
+
+
+def test_a_night_that_does_not_fit_into_memory_is_refused_before_it_starts(copy, monkeypatch):
+    lines: list[str] = []
+    before = copy.runs.starting_with("")
+    monkeypatch.setattr(night_estimate, "free_memory", lambda: 1 << 20)
+    with raises("memory.night_too_large") as error:
+        snapshot(copy, NIGHTS[1] + timedelta(hours=1), progress=lines.append)
+    assert copy.runs.starting_with("") == before
+    assert "features about" in error.value.sentence
+    assert any("features about" in line for line in lines)

@@ -181,7 +181,6 @@ def test_no_id_enters_the_log(lake):
         assert "numRecords" in text
         for name in names:
             assert name not in text
-    assert "minValues" in log_of(lake, "events", 0).read_text()
 
 
 @pytest.mark.parametrize("left", [0, 40])
