@@ -19,7 +19,6 @@ import numpy as np
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.errors import ResourceError
-from pipeline.evaluation.fits import estimated_seconds
 from pipeline.models.contract import Recipe
 from pipeline.workspace.artifacts import train_step
 from pipeline.workspace.memory import TrainConfig, free_memory, limit_of, size
@@ -71,7 +70,7 @@ def estimate_night(
     """
     window = _window(events, users, items)
     pairs, held = users * items, _PROGRAM + events * _WINDOW_BYTES
-    fits = {name: _fit_seconds(recipe, window) for name, recipe in recipes.items()}
+    fits = {name: recipe.cpu_seconds(window) for name, recipe in recipes.items()}
     peaks = {name: held + recipe.peak_bytes(window) for name, recipe in recipes.items()}
     largest = max(recipe.fitted_bytes(window) for recipe in recipes.values())
     trains = (
@@ -142,12 +141,6 @@ def _too_long(tasks: Iterable[TaskEstimate]) -> Iterator[str]:
                 f" after {HEAVY_TASK_SECONDS // 3600} hours: configure fewer or smaller recipes, "
                 "use more cores, or start it with `nightjar nightly`"
             )
-
-
-def _fit_seconds(recipe: Recipe, window: History) -> float:
-    if recipe.capabilities.baseline is not None:  # only counts events
-        return len(window.item) * 3e-7
-    return estimated_seconds(recipe, window)
 
 
 def _window(events: int, users: int, items: int) -> History:
