@@ -29,7 +29,6 @@ from pipeline.data.matrix import History
 from pipeline.models.cholesky import invert
 from pipeline.models.contract import FAMILY, Scorer, Span
 from pipeline.models.item_item import PRESENCE_BYTES, ItemItemRecipe
-from pipeline.models.link_kernel import add_product
 from pipeline.models.sparse_rows import keep_topk_per_row
 
 _ROWS = 128
@@ -113,10 +112,13 @@ class Ease(ItemItemRecipe):
 
 def _gram(cells: sp.csr_matrix, regularization: float) -> NDArray[np.float64]:
     """Return ``XᵀX + λI`` dense, in the order of columns that LAPACK works on in place."""
+    # Only a process that trains links imports numba.
+    from pipeline.models.link_kernel import add_product
+
     turned, n = cells.T.tocsr(), cells.shape[1]
     gram = np.zeros((n, n))
     left, right = ((x.indptr, x.indices, x.data) for x in (turned, cells))
-    add_product()(*left, *right, gram)
+    add_product(*left, *right, gram)
     gram[np.diag_indices(n)] += regularization
     return gram.T  # symmetric, so only the order in memory changes
 

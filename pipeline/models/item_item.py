@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -22,14 +22,13 @@ from pydantic import Field
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import Capabilities, HalfLife, Recipe, Scorer, Scores, Span
-from pipeline.models.link_kernel import largest_cells
 from pipeline.models.sparse_rows import csr_from_pairs, row_extremes
+from pipeline.models.threads import in_threads
 
 PRESENCE_BYTES = 52
 """Bytes per event that `decayed_presence` needs at its peak."""
 _BLOCK_CELLS = 1 << 20
 """Links of a block of items, at most, unless one item has more."""
-_NO_VALUES: Final = np.zeros(0, np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,19 +183,25 @@ def topk_rows_product(
     -------
     Items × items CSR float32, columns sorted, no cell of 0.
     """
+    # Only a process that trains links imports numba.
+    from pipeline.models.link_kernel import largest_cells
+
     n_items = left.shape[0]
     keep = min(neighbours, n_items)
     cells = (left.indptr, left.indices, left.data, right.indptr, right.indices, right.data)
     lengths = np.zeros(0) if norms is None else norms
     step = max(1, _BLOCK_CELLS // keep)
-    indptr, columns, values = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [_NO_VALUES]
-    for start in range(0, n_items, step):
-        stop = min(start + step, n_items)
-        progress(f"links of items {start + 1} to {stop} of {n_items}")
-        count, column, value = largest_cells()(*cells, lengths, shrinkage, keep, start, stop)
-        filled = np.arange(keep) < count[:, None]
-        indptr.append(count)
-        columns.append(column[filled])
-        values.append(value[filled])
-    whole = (np.concatenate(values), np.concatenate(columns), np.cumsum(np.concatenate(indptr)))
+    blocks = [slice(at, min(at + step, n_items)) for at in range(0, n_items, step)]
+
+    def links(rows: slice) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.float32]]:
+        n, column, value = largest_cells(*cells, lengths, shrinkage, keep, rows.start, rows.stop)
+        filled = np.arange(keep) < n[:, None]
+        return n, column[filled], value[filled]
+
+    parts = [(np.zeros(1, np.int64), np.zeros(0, np.int32), np.zeros(0, np.float32))]
+    for rows, part in zip(blocks, in_threads(links, blocks), strict=True):
+        progress(f"links of items {rows.start + 1} to {rows.stop} of {n_items}")
+        parts.append(part)
+    count, column, value = (np.concatenate(of) for of in zip(*parts, strict=True))
+    whole = (value, column, np.cumsum(count))
     return sp.csr_matrix(whole, shape=(n_items, right.shape[1]))

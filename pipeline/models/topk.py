@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, TypeVar
@@ -26,10 +25,10 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from pipeline.errors import DataError
 from pipeline.models.contract import Scores
+from pipeline.models.threads import in_threads, thread_count
 
 if TYPE_CHECKING:  # a process that makes no list does not import numba
     from pipeline.models.topk_kernel import Block, Cells, Inputs
@@ -47,8 +46,6 @@ _LEAST_USERS = 32
 _TILE_ITEMS = 1024
 _TILE_USERS = 256
 """Users and items of a product: it stays in the cache of a core."""
-_MOST_THREADS = 8
-"""Blocks computed at a time, at most: each is in memory."""
 _MARGIN = 2.0**-20
 """Relative margin for the roundings of a bound."""
 _LARGEST = np.finfo(np.float32).max
@@ -182,20 +179,13 @@ def pair_scores(
 
 def _each_block(work: Callable[[slice], _T], inputs: Inputs, length: int) -> list[_T]:
     """Call `work` for each block of users, on as many threads as the BLAS has."""
-    blas = ThreadpoolController().select(user_api="blas")
-    libraries = (library.num_threads for library in blas.lib_controllers)
-    threads = min(max(libraries, default=1), _MOST_THREADS)
     (n_users, factors), n_items = inputs.users.shape, len(inputs.order)
     # In memory are the lists of a block, and with factors its cells beside them.
     cells = max(1, length, n_items if inputs.linked and factors else 0)
     most = min(_BLOCK_USERS, max(_LEAST_USERS, _BLOCK_CELLS // cells))
-    step = max(1, min(most, -(-n_users // threads)))
+    step = max(1, min(most, -(-n_users // thread_count())))
     parts = [slice(at, min(at + step, n_users)) for at in range(0, n_users, step)]
-    if len(parts) < 2:
-        return [work(part) for part in parts]
-    # Blocks run side by side, so the product of each takes one thread of the BLAS.
-    with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(work, parts))
+    return list(in_threads(work, parts))
 
 
 class _BestItems:

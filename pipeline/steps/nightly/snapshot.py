@@ -24,7 +24,6 @@ from pipeline.failpoints import failpoint
 from pipeline.models.contract import Recipe
 from pipeline.serving.publish import live
 from pipeline.steps.diagnostics.night_estimate import (
-    TaskEstimate,
     estimate_night,
     refuse_night,
 )
@@ -158,8 +157,7 @@ def _started(
         competing = history.with_candidates(competing, as_of, champion, again)
     recipes, champion_name = _with_champion(competing, champion)
     weights = history.last_weights(as_of, ws.config.features)
-    estimates = _estimates(ws, events.filter(before(as_of)), recipes, first=weights is None)
-    refuse_night(estimates, ws.config.train, progress)
+    _refuse(ws, events.filter(before(as_of)), recipes, progress, first=weights is None)
     live_row = live(ws.lake.read("publications"))
     file = SnapshotFile(
         as_of=as_of,
@@ -187,11 +185,18 @@ def _started(
     return Started(run_id, "new", f"run {run_id} is started", tuple(recipes))
 
 
-def _estimates(
-    ws: Workspace, events: pl.DataFrame, recipes: Mapping[str, Recipe], *, first: bool
-) -> tuple[TaskEstimate, ...]:
+def _refuse(
+    ws: Workspace,
+    events: pl.DataFrame,
+    recipes: Mapping[str, Recipe],
+    progress: Progress,
+    *,
+    first: bool,
+) -> None:
+    """Raise if a task would need more memory than is free."""
     users, items = min(len(ws.vault), events.height), events[c.ITEM_ID].n_unique()
-    return estimate_night(recipes, first=first, events=events.height, users=users, items=items)
+    counts = {"events": events.height, "users": users, "items": items}
+    refuse_night(estimate_night(recipes, first=first, **counts), ws.config.train, progress)
 
 
 def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
