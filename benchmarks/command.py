@@ -1,8 +1,9 @@
-"""Options of the benchmarks' command lines, and progress on stderr."""
+"""Options of the benchmarks' command lines, CPU seconds, and progress on stderr."""
 
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 from pathlib import Path
 
@@ -29,6 +30,12 @@ def parser(about: str | None, *, data: str | None = None) -> argparse.ArgumentPa
         made.add_argument("--data", type=Path, default=there, help=data)
     made.add_argument("--json", action="store_true", help="one JSON object on stdout")
     return made
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process and its ended children."""
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def print_progress(text: str) -> None:

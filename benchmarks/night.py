@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import ROOT, parser, print_progress
+from benchmarks.command import ROOT, cpu_seconds, parser, print_progress
 
 if TYPE_CHECKING:
     from pipeline.stores.runs import Run
@@ -145,12 +145,12 @@ def _ingest(home: Path, suffix: str = "csv") -> list[Row]:
     ws = Workspace.init(shop, demo.TEMPLATE.replace("purchases-*.csv", "purchases-*"))
     landed = shutil.copy(file, ws.home / "landing" / "events")
     os.utime(landed, (0, 0))
-    cpu = _cpu()
+    cpu = cpu_seconds()
     with _clock() as seconds:
         result = feedback(ws, end)
-    own, peak, cpu = _cpu() - cpu, _peak(), _cpu()
+    own, peak, cpu = cpu_seconds() - cpu, _peak(), cpu_seconds()
     read.get(suffix, pl.read_parquet)(file).unique("line").write_delta(home.with_name("peer"))
-    peer = _cpu() - cpu
+    peer = cpu_seconds() - cpu
     shutil.rmtree(home.with_name("peer"))
     return [
         Row(
@@ -161,11 +161,6 @@ def _ingest(home: Path, suffix: str = "csv") -> list[Row]:
             f"{own / peer:.1f}× the CPU time of a bare read, dedupe and Delta write",
         )
     ]
-
-
-def _cpu() -> float:
-    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _night(home: Path) -> list[Row]:

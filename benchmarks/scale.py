@@ -2,18 +2,14 @@
 
     scale.py --events 1e6,3e6,1e7 [--users 200000] [--items 50000] [--home DIR]
 
-Each size is a shop of its own, over one year: users have one of 40 tastes and a long tail of
-activity, items have Zipf popularity within their taste, events are views, additions to the cart and
-purchases. A month of events is one CSV file. The shop ingests the year up to the last day but one,
-runs its first night, then a feedback pass over the events of the next day, and a second night.
+Each size is a shop over one year: users have one of 40 tastes and a long tail of activity, items a
+Zipf popularity, events are views, additions to the cart and purchases, in one CSV file a month. The
+shop runs its first night on the last day but one, then a feedback pass and a second night.
 
-Every stage runs in a process of its own and calls the function that Airflow and the command line
-call. Printed are seconds, CPU seconds and peak memory of the process and its children, without the
-imports, and for several sizes the slopes of CPU seconds and memory over events in logarithms: 1 is
-proportional, n log n is about 1.07 here. Memory for each event is that above 300 MB.
-
-With ``--home`` the shops and results stay there, and a second call continues where the first one
-stopped: it prints the stages that are done, and starts with the first one that is not.
+Every task runs in a process of its own, by the function that Airflow and the command line call.
+Printed are seconds, CPU seconds and peak memory, without the imports, and the slopes of CPU seconds
+and memory above 300 MB over events in logarithms: 1 is proportional, n log n about 1.07. A second
+call with the same folder prints what is done and continues with the rest.
 """
 
 from __future__ import annotations
@@ -26,7 +22,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from argparse import SUPPRESS
 from collections.abc import Callable, Iterator
@@ -38,7 +33,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.command import parser, print_progress
+from benchmarks.command import cpu_seconds, parser, print_progress
 
 START = datetime(2025, 1, 1, tzinfo=UTC)
 DAYS = 365
@@ -76,22 +71,18 @@ def main() -> None:
     arguments.add_argument("--events", default="1e6", help="numbers of events, with commas between")
     arguments.add_argument("--users", type=float, default=2e5)
     arguments.add_argument("--items", type=float, default=5e4)
-    arguments.add_argument("--home", type=Path, help="folder that keeps the shops")
+    arguments.add_argument("--home", type=Path, default=Path("build/scale"), help="of the shops")
     arguments.add_argument("--stage", help=SUPPRESS)
     options = arguments.parse_args()
     if options.stage:
         print(json.dumps(asdict(_measured(options.stage, options.home))))
         return
-    home = options.home or Path(tempfile.mkdtemp(prefix="nightjar-scale-"))
     sizes = sorted({round(float(text)) for text in options.events.split(",")})
     rows: dict[int, list[Row]] = {}
-    try:
-        for events in sizes:
-            shop = home / f"{events}-{options.users:.0f}-{options.items:.0f}"
-            rows[events] = list(_stages(shop, events, round(options.users), round(options.items)))
-    finally:
-        if options.home is None:
-            shutil.rmtree(home, ignore_errors=True)
+    users, items = round(options.users), round(options.items)
+    for events in sizes:
+        shop = options.home.absolute() / f"{events}-{users}-{items}"
+        rows[events] = list(_stages(shop, events, users, items))
     if options.json:
         print(json.dumps({events: [asdict(row) for row in of] for events, of in rows.items()}))
     else:
@@ -181,9 +172,9 @@ def _shares(weights: Any) -> Any:
 def _measured(stage: str, shop: Path) -> Row:
     """Run a stage in this process and measure it."""
     row, call = Row(stage), _call(stage, shop)
-    wall, cpu = time.perf_counter(), _cpu()
+    wall, cpu = time.perf_counter(), cpu_seconds()
     row.result = call(row)
-    row.seconds, row.cpu = time.perf_counter() - wall, _cpu() - cpu
+    row.seconds, row.cpu = time.perf_counter() - wall, cpu_seconds() - cpu
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     row.peak_mb = max(_peak_kb(), children) / 1024
     return row
@@ -227,11 +218,6 @@ def _call(stage: str, shop: Path) -> Callable[[Row], str]:
         for path in shop.glob("*.csv"):
             path.rename(shop / "home/landing/events" / path.name)
     return run
-
-
-def _cpu() -> float:
-    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def _peak_kb() -> int:

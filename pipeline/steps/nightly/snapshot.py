@@ -140,8 +140,7 @@ def _started(
         return _started_before(ws, earlier)
     where = ingested_by(as_of) if known.by == "as_of" else None
     events = ws.lake.read("events", columns=[c.TIMESTAMP, c.ITEM_ID], where=where)
-    silence = _silence(events, as_of, ws.config.split)
-    if silence:
+    if silence := _silence(events, as_of, ws.config.split):
         return Started("", "nothing_to_do", silence)
     # A flipped bit in a data file would read as another value, without any error.
     for table, version in versions.items():

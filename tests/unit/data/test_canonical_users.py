@@ -6,6 +6,8 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.canonical_users import canonicalise_user_ids
+from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.data.windows import with_compact_ids
 from tests.worlds import purchases
 
 
@@ -74,3 +76,25 @@ def test_a_column_of_users_may_be_called_name(events):
     assert renamed is not None
     assert renamed.columns == [c.USER_ID, "name"]
     assert renamed[c.USER_ID].n_unique() == len(ids)
+
+
+def test_ids_as_categories_change_neither_names_nor_windows():
+    events = pl.DataFrame(
+        {
+            c.USER_ID: ["u2", "u1", "u2", "u3"],
+            c.ITEM_ID: ["b", "a", "c", "b"],
+            c.KIND: ["view", "purchase", "view", "view"],
+            c.VALUE: [1.0, 2.0, 1.0, 1.0],
+            c.TIMESTAMP: pl.Series([3, 1, 2, 4], dtype=c.INSTANT),
+        }
+    )
+    users = pl.DataFrame({c.USER_ID: ["u9", "u1", "u2", "u3"], c.SEGMENT: ["x", "y", "z", "z"]})
+    text = canonicalise_user_ids(events, users)
+    compact = canonicalise_user_ids(with_compact_ids(events), users)
+    assert text[0].equals(compact[0].cast({c.ITEM_ID: pl.String}))
+    assert text[1].equals(compact[1])
+    weighed = events.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT))
+    end = datetime(2024, 1, 1, tzinfo=UTC)
+    first = build_history(weighed, end).arrays()
+    second = build_history(with_compact_ids(weighed), end).arrays()
+    assert all(np.array_equal(first[name], second[name]) for name in first.keys() | second.keys())
