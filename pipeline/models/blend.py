@@ -43,7 +43,7 @@ from pipeline.models.contract import (
     Span,
 )
 from pipeline.models.popularity import DecayedPopularity, item_popularity
-from pipeline.models.selection import rough, select_hyperparameters
+from pipeline.models.selection import select_hyperparameters
 from pipeline.models.tuning import Trials
 
 _FLOOR = 1e-4
@@ -208,10 +208,10 @@ def _(recipe: Blend, trials: Trials, progress: Progress = silent) -> Blend:
     if recipe.tune:
         # One window is enough to drop parts, and saves the selection of their fields.
         progress("selecting parts")
-        # The selection of fields begins with the same fits, so nothing is trained twice. Only the
-        # parts are taken from it: weights of rough fits are a worse start than those of the recipe.
-        sketches = {name: rough(part) for name, part in kept.items()}
-        first = optimise(mixture, trials.pools(sketches, 1), maximise_coverage=False)
+        # Not by rough fits, in which parts that are a little worse seem to add something. Only the
+        # parts are taken from this: its weights are a worse start than those of the recipe.
+        closed = {name: part.model_copy(update={"tune": ()}) for name, part in kept.items()}
+        first = optimise(mixture, trials.pools(closed, 1), maximise_coverage=False)
         kept = {name: kept[name] for name, weight in first.weights.items() if weight > 0}
     kept = {
         name: select_hyperparameters(part, trials, partial(_part_progress, progress, name))
