@@ -588,6 +588,18 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         ),
         register_all_here,
     ),
+    ("registry.experiment_renamed", 0): (
+        lambda w: w.patch(
+            Registry, "prepare", raising(RegistryError("registry.experiment_renamed", ""))
+        ),
+        register_all_here,
+    ),
+    ("registry.version_missing", 0): (
+        lambda w: w.patch(
+            Registry, "prepare", raising(RegistryError("registry.version_missing", ""))
+        ),
+        register_all_here,
+    ),
     ("registry.checksum", 0): (
         lambda w: broken_model_store(w, flip),
         register_all_here,

@@ -43,7 +43,7 @@ def test_a_refresh_reads_as_a_person_would_write_it():
         "New lists are live: the same recipe on two more weeks of data; 23 % better than "
         "popularity (11 to 34), as good as the version before (+2.8 %, −6 to +12).",
         "Nothing to do.",
-        "23 % better than popularity (11 to 34), as good as the last model (+2.8 %, −6 to +12)",
+        "23 % better than popularity (11 to 34), as good as the version before (+2.8 %, −6 to +12)",
     )
 
 
@@ -81,7 +81,7 @@ def test_every_outcome_has_a_status(given, expected):
         (facts("block", rules=(VOLUME,)), VOLUME.sentence),
         (facts("refresh", more={"cold_fault": "the lists differ"}), "the lists differ"),
         (replace(FACTS, failed_checks=(CHECK,)), CHECK.sentence),
-        (facts("first", more={"over_baseline": None, "over_last": None}), ""),
+        (facts("first", more={"over_baseline": None, "over_before": None}), ""),
     ],
 )
 def test_a_headline_has_its_fact_alone(given, fact):
