@@ -139,7 +139,8 @@ def _started(
     if (earlier := _run_to_continue(ws, as_of, settings, known, versions)) is not None:
         return _started_before(ws, earlier)
     where = ingested_by(as_of) if known.by == "as_of" else None
-    events = ws.lake.read("events", columns=[c.TIMESTAMP, c.ITEM_ID], where=where)
+    columns = [c.TIMESTAMP, c.USER_ID, c.ITEM_ID]
+    events = ws.lake.read("events", columns=columns, where=where)
     if silence := _silence(events, as_of, ws.config.split):
         return Started("", "nothing_to_do", silence)
     # A flipped bit in a data file would read as another value, without any error.
@@ -156,7 +157,7 @@ def _started(
         competing = history.with_candidates(competing, as_of, champion, again)
     recipes, champion_name = _with_champion(competing, champion)
     weights = history.last_weights(as_of, ws.config.features)
-    _refuse(ws, events.filter(before(as_of)), recipes, progress, first=weights is None)
+    _refuse(ws.config, events.filter(before(as_of)), recipes, progress, first=weights is None)
     live_row = live(ws.lake.read("publications"))
     file = SnapshotFile(
         as_of=as_of,
@@ -185,7 +186,7 @@ def _started(
 
 
 def _refuse(
-    ws: Workspace,
+    config: Config,
     events: pl.DataFrame,
     recipes: Mapping[str, Recipe],
     progress: Progress,
@@ -193,9 +194,9 @@ def _refuse(
     first: bool,
 ) -> None:
     """Raise if a task would need more memory than is free."""
-    users, items = min(len(ws.vault), events.height), events[c.ITEM_ID].n_unique()
+    users, items = events[c.USER_ID].n_unique(), events[c.ITEM_ID].n_unique()
     counts = {"events": events.height, "users": users, "items": items}
-    refuse_night(estimate_night(recipes, first=first, **counts), ws.config.train, progress)
+    refuse_night(estimate_night(recipes, first=first, **counts), config.train, progress)
 
 
 def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:
