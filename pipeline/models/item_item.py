@@ -27,7 +27,7 @@ from pipeline.models.threads import in_threads
 
 PRESENCE_BYTES = 52
 """Bytes per event that `decayed_presence` needs at its peak."""
-_BLOCK_CELLS = 1 << 20
+_BLOCK_CELLS = 1 << 18
 """Links of a block of items, at most, unless one item has more."""
 
 
@@ -81,10 +81,10 @@ class ItemItemRecipe(Recipe):
     def peak_bytes(self, history: History) -> int:
         """Estimate the larger of the sorted events, and the product.
 
-        The product holds cells in both directions, a block, and the links twice while the blocks
-        are joined.
+        The product holds cells in both directions. While blocks are joined, links are held twice;
+        what else threads take for their blocks was measured, as much again.
         """
-        at_work = self._links(history) * 16 + _BLOCK_CELLS * 8
+        at_work = self._links(history) * 32
         return max(len(history.item) * PRESENCE_BYTES, int(history.seen.nnz) * 24 + at_work)
 
     def fitted_bytes(self, history: History) -> int:
