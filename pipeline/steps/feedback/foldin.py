@@ -18,7 +18,7 @@ from typing import Final
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, format_instant, silent
-from pipeline.errors import ConcurrencyError, ConfigError
+from pipeline.errors import ConcurrencyError, ConfigError, NightjarError
 from pipeline.failpoints import failpoint
 from pipeline.serving import publish as serving
 from pipeline.serving.publish import Patch, PublicationRow
@@ -76,8 +76,16 @@ def foldin(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FoldinRes
                 log.progress(f"fold in again: {error.sentence}")
         log.rows, log.result = result.users_refreshed, result.sentence
         if result.users_refreshed:
-            draw_index(ws)  # it shows live lists
+            _draw_index(ws, log.progress)
     return result
+
+
+def _draw_index(ws: Workspace, progress: Progress) -> None:
+    """Draw the page of all nights, which shows live lists."""
+    try:
+        draw_index(ws)
+    except NightjarError as error:  # the new lists are live, so the pass has succeeded
+        progress(f"the page of all nights was not drawn: {error.sentence}")
 
 
 @dataclass(frozen=True)
