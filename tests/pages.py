@@ -164,6 +164,7 @@ BARE = NightPage(
     challenger=None,
     against=None,
     needed_lift=0.01,
+    margin=0.02,
     lifts=(),
     slices=(),
     checks=(),

@@ -3,7 +3,8 @@
 MLflow, pages, terminal and Airflow show the lifts of these functions.
 
 Guarantees: users, statistic and seed noise are those of the gate; a lift that does not exist has a
-reason in place of a number; a chain is as wide as the errors of all its links together.
+reason in place of a number; a chain is as wide as the errors of all its links together; equal
+intervals have equal verdicts in all places.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import polars as pl
 
@@ -21,6 +23,28 @@ from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe
 from pipeline.evaluation.gate.rules import baselines, best_baseline, compare
 from pipeline.evaluation.intervals import NORMAL_95, normal_interval
+
+Verdict: TypeAlias = Literal["better", "about as good", "unclear", "worse"]
+
+
+def verdict(lo: float, hi: float, margin: float) -> Verdict:
+    """Return the word for a lift, by its 95 % interval.
+
+    ``better`` and ``worse``: the interval does not contain 0. ``about as good``: it does, and a
+    loss of more than `margin` is outside of it. ``unclear``: otherwise.
+
+    Parameters
+    ----------
+    lo, hi
+        Ends of the interval.
+    margin
+        `gate.refresh_margin`: loss that a refresh may always have.
+    """
+    if lo > 0:
+        return "better"
+    if hi < 0:
+        return "worse"
+    return "about as good" if lo >= -margin else "unclear"
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,9 @@ def recipes_figure(page: NightPage) -> bytes:
     return svg(figure, "recipes", title)
 
 
-def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -> bytes:
+def lifts_figure(
+    lifts: Sequence[LiftRow], against: str, needed: float | None, margin: float
+) -> bytes:
     """Draw the lift of each recipe with its 95 % interval, the highest on top.
 
     Parameters
@@ -64,14 +66,18 @@ def lifts_figure(lifts: Sequence[LiftRow], against: str, needed: float | None) -
         Recipe that the lifts are over.
     needed
         Lift that a switch needs; None for no line.
+    margin
+        As for `evaluation.lift.verdict`.
     """
     rows = [(row.name, row) for row in sorted(lifts, key=lambda row: (-row.lift, row.name))]
     about = "lift on the same users, with its 95 % interval"
-    title, label = lifts_title(lifts, against), f"lift over {short(against)}"
+    title, label = lifts_title(lifts, against, margin), f"lift over {short(against)}"
     return forest("lifts", rows, title, about, label, needed)
 
 
-def slices_figure(slices: Sequence[SliceRow], challenger: str, against: str) -> bytes:
+def slices_figure(
+    slices: Sequence[SliceRow], challenger: str, against: str, margin: float
+) -> bytes:
     """Draw the lift in each user group with its 95 % interval.
 
     Parameters
@@ -80,10 +86,13 @@ def slices_figure(slices: Sequence[SliceRow], challenger: str, against: str) -> 
         At least one row.
     challenger, against
         The two recipes that are compared.
+    margin
+        As for `evaluation.lift.verdict`.
     """
     rows = [(f"{short(plain(row.name))} ({row.users:,})", row) for row in slices]
     about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (users)"
-    title, label = forest_title(slices, challenger, against), f"lift over {short(against)}"
+    title = forest_title(slices, challenger, against, margin)
+    label = f"lift over {short(against)}"
     return forest("slices", rows, title, about, label)
 
 

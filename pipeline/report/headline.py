@@ -10,7 +10,7 @@ each lift has its 95 % interval.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final, Literal
@@ -22,9 +22,9 @@ from pipeline.evaluation.gate.decision import Decision, RuleResult
 from pipeline.evaluation.gate.evidence import REFRESH_LAST, REFRESH_SLICES
 from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.lift import Lift as MeasuredLift
-from pipeline.evaluation.lift import over_stored
-from pipeline.number_text import change, decimal
-from pipeline.report.wording import plain, stops
+from pipeline.evaluation.lift import Verdict, over_stored, verdict
+from pipeline.number_text import decimal
+from pipeline.report.wording import COMPARED, lift_text, plain, stops
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     ColdCheckFile,
@@ -43,8 +43,13 @@ Status = Literal["good", "look", "act"]
 LIGHTS: Final = {"good": "✓ Good", "look": "! Worth a look", "act": "✗ Act"}
 """Light of each status: a sign and a word, because a colour alone is not readable for all."""
 _NO_TODO: Final = "Nothing to do."
-_ALIKE: Final = 0.15
-"""Largest end of an interval around 0 that is called "as good as"."""
+_SIGNS: Final[Mapping[Verdict, tuple[str, str]]] = {
+    "better": ("✓", "w ok"),
+    "about as good": ("○", "w other"),
+    "unclear": ("○", "w other"),
+    "worse": ("✗", "w bad"),
+}
+"""Sign of each verdict, and the CSS classes of its cell."""
 _NUMBERS: Final = (
     "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
 )  # fmt: skip
@@ -82,6 +87,8 @@ class Lift:
 
     Attributes
     ----------
+    margin
+        As for `evaluation.lift.verdict`.
     users
         Number of users who were compared; None over several blocks of days.
     day
@@ -92,33 +99,30 @@ class Lift:
     lift: float
     lo: float
     hi: float
+    margin: float
     users: int | None = None
     day: str | None = None
 
     @property
-    def words(self) -> tuple[str, str]:
-        """Finding in two words, and the CSS classes of its cell."""
-        if self.lo > 0:
-            return "✓ better", "w ok"
-        if self.hi < 0:
-            return "✗ worse", "w bad"
-        return ("○ as good" if self._alike else "○ not clear"), "w other"
+    def verdict(self) -> Verdict:
+        """Finding in a word or two."""
+        return verdict(self.lo, self.hi, self.margin)
 
     @property
-    def _alike(self) -> bool:
-        return max(-self.lo, self.hi) <= _ALIKE
+    def words(self) -> tuple[str, str]:
+        """Finding with its sign, and the CSS classes of its cell."""
+        sign, css = _SIGNS[self.verdict]
+        return f"{sign} {self.verdict}", css
 
     @property
     def text(self) -> str:
-        """``23 % better than popularity (11 to 35)``, ``as good as x (+2.8 %, −6 to +12)``."""
+        """``23.1 % better than x (11.0 to 35.2)``, ``about as good as x (0.8 %, −1.5 to +3.1)``."""
+        compared = f"{COMPARED[self.verdict]} {self.over}"
         if self.lo > 0 or self.hi < 0:
-            low, high = sorted((abs(self.lo), abs(self.hi)))
-            word = "better" if self.lo > 0 else "worse"
-            span = f"{_percent(low)} to {_percent(high)}"
-            return f"{_percent(abs(self.lift))} % {word} than {self.over} ({span})"
-        span = f"{change(self.lift)}, {_signed(self.lo)} to {_signed(self.hi)}"
-        word = "as good as" if self._alike else "not clearly different from"
-        return f"{word} {self.over} ({span})"
+            mean, low, high = (decimal(100 * abs(x)) for x in (self.lift, self.lo, self.hi))
+            ends = (low, high) if self.lo > 0 else (high, low)
+            return f"{mean} % {compared} ({' to '.join(ends)})"
+        return f"{compared} ({lift_text(self.lift, self.lo, self.hi)})"
 
 
 @dataclass(frozen=True)
@@ -224,13 +228,14 @@ def night_facts(run: Run) -> NightFacts:
     baseline = over_baseline(run, snapshot, decision.recipe)
     best = "" if isinstance(baseline, str) else baseline.against
     before = over_version_before(run, snapshot, decision.recipe)
+    margin = snapshot.config.gate.refresh_margin
     day = None if snapshot.champion is None else f"{snapshot.champion.as_of:%Y-%m-%d}"
     return replace(
         facts,
         decision=decision,
-        over_blocks=_over_blocks(decision),
-        over_baseline=_shown(f"the best baseline {best}", baseline),
-        over_before=_shown("the version before", before, day),
+        over_blocks=_over_blocks(decision, margin),
+        over_baseline=_shown(f"the best baseline {best}", baseline, margin),
+        over_before=_shown("the version before", before, margin, day),
         over_month=_over_month(run, snapshot, decision),
         cold_fault=None if cold is None else cold.fault,
         published=None if published is None else published.went_live,
@@ -272,7 +277,7 @@ def _doubts(decision: Decision, lifts: Sequence[Lift]) -> list[str]:
     if absent:
         doubts.append(f"{_listed(absent)} could not be trained")
     # The margins of the gate are wider than these intervals, so that noise alone does not block.
-    doubts += [f"the lists are worse than {lift.over}" for lift in lifts if lift.hi < 0]
+    doubts += [f"the lists are worse than {lift.over}" for lift in lifts if lift.verdict == "worse"]
     if decision.inconclusive is not None:
         doubts.append(f"{decision.inconclusive} may be better and can be accepted")
     return doubts
@@ -301,7 +306,7 @@ def _cause(rule: RuleResult) -> str:
     name, figure = rule.name, rule.figure
     if figure is None or rule.outcome != "fail":
         return rule.sentence
-    amount = f"{_percent(abs(figure))} %"
+    amount = f"{decimal(100 * abs(figure))} %"
     if name.startswith(REFRESH_SLICES) and figure < 0:
         group = plain(name.removeprefix(REFRESH_SLICES))
         return f"the new model is {amount} worse for the group {group}"
@@ -315,14 +320,14 @@ def _cause(rule: RuleResult) -> str:
     return texts.get(name, rule.sentence) if figure < 0 else rule.sentence
 
 
-def _over_blocks(decision: Decision) -> Lift | None:
+def _over_blocks(decision: Decision, margin: float) -> Lift | None:
     """Return the lift by which a switch was decided, over all blocks of days of its e-process."""
     statuses = (row for row in decision.e_processes if row.recipe == decision.recipe)
     row = next(statuses, None)
     if decision.kind != "switch" or row is None or row.lift is None or row.lift_lo is None:
         return None
     over = f"the recipe before on all {row.blocks} blocks of days"
-    return Lift(over, row.lift, row.lift_lo, row.lift_hi or math.inf)
+    return Lift(over, row.lift, row.lift_lo, row.lift_hi or math.inf, margin)
 
 
 def _over_month(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | None:
@@ -333,13 +338,16 @@ def _over_month(run: Run, snapshot: SnapshotFile, decision: Decision) -> Lift | 
         return None
     new, old = (run.frame("evaluate", f"reference-month-{side}") for side in ("tonight", "stored"))
     [recipe] = read_evaluated_recipes(run, snapshot, [str(snapshot.champion_name)])
-    noise = seed_sd_of(recipe, snapshot.config.gate)
+    gate = snapshot.config.gate
+    noise = seed_sd_of(recipe, gate)
     lift = over_stored(new, old, "month", seed_sds=(noise, noise))
-    return _shown("the model of a month ago", lift, stored.day)
+    return _shown("the model of a month ago", lift, gate.refresh_margin, stored.day)
 
 
-def _shown(over: str, lift: MeasuredLift | str, day: str | None = None) -> Lift | None:
-    return None if isinstance(lift, str) else Lift(over, *lift.interval, lift.users, day)
+def _shown(
+    over: str, lift: MeasuredLift | str, margin: float, day: str | None = None
+) -> Lift | None:
+    return None if isinstance(lift, str) else Lift(over, *lift.interval, margin, lift.users, day)
 
 
 def _more_data(span: timedelta) -> str:
@@ -355,13 +363,3 @@ def _listed(texts: Sequence[str]) -> str:
     """Join texts; more than three are counted."""
     shown = "; ".join(texts[:3])
     return f"{shown}; and {len(texts) - 3} more" if len(texts) > 3 else shown
-
-
-def _percent(share: float) -> str:
-    """Format a share in percent, with a decimal below 10."""
-    return decimal(100 * share, 0 if abs(share) >= 0.0995 else 1).removesuffix(".0")
-
-
-def _signed(share: float) -> str:
-    text = decimal(100 * share, 0)
-    return text if text.startswith(("−", "0")) else f"+{text}"

@@ -151,6 +151,8 @@ class NightPage(Artifact):
         The two recipes of `slices`; `lifts` are over the latter.
     needed_lift
         Lift that a switch needs; .01 is +1 %.
+    margin
+        As for `evaluation.lift.verdict`.
     quarantined, quarantine_reasons
         Rows in quarantine (None if no table exists), and rows by reason.
     advice
@@ -188,6 +190,7 @@ class NightPage(Artifact):
     challenger: str | None
     against: str | None
     needed_lift: float
+    margin: float
     lifts: tuple[LiftRow, ...]
     slices: tuple[SliceRow, ...]
     checks: tuple[DataCheck, ...]

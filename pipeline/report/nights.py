@@ -67,6 +67,7 @@ def nights_page(
     lists: Sequence[UserList],
     metric: str,
     size: int,
+    margin: float,
     *,
     earlier: int = 0,
 ) -> str:
@@ -82,6 +83,8 @@ def nights_page(
         Name of the primary metric.
     size
         Bytes of the workspace.
+    margin
+        As for `evaluation.lift.verdict`.
     earlier
         Number of nights before these.
     """
@@ -90,7 +93,7 @@ def nights_page(
     for name in REFERENCES:
         past = [night.lifts[name] for night in nights if name in night.lifts]
         if past:
-            pictures[f"{name}.svg"] = trends.lift_figure(past, name)
+            pictures[f"{name}.svg"] = trends.lift_figure(past, name, margin)
     if any(row.ndcg is not None for _, row in live):
         pictures["live.svg"] = trends.live_figure(live, metric)
     return render(

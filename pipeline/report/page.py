@@ -43,13 +43,17 @@ def night_figures(page: NightPage) -> dict[str, bytes]:
     if page.ranked:
         drawn["recipes.svg"] = figures.recipes_figure(page)
     if page.lifts and page.against:
-        drawn["lifts.svg"] = figures.lifts_figure(page.lifts, page.against, page.needed_lift)
+        drawn["lifts.svg"] = figures.lifts_figure(
+            page.lifts, page.against, page.needed_lift, page.margin
+        )
     if any(row.mean is not None for row in page.past):
         drawn["metric.svg"] = trends.metric_figure(page.past, page.metric)
     if any(row.lift is not None for row in page.past):
-        drawn["lift.svg"] = trends.lift_figure(page.past, "over_baseline")
+        drawn["lift.svg"] = trends.lift_figure(page.past, "over_baseline", page.margin)
     if page.slices and page.challenger and page.against:
-        drawn["slices.svg"] = figures.slices_figure(page.slices, page.challenger, page.against)
+        drawn["slices.svg"] = figures.slices_figure(
+            page.slices, page.challenger, page.against, page.margin
+        )
     if any(name in coverage for name in page.ranked):
         drawn["reach.svg"] = figures.reach_figure(page)
     if any(file.first.overlap is not None for _, file in page.churn):
@@ -96,6 +100,7 @@ def night_page(
         ),
         key_figures=_key_figures(page),
         comparison=_comparison(facts),
+        verdicts=wording.verdict_words(page.margin),
         findings=_findings(page),
         rules=sections.rule_tables(page),
         evidence=sections.evidence_lines(page),
@@ -168,7 +173,9 @@ def _findings(page: NightPage) -> dict[str, str]:
     if page.ranked:
         findings["recipes"] = titles.recipes_title(page.values(NDCG), page.metric)
     if page.slices and page.challenger and page.against:
-        findings["groups"] = titles.forest_title(page.slices, page.challenger, page.against)
+        findings["groups"] = titles.forest_title(
+            page.slices, page.challenger, page.against, page.margin
+        )
     coverage = page.values(COVERAGE)
     if coverage:
         findings["reach"] = titles.reach_title(coverage, page.decision.recipe)

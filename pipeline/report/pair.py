@@ -137,6 +137,8 @@ class VersionsPage:
     ----------
     metric
         Name of the primary metric.
+    margin
+        As for `evaluation.lift.verdict`.
     sentence
         The finding.
     weeks
@@ -148,6 +150,7 @@ class VersionsPage:
     left: VersionRow
     right: VersionRow
     metric: str
+    margin: float
     sentence: str
     weeks: str
     paired_comparisons: tuple[PairedComparison, ...]

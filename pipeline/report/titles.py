@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Final, Literal
 
 from pipeline.evaluation.gate.e_process_status import EProcessStatus, e_value_text
+from pipeline.evaluation.lift import verdict
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.number_text import NO_CHANGE, change
 from pipeline.report.night import Dated, LiftRow, PastRun, SliceRow
-from pipeline.report.wording import day, metric_label, number, plain, share
+from pipeline.report.wording import counted, day, metric_label, number, plain, share
 from pipeline.workspace.artifacts import ChurnFile
 
 LiftName = Literal["over_baseline", "over_before"]
@@ -44,8 +45,8 @@ def recipes_title(means: Mapping[str, float], metric: str) -> str:
     return f"{text}, {'level with' if lead == NO_CHANGE else f'{lead} over'} {others[0]}"
 
 
-def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
-    """State which recipe the gate takes as better than `against`, or that none is.
+def lifts_title(lifts: Sequence[LiftRow], against: str, margin: float) -> str:
+    """State which recipe the gate takes as better than `against`, else count the verdicts.
 
     Parameters
     ----------
@@ -53,14 +54,17 @@ def lifts_title(lifts: Sequence[LiftRow], against: str) -> str:
         At least one row.
     against
         Recipe that the lifts are over.
+    margin
+        As for `verdict`.
     """
     proved = [row for row in lifts if row.proved]
     if proved:
         best = max(proved, key=lambda row: row.lift)
         return f"{best.name} is better than {against} ({change(best.lift)})"
-    if all(row.underpowered is not None for row in lifts):
+    judged = [verdict(row.lo, row.hi, margin) for row in lifts if row.underpowered is None]
+    if not judged:
         return f"Too little evidence to compare a recipe with {against}"
-    return f"No recipe is proven better than {against}"
+    return f"No recipe replaces {against}; on this holdout: {counted(judged)}"
 
 
 def e_processes_title(statuses: Sequence[EProcessStatus]) -> str:
@@ -99,8 +103,8 @@ def metric_title(past: Sequence[PastRun], metric: str) -> str:
     return f"{text}, {change(last.mean / mean - 1)} since {day(as_of)}"
 
 
-def lift_title(past: Sequence[PastRun], over: LiftName) -> str:
-    """State a lift of the champion, and in how many runs it was positive.
+def lift_title(past: Sequence[PastRun], over: LiftName, margin: float) -> str:
+    """State a lift of the champion, and count the verdicts of all runs.
 
     Parameters
     ----------
@@ -108,32 +112,35 @@ def lift_title(past: Sequence[PastRun], over: LiftName) -> str:
         At least one run with a lift.
     over
         Reference of all lifts.
+    margin
+        As for `verdict`.
     """
-    lifts = [(row.recipe, row.lift) for row in past if row.lift is not None]
-    recipe, last = lifts[-1]
-    text = f"{recipe}: {change(last)} over {REFERENCES[over]}"
-    ahead = sum(lift > 0 for _, lift in lifts)
-    return f"{text}; better in {ahead} of {len(lifts)} nightly runs" if lifts[1:] else text
+    rows = [row for row in past if row.lift is not None]
+    verdicts = (verdict(row.lift_lo or 0.0, row.lift_hi or 0.0, margin) for row in rows)
+    last = f"{rows[-1].recipe}: {change(rows[-1].lift or 0.0)} over {REFERENCES[over]}"
+    return f"{last}; nights: {counted(verdicts)}"
 
 
-def forest_title(slices: Sequence[SliceRow], challenger: str, against: str) -> str:
-    """State in how many groups the 95 % interval lies above or below 0.
+def forest_title(slices: Sequence[SliceRow], challenger: str, against: str, margin: float) -> str:
+    """Count the verdicts of the groups.
 
     Parameters
     ----------
     challenger, against
         The two recipes that `slices` compares.
+    margin
+        As for `verdict`.
     """
-    judged = [row for row in slices if row.underpowered is None and row.lift is not None]
+    judged = {
+        plain(row.name): verdict(row.lo or 0.0, row.hi or 0.0, margin)
+        for row in slices
+        if row.underpowered is None and row.lift is not None
+    }
     if not judged:
         return f"No group is large enough to compare {challenger} with {against}"
-    better = sum((row.lo or 0) > 0 for row in judged)
-    worse = [plain(row.name) for row in judged if (row.hi or 0) < 0]
+    worse = [name for name, word in judged.items() if word == "worse"]
     named = f" ({worse[0]})" if len(worse) == 1 else ""
-    return (
-        f"{challenger} against {against}: better in {better}, worse in {len(worse)}{named} of "
-        f"{len(judged)} groups"
-    )
+    return f"{challenger} against {against}, groups: {counted(judged.values())}{named}"
 
 
 def reach_title(coverage: Mapping[str, float], winner: str | None) -> str:

@@ -128,7 +128,7 @@ def metric_figure(past: Sequence[PastRun], metric: str) -> bytes:
     return svg(drawing, "metric", title)
 
 
-def lift_figure(past: Sequence[PastRun], over: LiftName) -> bytes:
+def lift_figure(past: Sequence[PastRun], over: LiftName, margin: float) -> bytes:
     """Draw a lift of the champion by nightly run, with 95 % intervals.
 
     Parameters
@@ -137,9 +137,11 @@ def lift_figure(past: Sequence[PastRun], over: LiftName) -> bytes:
         At least one run with a lift.
     over
         Reference of all lifts.
+    margin
+        As for `evaluation.lift.verdict`.
     """
     points = [(row, row.lift, row.lift_lo, row.lift_hi) for row in past if row.lift is not None]
-    title = lift_title(past, over)
+    title = lift_title(past, over, margin)
     drawing, axes = _champion(title, f"lift over {REFERENCES[over]} of each run", points)
     axes.axhline(0, color=INK, linewidth=1, zorder=1)
     axes.yaxis.set_major_formatter(percent)

@@ -11,6 +11,7 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from pipeline.base import format_instant
+from pipeline.evaluation.lift import Verdict, verdict
 from pipeline.number_text import change
 from pipeline.report import wording
 from pipeline.report.figures import forest
@@ -92,14 +93,10 @@ def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
     comparison
         One of `page.paired_comparisons`.
     """
-    row, right = _all_users(page, comparison), page.right.label
-    if row is None or row.lift is None or row.lo is None or row.hi is None:
-        return f"{right} cannot be compared with {page.left.label}"
-    # An interval that contains 0 does not show which version is better.
-    if row.underpowered is not None or row.lo <= 0 <= row.hi:
-        return f"{right} is not clearly different"
-    word = "ahead" if row.lift > 0 else "behind"
-    return f"{right} is {word} by {change(abs(row.lift)).removeprefix('+')}"
+    row, left, right = _all_users(page, comparison), page.left.label, page.right.label
+    if row is None or row.lift is None or (word := _verdict(page, row)) is None:
+        return f"{right} cannot be compared with {left}"
+    return f"{right}: {wording.COMPARED[word]} {left} ({change(row.lift)})"
 
 
 def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str | None:
@@ -117,10 +114,13 @@ def comparison_sentence(page: VersionsPage, comparison: PairedComparison) -> str
     row = _all_users(page, comparison)
     if row is None:
         return None
-    span = "" if row.lift is None else f"{wording.span(row.lo, row.hi, change)}, "
+    label = wording.metric_label(page.metric)
+    lift = ""
+    if (word := _verdict(page, row)) is not None:
+        lift = f" ({wording.lift_text(row.lift, row.lo, row.hi)}: {word})"
     return (
-        f"{comparison.title}, {comparison_title(page, comparison)} ({span}{row.users:,} users): "
-        f"{wording.metric_label(page.metric)} {row.right:.4f} and {row.left:.4f}"
+        f"{comparison.title}, {label} of {page.right.label} is {row.right:.4f}, of "
+        f"{page.left.label} {row.left:.4f}, on the same {row.users:,} users{lift}"
     )
 
 
@@ -200,6 +200,12 @@ def _titles(page: VersionsPage) -> tuple[str, str]:
 
 def _all_users(page: VersionsPage, comparison: PairedComparison) -> PairedRow | None:
     return next((row for row in comparison.rows if row.name == page.metric), None)
+
+
+def _verdict(page: VersionsPage, row: PairedRow) -> Verdict | None:
+    if row.lo is None or row.hi is None:
+        return None
+    return "unclear" if row.underpowered else verdict(row.lo, row.hi, page.margin)
 
 
 def _group(name: str) -> str:

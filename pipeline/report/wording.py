@@ -7,18 +7,27 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
 from pipeline import number_text
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import REFRESH_LAST
+from pipeline.evaluation.lift import Verdict
 from pipeline.number_text import MINUS, change, decimal
 
 NONE = "–"
 TRAINING: Final = "all recipes and the refit, without the selection of settings"
 """Trainings that count in the figure of a night."""
+COMPARED: Final[Mapping[Verdict, str]] = {
+    "better": "better than",
+    "about as good": "about as good as",
+    "unclear": "unclear whether better than",
+    "worse": "worse than",
+}
+"""Words between a model and the one that it is compared with."""
 _NO_WIDTH = 1e-9
 """Width below which an interval is an effect of rounding."""
 _UPPER = {"ndcg", "map", "mrr"}
@@ -129,9 +138,38 @@ def estimate(
     return f"{decimal(mean, digits)}{unit} ({ends})"
 
 
+def lift_text(mean: float | None, lo: float | None, hi: float | None) -> str:
+    """Format a lift with its 95 % interval: ``+4.9 %, −1.5 to +11.4``.
+
+    Parameters
+    ----------
+    mean, lo, hi
+        With None for one of them the text is a dash.
+    """
+    if mean is None or lo is None or hi is None:
+        return NONE
+    low, high = (change(x).removesuffix(" %") for x in (lo, hi))
+    return f"{change(mean)}, {low} to {high}"
+
+
 def share(value: float | None) -> str:
     """Format a share of a whole, as `number_text.share`; a dash for None."""
     return NONE if value is None else number_text.share(value)
+
+
+def counted(verdicts: Iterable[Verdict]) -> str:
+    """Count verdicts: ``1 better, 2 about as good``."""
+    counts = Counter(verdicts)
+    return ", ".join(f"{counts[word]} {word}" for word in COMPARED if counts[word])
+
+
+def verdict_words(margin: float) -> str:
+    """Explain the verdicts; `margin` as for `evaluation.lift.verdict`."""
+    return (
+        "Better or worse: the 95 % interval does not contain 0. About as good: it does, and a loss "
+        f"of more than {number_text.share(margin)} is outside of it. Otherwise the result is "
+        "unclear."
+    )
 
 
 def size(count: float) -> str:

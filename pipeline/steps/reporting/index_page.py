@@ -62,7 +62,14 @@ def draw_index(ws: Workspace) -> Path:
     rows.sort(key=lambda row: row.as_of)
     metric = metric_name(NDCG, ws.config.recommend.length)
     earlier = len(history.decisions) - len(entries) + max(0, len(rows) - _NIGHTS)
-    page = nights_page(rows[-_NIGHTS:], _lists(ws), metric, _size(ws.home), earlier=earlier)
+    page = nights_page(
+        rows[-_NIGHTS:],
+        _lists(ws),
+        metric,
+        _size(ws.home),
+        ws.config.gate.refresh_margin,
+        earlier=earlier,
+    )
     path = ws.home / INDEX
     write_atomically(path, page.encode())
     return path

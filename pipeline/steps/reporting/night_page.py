@@ -90,6 +90,7 @@ def build_page(
         challenger=challenger,
         against=against,
         needed_lift=night.config.gate.min_lift,
+        margin=night.config.gate.refresh_margin,
         lifts=lift_rows(night, against, decision.e_processes),
         slices=slice_rows(night, challenger, against),
         checks=run.read(ValidationFile).checks,

@@ -51,6 +51,7 @@ def build_versions_page(
         left=_row(left),
         right=_row(right),
         metric=metric_name(NDCG, right.night.config.recommend.length),
+        margin=right.night.config.gate.refresh_margin,
         sentence="",
         weeks=_days(left, right),
         paired_comparisons=tuple(comparisons),

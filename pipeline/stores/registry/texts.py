@@ -15,8 +15,9 @@ _RUN_NAME: Final = "attributes.`Run Name`"
 _NAME_WIDTH: Final = 220
 
 _READING: Final = (
-    "Metrics 1 to 3 are lifts in percent, with their 95 % interval (low, high). If an interval "
-    "contains 0, the difference is not proven.\n\n"
+    "Metrics 1 to 3 are lifts in percent, with their 95 % interval (low, high). An interval "
+    "above 0 means better, one below 0 worse; one around 0 means about as good, or unclear if it "
+    "contains a loss that the gate does not accept.\n\n"
     "* *1 lift over baseline pct*: over the best baseline, on the holdout of the run. Two nights "
     "have other days and users: do not compare it between versions.\n"
     "* *2 lift over version before pct*: over the version that was live before, both on the same "

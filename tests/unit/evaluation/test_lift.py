@@ -9,7 +9,13 @@ from pipeline.evaluation.compare import difference
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe
-from pipeline.evaluation.lift import Lift, chained, over_best_baseline, over_stored
+from pipeline.evaluation.lift import (
+    Lift,
+    chained,
+    over_best_baseline,
+    over_stored,
+    verdict,
+)
 
 CONFIG = GateConfig()
 
@@ -30,6 +36,21 @@ def test_a_lift_has_the_interval_of_a_ratio_of_means():
     assert lift.interval == pytest.approx(
         (result.x, result.x - 1.96 * result.se, result.x + 1.96 * result.se)
     )
+
+
+@pytest.mark.parametrize(
+    ("lo", "hi", "word"),
+    [
+        (0.001, 0.2, "better"),
+        (-0.2, -0.001, "worse"),
+        (0.0, 0.2, "about as good"),
+        (-0.02, 0.3, "about as good"),
+        (-0.021, 0.0, "unclear"),
+        (-0.5, 0.5, "unclear"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval_and_the_margin(lo, hi, word):
+    assert verdict(lo, hi, 0.02) == word
 
 
 @pytest.mark.parametrize("users", [0, 1, 300])

@@ -51,14 +51,14 @@ REASONS = {"kind_unknown": 40, "user_id_missing": 3}
 
 DRAW: dict[str, Callable[[], bytes]] = {
     "recipes": lambda: figures.recipes_figure(RECIPES),
-    "lifts": lambda: figures.lifts_figure(LIFTS, "popularity", 0.01),
-    "slices": lambda: figures.slices_figure(SLICES, "als", "popularity"),
+    "lifts": lambda: figures.lifts_figure(LIFTS, "popularity", 0.01, 0.02),
+    "slices": lambda: figures.slices_figure(SLICES, "als", "popularity", 0.02),
     "reach": lambda: figures.reach_figure(RECIPES),
     "reasons": lambda: figures.reasons_figure(REASONS, 42),
     "e_processes": lambda: trends.e_processes_figure(ACCOUNTS, PATHS),
     "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
-    "over_baseline": lambda: trends.lift_figure(PAST, "over_baseline"),
-    "over_before": lambda: trends.lift_figure(PAST, "over_before"),
+    "over_baseline": lambda: trends.lift_figure(PAST, "over_baseline", 0.02),
+    "over_before": lambda: trends.lift_figure(PAST, "over_before", 0.02),
     "churn": lambda: trends.churn_figure(CHURN, NIGHTS[-1]),
     "live": lambda: trends.live_figure(LIVE, "ndcg_at_20"),
 }  # fmt: skip
@@ -100,8 +100,8 @@ def test_other_rows_give_another_figure() -> None:
     other = page("popularity", evaluations=EVALUATIONS, champion="popularity")
     assert figures.recipes_figure(RECIPES) != figures.recipes_figure(other)
     second = LiftRow("second", 0.3, 0.25, 0.35)  # the title names the first either way
-    unproved = figures.lifts_figure((*LIFTS, second), "popularity", 0.01)
-    proved = figures.lifts_figure((*LIFTS, replace(second, proved=True)), "popularity", 0.01)
+    unproved = figures.lifts_figure((*LIFTS, second), "popularity", 0.01, 0.02)
+    proved = figures.lifts_figure((*LIFTS, replace(second, proved=True)), "popularity", 0.01, 0.02)
     assert unproved != proved
 
 
@@ -118,13 +118,13 @@ def test_a_forest_marks_thin_evidence_and_is_not_stretched_by_it() -> None:
     assert "hollow: too little evidence" in " ".join(texts(drawn))
     assert {"+10.0 %", "−10.0 %", "+50.0 %", "n/a"} <= set(texts(drawn))
     assert not [text for text in texts(drawn) if text.endswith("00 %")]  # no tick beyond the rest
-    bold = figures.slices_figure(SLICES[2:], "als", "popularity")
+    bold = figures.slices_figure(SLICES[2:], "als", "popularity", 0.02)
     assert "No group is large enough" in read(bold).attrib["aria-label"]
 
 
 def test_more_than_a_figure_holds_is_named() -> None:
     many = tuple(replace(SLICES[0], name=f"s{n}") for n in range(20))
-    drawn = figures.slices_figure(many, "als", "popularity")
+    drawn = figures.slices_figure(many, "als", "popularity", 0.02)
     assert "the first 16 of 20" in " ".join(texts(drawn))
     accounts = tuple(status(f"r{n}", 90.0) for n in range(8))
     assert "2 more candidates" in " ".join(texts(trends.e_processes_figure(accounts, {})))
@@ -148,7 +148,7 @@ def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
 def test_days_below_an_axis_do_not_lie_on_each_other() -> None:
     at = (0, 7, 14, 26, 27, 28)
     past = tuple(replace(PAST[2], as_of=NIGHTS[0] + timedelta(days=day)) for day in at)
-    labels = texts(trends.lift_figure(past, "over_before"))
+    labels = texts(trends.lift_figure(past, "over_before", 0.02))
     days = [text for text in labels if re.fullmatch(r"\d+ Dec", text)]
     assert sorted(days) == ["1 Dec", "15 Dec", "29 Dec"]
 
@@ -168,10 +168,10 @@ def test_odd_names_are_drawn_as_they_are() -> None:
     for drawn in (
         figures.recipes_figure(odd),
         figures.reach_figure(odd),
-        figures.lifts_figure((LiftRow(name, 0.1, 0.0, 0.2),), name, None),
-        figures.slices_figure(SLICES, name, name),
+        figures.lifts_figure((LiftRow(name, 0.1, 0.0, 0.2),), name, None, 0.02),
+        figures.slices_figure(SLICES, name, name, 0.02),
         trends.e_processes_figure((status(name, 90.0),), {name: PATHS["als"]}),
-        trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),), "over_baseline"),
+        trends.lift_figure((replace(PAST[0], recipe=name, kind="switch"),), "over_baseline", 0.02),
         trends.churn_figure([(NIGHTS[0], churn(0.9, 1, {name: 0.1}))], NIGHTS[0]),
     ):
         assert r"$\nope{$<&>" in " ".join(texts(drawn))

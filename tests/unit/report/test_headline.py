@@ -21,8 +21,8 @@ FACTS = NightFacts(
     as_of=AS_OF,
     data_since=AS_OF - timedelta(days=14),
     replay=False,
-    over_baseline=Lift("popularity", 0.226, 0.11, 0.345),
-    over_before=Lift("the version before", 0.028, -0.06, 0.12),
+    over_baseline=Lift("popularity", 0.226, 0.11, 0.345, 0.02),
+    over_before=Lift("the version before", 0.028, -0.015, 0.071, 0.02),
     published=True,
 )
 LAST = RuleResult("refresh.last", "als", -0.3, -0.1, "fail", "−30.0 % against the last scorer")
@@ -40,10 +40,11 @@ def facts(kind, *, more=None, **fields):
 def test_a_refresh_reads_as_a_person_would_write_it():
     assert headline(facts("refresh")) == Headline(
         "good",
-        "New lists are live: the same recipe on two more weeks of data; 23 % better than "
-        "popularity (11 to 34), as good as the version before (+2.8 %, −6 to +12).",
+        "New lists are live: the same recipe on two more weeks of data; 22.6 % better than "
+        "popularity (11.0 to 34.5), about as good as the version before (+2.8 %, −1.5 to +7.1).",
         "Nothing to do.",
-        "23 % better than popularity (11 to 34), as good as the version before (+2.8 %, −6 to +12)",
+        "22.6 % better than popularity (11.0 to 34.5), about as good as the version before "
+        "(+2.8 %, −1.5 to +7.1)",
     )
 
 
@@ -58,8 +59,8 @@ def test_a_refresh_reads_as_a_person_would_write_it():
         (facts("first", rules=(FEW,)), "look"),
         (facts("refresh", rules=(ABSENT,)), "look"),
         (facts("refresh", inconclusive="als"), "look"),
-        (facts("refresh", more={"over_baseline": Lift("p", -0.2, -0.3, -0.1)}), "look"),
-        (facts("refresh", more={"over_before": Lift("p", -0.1, -0.18, -0.02)}), "look"),
+        (facts("refresh", more={"over_baseline": Lift("p", -0.2, -0.3, -0.1, 0.02)}), "look"),
+        (facts("refresh", more={"over_before": Lift("p", -0.1, -0.18, -0.02, 0.02)}), "look"),
         (facts("keep", waiting=True), "look"),
         (facts("block", rules=(LAST,)), "act"),
         (facts("block", rules=(VOLUME,)), "act"),
@@ -91,14 +92,17 @@ def test_a_headline_has_its_fact_alone(given, fact):
 def test_a_block_offers_its_override_unless_the_data_failed():
     offered = headline(facts("block", rules=(LAST,), recipe_hash="hash"))
     assert f"nightjar gate accept {FACTS.run_id}" in offered.todo
-    assert "the new model is 30 % worse than the last one on the same users" in offered.news
+    assert "the new model is 30.0 % worse than the last one on the same users" in offered.news
     assert "gate accept" not in headline(facts("block", rules=(VOLUME,), recipe_hash="hash")).todo
 
 
 @pytest.mark.parametrize(
     ("rule", "text"),
     [
-        (RuleResult("refresh.level", "als", -0.4, -0.2, "fail", "s"), "40 % below its usual level"),
+        (
+            RuleResult("refresh.level", "als", -0.4, -0.2, "fail", "s"),
+            "40.0 % below its usual level",
+        ),
         (RuleResult("refresh.floor", "als", -0.052, 0.0, "fail", "s"), "5.2 % worse than the best"),
         (RuleResult("refresh.slices.new_items", "als", -0.1, 0.0, "fail", "s"), "group new items"),
         (RuleResult("refresh.gain", "als", 0.9, 0.5, "fail", "gain of 90 %"), "gain of 90 %"),
@@ -117,20 +121,23 @@ def test_a_night_without_a_run_has_nothing_to_do():
 
 
 def test_a_switch_names_the_new_recipe():
-    over = Lift("the recipe before on all 3 blocks of days", 0.04, 0.02, 0.06)
+    over = Lift("the recipe before on all 3 blocks of days", 0.04, 0.02, 0.06, 0.02)
     result = headline(facts("switch", more={"over_blocks": over}))
     assert "als replaces" in result.news
-    assert "4 % better than the recipe before on all 3 blocks of days (2 to 6)" in result.news
-    assert "as good as the version before (+2.8 %, −6 to +12)" in result.news
+    assert "4.0 % better than the recipe before on all 3 blocks of days (2.0 to 6.0)" in result.news
+    assert "about as good as the version before (+2.8 %, −1.5 to +7.1)" in result.news
 
 
 @pytest.mark.parametrize(
     ("lift", "text"),
     [
-        (Lift("x", 0.0712, 0.0164, 0.127), "7.1 % better than x (1.6 to 13)"),
-        (Lift("x", -0.12, -0.2, -0.05), "12 % worse than x (5 to 20)"),
-        (Lift("x", 0.0, 0.0, 0.0), "as good as x (0.0 %, 0 to 0)"),
-        (Lift("x", 0.02, -0.4, 0.44), "not clearly different from x (+2.0 %, −40 to +44)"),
+        (Lift("x", 0.0712, 0.0164, 0.127, 0.02), "7.1 % better than x (1.6 to 12.7)"),
+        (Lift("x", -0.12, -0.2, -0.05, 0.02), "12.0 % worse than x (5.0 to 20.0)"),
+        (Lift("x", 0.0, 0.0, 0.0, 0.0), "about as good as x (0.0 %, 0.0 to 0.0)"),
+        (
+            Lift("x", 0.02, -0.4, 0.44, 0.02),
+            "unclear whether better than x (+2.0 %, −40.0 to +44.0)",
+        ),
     ],
 )
 def test_a_lift_names_its_interval(lift, text):

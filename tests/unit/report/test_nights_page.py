@@ -30,7 +30,7 @@ LISTS = (UserList("User A", "most events: 12", (EVIL, "milk")),)
 
 
 def test_the_newest_night_comes_first_with_its_figures() -> None:
-    page = Page(nights_page(NIGHTS, LISTS, "ndcg_at_20", 1_800_000_000))
+    page = Page(nights_page(NIGHTS, LISTS, "ndcg_at_20", 1_800_000_000, 0.02))
     new, old = page.rows[1:]
     lifts = ["+2.0 % (−1.0 to +5.0)", "+22.7 % (+11.9 to +33.5)"]
     assert new == ["✓ Good", "New lists are live.", *lifts, "21.0 %", "no event",
@@ -43,19 +43,19 @@ def test_the_newest_night_comes_first_with_its_figures() -> None:
 
 
 def test_titles_and_texts_are_escaped() -> None:
-    html = nights_page(NIGHTS, LISTS, "ndcg_at_20", 0)
+    html = nights_page(NIGHTS, LISTS, "ndcg_at_20", 0, 0.02)
     page = Page(html)
     assert "<script" not in html and EVIL in page.texts and "milk" in page.texts
     assert "most events: 12" in page.texts
 
 
 def test_a_workspace_without_a_night_names_the_next_step() -> None:
-    page = Page(nights_page((), (), "ndcg_at_20", 12))
+    page = Page(nights_page((), (), "ndcg_at_20", 12, 0.02))
     assert "nightjar nightly" in page.texts
     assert page.tags["table"] == page.tags["svg"] == 0
 
 
 def test_nights_that_are_left_out_are_counted() -> None:
-    page = Page(nights_page(NIGHTS, (), "ndcg_at_20", 0, earlier=1_200))
+    page = Page(nights_page(NIGHTS, (), "ndcg_at_20", 0, 0.02, earlier=1_200))
     assert "the last 2 of 1,202 nights" in " ".join(page.texts)
-    assert "· 2 nights" in " ".join(Page(nights_page(NIGHTS, (), "ndcg_at_20", 0)).texts)
+    assert "· 2 nights" in " ".join(Page(nights_page(NIGHTS, (), "ndcg_at_20", 0, 0.02)).texts)

@@ -151,13 +151,13 @@ def test_the_sentence_stands_above_the_evidence() -> None:
 
 def test_a_reader_sees_first_how_much_better_the_live_model_is_and_how_sure() -> None:
     lifts = {
-        "over_baseline": Lift("the best baseline trend", 0.227, 0.119, 0.335, 1223),
-        "over_before": Lift("the version before", 0.02, -0.06, 0.1, 1213, "2017-11-24"),
-        "over_month": Lift("<model>", -0.3, -0.4, -0.2),
+        "over_baseline": Lift("the best baseline trend", 0.227, 0.119, 0.335, 0.02, 1223),
+        "over_before": Lift("the version before", 0.02, -0.06, 0.1, 0.02, 1213, "2017-11-24"),
+        "over_month": Lift("<model>", -0.3, -0.4, -0.2, 0.02),
     }
     page = Page(night_page(NIGHT, pictures(), facts_of(NIGHT, **lifts)))
     before = "The version before, of 2017-11-24"
-    rows = [[before, "+2.0 %", "−6.0 % to +10.0 %", "1,213", "○ as good"]]
+    rows = [[before, "+2.0 %", "−6.0 % to +10.0 %", "1,213", "○ unclear"]]
     rows += [["<model>", "−30.0 %", "−40.0 % to −20.0 %", "–", "✗ worse"]]
     rows += [["The best baseline trend", "+22.7 %", "+11.9 % to +33.5 %", "1,223", "✓ better"]]
     assert page.rows[1:4] == rows

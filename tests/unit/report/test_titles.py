@@ -48,21 +48,23 @@ def test_the_metric_is_compared_with_an_equally_long_block_only() -> None:
     assert title == "NDCG@20 of the champion by nightly run"
 
 
-def test_the_lift_counts_the_nights_ahead() -> None:
-    ahead = PastRun(DAY, "refresh", "als", 7, lift=0.171)
-    behind = replace(ahead, lift=-0.05)
-    level = replace(ahead, lift=0.0)
+def test_the_lift_counts_the_verdicts_of_its_intervals() -> None:
+    ahead = PastRun(DAY, "refresh", "als", 7, None, None, None, 0.171, 0.1, 0.242)
+    level = replace(ahead, lift=0.05, lift_lo=-0.015, lift_hi=0.115)
+    wide = replace(ahead, lift=0.05, lift_lo=-0.03, lift_hi=0.13)
+    behind = replace(ahead, lift=-0.05, lift_lo=-0.07, lift_hi=-0.03)
 
     def title(*past: PastRun) -> str:
-        return titles.lift_title(past, "over_baseline")
+        return titles.lift_title(past, "over_baseline", 0.02)
 
-    assert title(ahead) == "als: +17.1 % over the best baseline"
-    both = "als: +17.1 % over the best baseline; better in 2 of 2 nightly runs"
-    assert title(ahead, ahead) == both
-    one = "als: −5.0 % over the best baseline; better in 1 of 2 nightly runs"
-    assert title(ahead, behind) == one
-    assert title(level) == "als: 0.0 % over the best baseline"
-    assert titles.lift_title([ahead], "over_before") == "als: +17.1 % over the version before"
+    assert title(ahead) == "als: +17.1 % over the best baseline; nights: 1 better"
+    mixed = "als: +5.0 % over the best baseline; nights: 2 better, 1 about as good"
+    assert title(ahead, ahead, level) == mixed
+    other = "als: −5.0 % over the best baseline; nights: 1 unclear, 1 worse"
+    assert title(wide, behind) == other
+    assert titles.lift_title([ahead], "over_before", 0.02).startswith(
+        "als: +17.1 % over the version before"
+    )
 
 
 def test_a_forest_counts_clear_differences() -> None:
@@ -72,12 +74,13 @@ def test_a_forest_counts_clear_differences() -> None:
     thin = replace(worse, underpowered="too few users")
 
     def title(*rows: SliceRow) -> str:
-        return titles.forest_title(rows, "als", "pop")
+        return titles.forest_title(rows, "als", "pop", 0.02)
 
-    assert title(better, thin) == "als against pop: better in 1, worse in 0 of 1 groups"
-    assert title(better, unclear) == "als against pop: better in 1, worse in 0 of 2 groups"
-    assert title(better, worse) == "als against pop: better in 1, worse in 1 (hot) of 2 groups"
-    assert title(worse, worse, unclear) == "als against pop: better in 0, worse in 2 of 3 groups"
+    assert title(better, thin) == "als against pop, groups: 1 better"
+    assert title(better, unclear) == "als against pop, groups: 1 better, 1 unclear"
+    assert title(better, worse) == "als against pop, groups: 1 better, 1 worse (hot)"
+    other = replace(worse, name="old")
+    assert title(worse, other, unclear) == "als against pop, groups: 1 unclear, 2 worse"
     assert title(thin) == "No group is large enough to compare als with pop"
 
 
@@ -105,11 +108,13 @@ def test_recipes_title_names_the_best_and_its_lead() -> None:
 def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
     clear = LiftRow("als", 0.4, 0.3, 0.5)
     thin = LiftRow("als", 0.4, 0.3, 0.5, underpowered="too few users")
-    assert titles.lifts_title([clear, thin], "pop") == "No recipe is proven better than pop"
+    assert titles.lifts_title([clear, thin], "pop", 0.02) == (
+        "No recipe replaces pop; on this holdout: 1 better"
+    )
     proved = [LiftRow("a", 0.1, 0.05, 0.15, True), LiftRow("b", 0.2, 0.1, 0.3, True), clear]
-    assert titles.lifts_title(proved, "pop") == "b is better than pop (+20.0 %)"
+    assert titles.lifts_title(proved, "pop", 0.02) == "b is better than pop (+20.0 %)"
     text = "Too little evidence to compare a recipe with pop"
-    assert titles.lifts_title([thin], "pop") == text
+    assert titles.lifts_title([thin], "pop", 0.02) == text
 
 
 def test_churn_names_the_largest_cause() -> None:

@@ -52,6 +52,7 @@ PAGE = VersionsPage(
     left=row(1),
     right=row(3),
     metric=METRIC,
+    margin=0.02,
     sentence="Found <this>.",
     weeks="Of different days.",
     paired_comparisons=(COMPARISON,),
@@ -140,18 +141,22 @@ def test_differences_stand_first_and_everything_below() -> None:
 
 def test_a_lift_is_stated_with_its_figures() -> None:
     assert comparison_sentence(PAGE, COMPARISON) == (
-        "On the days that judged version 3, version 3 is ahead by 35.0 % (+22.0 % to +48.0 %, "
-        "1,211 users): NDCG@20 0.0309 and 0.0229"
+        "On the days that judged version 3, NDCG@20 of version 3 is 0.0309, of version 1 0.0229, "
+        "on the same 1,211 users (+35.0 %, +22.0 to +48.0: better)"
     )
 
 
 @pytest.mark.parametrize(
     ("changed", "title"),
     [
-        ({}, "version 3 is ahead by 35.0 %"),
-        ({"lift": -0.2, "lo": -0.3, "hi": -0.1}, "version 3 is behind by 20.0 %"),
-        ({"lo": -0.01}, "version 3 is not clearly different"),
-        ({"underpowered": "too few users"}, "version 3 is not clearly different"),
+        ({}, "version 3: better than version 1 (+35.0 %)"),
+        ({"lift": -0.2, "lo": -0.3, "hi": -0.1}, "version 3: worse than version 1 (−20.0 %)"),
+        ({"lo": -0.01}, "version 3: about as good as version 1 (+35.0 %)"),
+        ({"lo": -0.03}, "version 3: unclear whether better than version 1 (+35.0 %)"),
+        (
+            {"underpowered": "too few users"},
+            "version 3: unclear whether better than version 1 (+35.0 %)",
+        ),
         ({"lift": None, "lo": None, "hi": None}, "version 3 cannot be compared with version 1"),
     ],
 )
@@ -175,7 +180,7 @@ def test_the_figure_shows_all_users_and_groups_of_the_primary_metric() -> None:
     text = drawn.decode()
     assert "all users (1,211)" in text and "cold (62)" in text
     assert "recall" not in text and "new items" not in text
-    assert 'aria-label="version 3 is ahead by 35.0 %"' in text
+    assert 'aria-label="version 3: better than version 1 (+35.0 %)"' in text
     assert "too little evidence" in text
 
 
