@@ -177,7 +177,7 @@ def reach_figure(page: NightPage) -> bytes:
     """Draw coverage, Gini index and novelty of each recipe's lists."""
     coverage = page.values(COVERAGE)
     names = [name for name in page.ranked[:_MOST] if name in coverage]
-    panels = [("coverage, %", [100 * coverage[name] for name in names])]
+    panels = [("coverage", [coverage[name] for name in names])]
     for metric, label in ((GINI, "Gini, 0 to 1"), (NOVELTY, "novelty, bits")):
         values = page.values(metric)
         # A panel without the metric of a recipe would show a bar of 0.
@@ -194,7 +194,8 @@ def reach_figure(page: NightPage) -> bytes:
             colour, weight = _stroke(page, name)
             alpha = 0.5 if colour == BLUE else 0.28
             axes.barh(at, value, height=0.56, color=colour, alpha=alpha, linewidth=0)
-            write(axes, top * 0.03, at, f"{value:.3g}", fontweight=weight)
+            text = share(value) if label == "coverage" else f"{value:.3g}"
+            write(axes, top * 0.03, at, text, fontweight=weight)
         first = axes is grounds[0]
         name_rows(axes, [_label(page, name) if first else "" for name in names])
         axes.set_xlim(0, top)

@@ -24,7 +24,7 @@ from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.lift import Lift as MeasuredLift
 from pipeline.evaluation.lift import Verdict, over_stored, verdict
 from pipeline.number_text import decimal
-from pipeline.report.wording import COMPARED, lift_text, plain, stops
+from pipeline.report.wording import COMPARED, block_steps, lift_text, plain, stops
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     ColdCheckFile,
@@ -188,7 +188,7 @@ def headline(facts: NightFacts) -> Headline:
     """Return the headline of a run from its facts."""
     decision = facts.decision
     if facts.failed_checks:
-        causes = _listed([check.sentence for check in facts.failed_checks])
+        causes = _worst(facts.failed_checks)
         return Headline(
             "act",
             f"The data of this night are not usable, the live lists stay: {causes}.",
@@ -294,8 +294,7 @@ def _kept(decision: Decision) -> Headline:
 def _blocked(decision: Decision, run_id: str) -> Headline:
     causes = list(dict.fromkeys(_cause(x) for x in decision.rules if stops("block", x)))
     named = _listed(causes or list(decision.reasons) or ["the evidence is not complete"])
-    todo = "Look for the cause in the data of the last days, and deliver missing or corrected files"
-    todo += " into landing/."
+    todo = " ".join(block_steps(decision.rules))
     if offers(decision):
         todo += f" If the data are right: `nightjar gate accept {run_id} --by NAME --reason TEXT`."
     return Headline("act", f"Nothing was published, the live lists stay: {named}.", todo, named)
@@ -318,6 +317,21 @@ def _cause(rule: RuleResult) -> str:
         "refresh.anchor": f"the ratio to the best baseline has fallen by {amount}",
     }
     return texts.get(name, rule.sentence) if figure < 0 else rule.sentence
+
+
+def _worst(checks: Sequence[DataCheck]) -> str:
+    """Return the sentence of the check that fails most, and the number of the others."""
+    first, others = max(checks, key=_excess), len(checks) - 1
+    more = f"; {others} more check{'' if others == 1 else 's'} failed" if others else ""
+    return first.sentence + more
+
+
+def _excess(check: DataCheck) -> float:
+    """Return the distance of a figure from its bound as a share of the larger one."""
+    figure, bound = check.figure, check.bound
+    if figure is None or bound is None:
+        return 1.0
+    return abs(figure - bound) / (max(abs(figure), abs(bound)) or 1.0)
 
 
 def _over_blocks(decision: Decision, margin: float) -> Lift | None:

@@ -106,6 +106,7 @@ def nights_page(
         pictures=pictures,
         nights=Table(_HEAD, map(_cells, reversed(nights))),
         training=wording.TRAINING,
+        verdicts=wording.verdict_words(margin),
         lists=lists,
         origin=(),
     )

@@ -7,9 +7,11 @@ model is, and how sure that is; everything else opens on a click; equal content 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from pipeline.base import format_instant
+from pipeline.data.validate.checks import DataCheck
 from pipeline.evaluation.beyond_accuracy import COVERAGE
 from pipeline.evaluation.evaluate import NDCG
 from pipeline.evaluation.prequential import ALL
@@ -21,6 +23,9 @@ from pipeline.report.drift import signal_tables
 from pipeline.report.headline import LIGHTS, Lift, NightFacts, headline
 from pipeline.report.markup import Cell, Table, render
 from pipeline.report.night import NightPage
+
+_LOOPBACK: Final = {"127.0.0.1", "localhost"}
+"""Hosts of the servers of `make ui`."""
 
 
 class KeyFigure(NamedTuple):
@@ -82,17 +87,13 @@ def night_page(
     links
         Names and addresses of other pages about the run.
     """
-    decision, result = page.decision, headline(facts)
+    decision, head = page.decision, _head(facts, links)
     return render(
         "night.html",
+        **head | {"todo": "" if page.advice else head["todo"]},
+        over_month=facts.over_month is not None,
         page=page,
         pictures=pictures,
-        links=links,
-        result=result,
-        light=LIGHTS[result.status],
-        title=f"Nightjar {page.as_of:%Y-%m-%d}: {LIGHTS[result.status]}",
-        day=f"{page.as_of:%A}, {page.as_of.day} {page.as_of:%B %Y}",
-        as_of=format_instant(page.as_of),
         label=wording.metric_label(page.metric),
         # The light states the kind already.
         decided=wording.sentence(
@@ -124,6 +125,48 @@ def night_page(
         cost=sections_data.cost_table(page),
         origin=(("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12])),
     )
+
+
+def refused_page(
+    checks: Sequence[DataCheck],
+    facts: NightFacts,
+    links: Sequence[tuple[str, str]],
+    origin: Sequence[tuple[str, str]],
+) -> str:
+    """Return the page of a run that failed checks of its data stopped.
+
+    Parameters
+    ----------
+    checks
+        All checks of the run.
+    facts, links
+        As for `night_page`.
+    origin
+        Names and values of the facts at the end of the page.
+    """
+    passed = [check for check in checks if check.passed]
+    return render(
+        "refused.html",
+        **_head(facts, links),
+        failed=sections_data.check_table(check for check in checks if not check.passed),
+        passed=sections_data.check_table(passed),
+        origin=origin,
+    )
+
+
+def _head(facts: NightFacts, links: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    result, as_of = headline(facts), facts.as_of
+    local = [name for name, address in links if urlsplit(address).hostname in _LOOPBACK]
+    return {
+        "result": result,
+        "todo": result.todo,
+        "light": LIGHTS[result.status],
+        "title": f"Nightjar {as_of:%Y-%m-%d}: {LIGHTS[result.status]}",
+        "day": f"{as_of:%A}, {as_of.day} {as_of:%B %Y}",
+        "as_of": format_instant(as_of),
+        "links": links,
+        "local": ", ".join(local),
+    }
 
 
 def _comparison(facts: NightFacts) -> Table:

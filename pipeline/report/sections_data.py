@@ -5,6 +5,8 @@ Guarantees: a figure that was not measured is left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from pipeline.base import format_instant
 from pipeline.data.validate.checks import DataCheck, Status
 from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY, SERENDIPITY
@@ -135,7 +137,12 @@ def check_tables(page: NightPage) -> tuple[Table, Table]:
     passed = [row for row in page.checks if row.status == Status.PASSED]
     causes = {rule.name for rule in page.decision.rules if rule.outcome == "fail"}
     others = [row for row in page.checks if row not in passed and f"check.{row.name}" not in causes]
-    return Table(_CHECKS, map(_check_cells, others)), Table(_CHECKS, map(_check_cells, passed))
+    return check_table(others), check_table(passed)
+
+
+def check_table(checks: Iterable[DataCheck]) -> Table:
+    """Return checks of the data, each with its value and its bound."""
+    return Table(_CHECKS, map(_check_cells, checks))
 
 
 def cost_table(page: NightPage) -> Table:

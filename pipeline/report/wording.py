@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from pipeline import number_text
+from pipeline.evaluation.gate.bounds import BOUNDS, SETTINGS, SHARES
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import REFRESH_LAST
 from pipeline.evaluation.lift import Verdict
@@ -242,6 +243,8 @@ def rule_value(rule: RuleResult, value: float | None) -> str:
     # A slice is tested by its lift at a refresh, and by its p-value at a switch.
     if (stem in _LIFTS or (area, stem) == ("refresh", "slices")) and not users:
         return change(value)
+    if stem in SHARES:
+        return share(value)
     return "under 0.0001" if 0 < value < 1e-4 else number(value)
 
 
@@ -296,6 +299,24 @@ def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
     )
 
 
+def block_steps(rules: Sequence[RuleResult]) -> tuple[str, ...]:
+    """Return what to do about a block, one sentence for each kind of cause."""
+    causes = [rule.name for rule in rules if stops("block", rule)]
+    bounds = [name.removeprefix(BOUNDS) for name in causes if name.startswith(BOUNDS)]
+    steps = [
+        "Look for the cause in the data of the last days, deliver missing or corrected files into "
+        "landing/, then start the nightly run again."
+    ]
+    if bounds:
+        settings = " and ".join(f"`gate.{SETTINGS[metric]}`" for metric in bounds)
+        step = (
+            f"The lists violate {settings} of nightjar.toml: change the setting if it is too "
+            "strict, else the recipe, then start the nightly run again."
+        )
+        steps = [step, *steps] if len(causes) > len(bounds) else [step]
+    return tuple(steps)
+
+
 def advice(
     kind: str, rules: Sequence[RuleResult], run_id: str = "", offered: Sequence[str] = ()
 ) -> tuple[str, ...]:
@@ -309,15 +330,7 @@ def advice(
         As for `acceptance`.
     """
     if kind == "block":
-        causes = [rule_title(rule.name) for rule in rules if stops(kind, rule)]
-        named = ", ".join(dict.fromkeys(causes)) or "the sentence above"
-        return (
-            "Nothing is urgent: a blocked run publishes nothing, and the live lists stay.",
-            f"Compare the deliveries of the last days with the rules that failed: {named}.",
-            "If data are missing or wrong, deliver them into landing/ and start the nightly run "
-            "again; with other data it is a new run.",
-            *acceptance(run_id, offered),
-        )
+        return (*block_steps(rules), *acceptance(run_id, offered))
     few = any((r.name, r.outcome) == (REFRESH_LAST, "underpowered") for r in rules)
     if kind == "keep" and few:
         return (

@@ -146,4 +146,5 @@ def _compare(name: str, span: str, now: int, before: NDArray[np.int64], factor: 
         f"{now:,} events in the last {span}, {usual:,.0f} usual: ratio {ratio:.2f}, "
         f"{1 / factor:.2f} to {factor:.2f} allowed"
     )
-    return DataCheck(name, verdict(1 / factor <= ratio <= factor), ratio, factor, sentence)
+    bound = factor if ratio > 1 else 1 / factor
+    return DataCheck(name, verdict(1 / factor <= ratio <= factor), ratio, bound, sentence)

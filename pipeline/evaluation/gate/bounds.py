@@ -7,7 +7,8 @@ the verdict `missing`, which fails the rule.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
 from pipeline.evaluation.evaluate import metric_name
@@ -15,7 +16,19 @@ from pipeline.evaluation.gate.config import GateConfig
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import EvaluatedRecipe
 from pipeline.evaluation.gate.rules import verdict
-from pipeline.number_text import decimal
+from pipeline.number_text import decimal, share
+
+BOUNDS: Final = "bounds."
+"""First part of the names of these rules."""
+SETTINGS: Final[Mapping[str, str]] = {
+    COVERAGE: "min_coverage",
+    NOVELTY: "min_novelty",
+    DIVERSITY: "min_diversity",
+    GINI: "max_gini",
+}
+"""Metric -> setting of `gate` with its bound."""
+SHARES: Final = {COVERAGE, DIVERSITY}
+"""Metrics that are shares of a whole."""
 
 
 def bound_rules(recipe: EvaluatedRecipe, config: GateConfig) -> Iterator[RuleResult]:
@@ -28,23 +41,19 @@ def bound_rules(recipe: EvaluatedRecipe, config: GateConfig) -> Iterator[RuleRes
     config
         Bounds; None for no bound.
     """
-    lowest = {
-        COVERAGE: config.min_coverage,
-        NOVELTY: config.min_novelty,
-        DIVERSITY: config.min_diversity,
-    }
-    limits = {metric: (limit, True) for metric, limit in lowest.items()}
-    limits[GINI] = (config.max_gini, False)
-    for metric, (limit, is_minimum) in limits.items():
+    for metric, setting in SETTINGS.items():
+        limit: float | None = getattr(config, setting)
         if limit is None:
             continue
-        name, rule = recipe.name, f"bounds.{metric}"
+        name, rule = recipe.name, f"{BOUNDS}{metric}"
         value = recipe.metrics.get(metric_name(metric, recipe.k), math.nan)
         if not math.isfinite(value):
             text = f"{metric} of {name} was not measured"
             yield RuleResult(rule, name, None, limit, "missing", text)
             continue
+        is_minimum = setting.startswith("min")
         side = "minimum" if is_minimum else "maximum"
-        text = f"{metric} of {name} {decimal(value, 3)}, {side} {limit:g}"
+        figure, bound = (share(x) if metric in SHARES else decimal(x, 3) for x in (value, limit))
+        text = f"{metric} of {name} {figure}, {side} {bound}"
         held = value >= limit if is_minimum else value <= limit
         yield RuleResult(rule, name, value, limit, verdict(held), text)

@@ -244,10 +244,10 @@ def _level(
     )[:_LEVEL_BLOCKS]
     name, text = champion.name, f"mean of {champion.name} {tonight.mean:.4f}"
     if len(usual) < _LEAST_LEVELS:
-        text += f"; {len(usual)} accepted blocks to compare with, {_LEAST_LEVELS} needed"
+        text += f"; {_blocks_text(len(usual), 'accepted ')} to compare with, {_LEAST_LEVELS} needed"
         return RuleResult(_LEVEL, name, None, None, "reported", text)
     median = float(np.median([level.mean for level in usual]))
-    text += f", median of {len(usual)} accepted blocks {median:.4f}"
+    text += f", median of {_blocks_text(len(usual), 'accepted ')} {median:.4f}"
     if median <= 0:
         return RuleResult(_LEVEL, name, None, None, "pass", text)
     x = tonight.mean / median - 1
@@ -345,5 +345,5 @@ def _gain(
     return (RuleResult("refresh.gain", champion.name, against.x, _GAIN, "reported", text),)
 
 
-def _blocks_text(blocks: int) -> str:
-    return f"{blocks} block{'s' if blocks > 1 else ''}"
+def _blocks_text(blocks: int, kind: str = "") -> str:
+    return f"{blocks} {kind}block{'' if blocks == 1 else 's'}"

@@ -20,7 +20,7 @@ from pipeline.data.validate.returns import DAYS
 from pipeline.data.validate.rules import JUDGED
 from pipeline.data.validate.usual_shares import COLUMNS
 from pipeline.errors import DataError
-from pipeline.steps.reporting.index_page import draw_index
+from pipeline.steps.reporting.index_page import draw_reports
 from pipeline.workspace.artifacts import ValidationFile
 from pipeline.workspace.night import Night
 from pipeline.workspace.task_log import task_step
@@ -29,7 +29,7 @@ from pipeline.workspace.task_log import task_step
 def _refuse_failed(night: Night) -> None:
     failed = night.run.read(ValidationFile).failed
     if failed:
-        draw_index(night.ws)  # no later task does
+        draw_reports(night)  # no later task does
         problems = "; ".join(check.sentence for check in failed)
         raise DataError(
             "validate.failed",

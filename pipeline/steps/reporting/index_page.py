@@ -7,7 +7,8 @@ its lists are the live ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -134,7 +135,12 @@ def _refused(ws: Workspace, decided: Iterable[str]) -> Iterator[NightRow]:
             continue
         if run.read(ValidationFile).failed:
             as_of = run.read(SnapshotFile).as_of
-            yield NightRow(as_of, night_headline(run), size=_size(run.folder))
+            address = f"../runs/{run.run_id}/{PAGE}"
+            there = (run.folder / PAGE).is_file()
+            size = _size(run.folder)
+            yield NightRow(
+                as_of, night_headline(run), size=size, address=address if there else None
+            )
 
 
 def _size(folder: Path) -> int:
@@ -175,7 +181,7 @@ def _lists(ws: Workspace) -> tuple[UserList, ...]:
         UserList(
             f"User {letter}",
             f"{users[user]} in the training: {counts[user]:,}; {_origin(rows, lists, user)}",
-            tuple(titles.get(item, item) for item in entries),
+            _named(entries, titles),
         )
         for letter, (user, entries) in zip("ABC", there.items(), strict=False)
     )
@@ -187,6 +193,15 @@ def _origin(rows: pl.DataFrame, lists: pl.DataFrame, user: str) -> str:
     row = rows.join(own, on=c.PUBLICATION_ID, how="semi").row(0, named=True)
     folded = "" if row[c.BASE] is None else ", new events folded in"
     return f"live from {row[c.LIVE_FROM]:%Y-%m-%d %H:%M}{folded}"
+
+
+def _named(items: Sequence[str], titles: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the titles of items; equal ones of several items are followed by the item's id."""
+    counts = Counter(titles.get(item) for item in items)
+    return tuple(
+        item if title is None else f"{title} ({item})" if counts[title] > 1 else title
+        for item, title in ((item, titles.get(item)) for item in items)
+    )
 
 
 def _entries(lists: pl.DataFrame, user: str) -> list[str]:

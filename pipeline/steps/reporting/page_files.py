@@ -2,7 +2,8 @@
 
 Guarantees:
 
-* `runs/<run id>/page.html` is the only page of a run; it exists once the gate has committed.
+* `runs/<run id>/page.html` is the only page of a run; it exists once the gate has committed, or
+  once a failed check of the data has stopped the run.
 * Content (JSON) and figures lie in the steps and never change; drawing a page again gives the same
   bytes, unless the run has been registered or published meanwhile.
 * The copy of a page in MLflow is the same whenever it is made.
@@ -23,10 +24,10 @@ from urllib.parse import quote, urlsplit
 
 from pipeline.report.headline import NightFacts, night_facts
 from pipeline.report.night import NightPage
-from pipeline.report.page import night_figures, night_page
+from pipeline.report.page import night_figures, night_page, refused_page
 from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.runs import Draft, Run
-from pipeline.workspace.artifacts import MlflowFile, SnapshotFile
+from pipeline.workspace.artifacts import MlflowFile, SnapshotFile, ValidationFile
 from pipeline.workspace.night import register_folder
 
 PAGE: Final = "page.html"
@@ -54,10 +55,20 @@ def draft_page(draft: Draft, page: NightPage, *, volatile: bool) -> None:
 
 
 def draw_page(run: Run) -> Path:
-    """Draw the page of a run after its gate, and return its path."""
-    write_atomically(run.folder / DATA, run.bytes(_figures(run)[0], DATA))
-    write_atomically(run.folder / PAGE, _html(run, night_facts(run), _links(run)))
+    """Draw the page of a run after its gate or its failed checks, and return its path."""
+    if run.committed("gate") is None:
+        page = _refused(run)
+    else:
+        write_atomically(run.folder / DATA, run.bytes(_figures(run)[0], DATA))
+        page = _html(run, night_facts(run), _links(run))
+    write_atomically(run.folder / PAGE, page)
     return run.folder / PAGE
+
+
+def _refused(run: Run) -> bytes:
+    checks, commit = run.read(ValidationFile).checks, run.read(SnapshotFile).commit
+    origin = (("run", run.run_id), ("code", commit))
+    return refused_page(checks, night_facts(run), _links(run), origin).encode()
 
 
 def draw_lost_page(run: Run) -> bool:
@@ -105,7 +116,7 @@ def _airflow(run: Run) -> list[tuple[str, str]]:
 def _links(run: Run) -> list[tuple[str, str]]:
     """Return names and addresses of pages about the run; a page of MLflow once it has the run."""
     links, registry = (
-        [("All nights", _INDEX), *_airflow(run)],
+        [("All nights, the newest first", _INDEX), *_airflow(run)],
         run.read(SnapshotFile).config.registry,
     )
     mlflow = run.find(MlflowFile, register_folder(run))
@@ -114,10 +125,8 @@ def _links(run: Run) -> list[tuple[str, str]]:
     served = urlsplit(registry.tracking_uri or "")
     # A password in the address of the server must not be in a page.
     host = f"{served.scheme}://{served.netloc.rpartition('@')[2]}{served.path.rstrip('/')}"
-    base, note = host, ""
-    if not served.scheme.startswith("http"):
-        base, note = _LOCAL_MLFLOW, " (with `make ui`)"
-    links.append((f"MLflow run{note}", f"{base}/#/runs/{mlflow.run}{_VIEW}"))
+    base = host if served.scheme.startswith("http") else _LOCAL_MLFLOW
+    links.append(("MLflow run", f"{base}/#/runs/{mlflow.run}{_VIEW}"))
     if mlflow.version is not None:
         model = quote(registry.model_name, safe="")
         address = f"{base}/#/models/{model}/versions/{mlflow.version}{_VIEW}"

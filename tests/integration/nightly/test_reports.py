@@ -16,7 +16,7 @@ from pipeline.steps.nightly.register import Mirror
 from pipeline.steps.reporting import index_page
 from pipeline.steps.reporting.index_page import INDEX, draw_index
 from pipeline.steps.reporting.page_files import draw_page, page_files
-from pipeline.workspace.artifacts import CostFile, MlflowFile
+from pipeline.workspace.artifacts import CostFile, MlflowFile, ValidationFile
 from pipeline.workspace.lifts import registered_figures
 from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import Workspace
@@ -91,7 +91,7 @@ def test_the_lists_of_the_page_are_live_after_a_fold_in(third):
     titles = dict(third.lake.read("items", columns=[c.ITEM_ID, c.TITLE]).iter_rows())
     rows = live_lists(third).sort(c.USER_ID, c.POSITION)
     live = {
-        tuple(titles.get(item, item) for item in items[:10])
+        index_page._named(items[:10], titles)
         for (items,) in rows.group_by(c.USER_ID).agg(c.ITEM_ID).select(c.ITEM_ID).iter_rows()
     }
     shown = [
@@ -131,3 +131,19 @@ def test_a_night_that_a_check_stopped_is_on_the_page(workspace, tmp_path):
     html = (ws.home / INDEX).read_text()
     assert "✗ Act" in html and "The data of this night are not usable" in html
     assert html.count("<tr") == 2
+    [address] = re.findall(r'<a href="([^"]+)"', html)
+    page = (ws.home / "reports" / address).read_text()
+    assert "✗ Act" in page and "into landing/" in page and 'href="../../reports/index.html"' in page
+    [run] = ws.runs.starting_with("")
+    rows = len(run.read(ValidationFile).checks)
+    assert page.count("<tr") == rows + 2  # the headings of both tables
+    assert page.count("✗ failed") == len(run.read(ValidationFile).failed) > 0
+    (run.folder / "page.html").unlink()
+    assert "<a href" not in draw_index(ws).read_text()
+
+
+def test_equal_titles_of_a_list_show_the_ids_of_their_items():
+    titles = {"1": "MILK", "2": "BREAD", "3": "MILK", "4": None}
+    assert index_page._named(["1", "2", "3", "4", "5"], titles) == (
+        "MILK (1)", "BREAD", "MILK (3)", "4", "5",
+    )  # fmt: skip

@@ -89,6 +89,21 @@ def test_a_headline_has_its_fact_alone(given, fact):
     assert headline(given).fact == fact
 
 
+def test_failed_data_name_the_worst_check_and_count_the_others():
+    rare = DataCheck("activity_items", "failed", 0.58, 0.7, "ratio 0.58, 0.70 at least")
+    empty = DataCheck("volume", "failed", 0.0002, 2.5, "0 events in the last day")
+    news = headline(replace(FACTS, failed_checks=(rare, empty))).news
+    assert empty.sentence in news and rare.sentence not in news and "1 more check failed" in news
+    absent = DataCheck("schema", "failed", None, None, "events lack user_id")
+    assert absent.sentence in headline(replace(FACTS, failed_checks=(rare, absent, rare))).news
+
+
+def test_a_block_by_a_bound_does_not_ask_for_data():
+    low = RuleResult("bounds.coverage", "als", 0.01, 0.05, "fail", "coverage of als 1.0 %")
+    todo = headline(facts("block", rules=(low,))).todo
+    assert "`gate.min_coverage`" in todo and "landing/" not in todo
+
+
 def test_a_block_offers_its_override_unless_the_data_failed():
     offered = headline(facts("block", rules=(LAST,), recipe_hash="hash"))
     assert f"nightjar gate accept {FACTS.run_id}" in offered.todo

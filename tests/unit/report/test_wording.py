@@ -57,17 +57,36 @@ def test_number(value: float | None, text: str) -> None:
     assert wording.number(value) == text
 
 
-def test_a_blocked_night_names_its_causes_and_no_candidate() -> None:
+def test_a_blocked_night_has_a_next_step() -> None:
     rules = [
         RuleResult("switch.lift", "als", -0.4, 0.01, "fail", "als loses"),
         RuleResult("check.volume", "", 0.4, 0.5, "fail", "too few events"),
         RuleResult("complete", "als", None, None, "missing", "the evaluation of als is missing"),
         RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
-    steps = wording.advice("block", rules)
-    assert steps[1].endswith("failed: data check: volume of the last day, completeness.")
-    assert len(steps) == 3
-    assert "the sentence above" in wording.advice("block", [])[1]
+    [step] = wording.advice("block", rules)
+    assert "landing/" in step and "gate." not in step
+    assert wording.advice("block", []) == (step,)
+
+
+def test_a_block_by_a_configured_bound_names_its_setting() -> None:
+    data = RuleResult("refresh.last", "als", -0.3, -0.1, "fail", "a loss")
+    low = RuleResult("bounds.coverage", "als", 0.0104, 0.05, "fail", "coverage of als 1.0 %")
+    unknown = RuleResult("bounds.gini", "als", None, 0.9, "missing", "gini was not measured")
+    [step] = wording.advice("block", [low])
+    assert "`gate.min_coverage`" in step and "landing/" not in step
+    [step] = wording.advice("block", [low, unknown])
+    assert "`gate.min_coverage` and `gate.max_gini`" in step
+    bound, other = wording.advice("block", [data, low])
+    assert "`gate.min_coverage`" in bound and "landing/" in other
+
+
+def test_coverage_has_one_notation() -> None:
+    rule = RuleResult("bounds.coverage", "als", 0.0104, 0.05, "fail", "")
+    values = wording.rule_value(rule, rule.figure), wording.rule_value(rule, rule.bound)
+    assert values == ("1.0 %", "5.0 %")
+    gini = RuleResult("bounds.gini", "als", 0.91, 0.9, "fail", "")
+    assert wording.rule_value(gini, gini.figure) == "0.91"
 
 
 @pytest.mark.parametrize(

@@ -704,6 +704,15 @@ def test_a_healthy_night_refreshes_and_names_the_recipe() -> None:
 
 
 @pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 accepted blocks to"), (1, "1 accepted block to"), (2, "2 accepted")]
+)
+def test_accepted_blocks_are_counted(count: int, text: str) -> None:
+    past = replace(past_of(), levels=accepted_levels(count=count))
+    level = rule(decide(evidence(judged("als"), past=past), CONFIG), "refresh.level")
+    assert text in level.sentence
+
+
+@pytest.mark.parametrize(
     ("changes", "rule_name"),
     [
         ({"last": reference("last", -0.05)}, "refresh.last"),
