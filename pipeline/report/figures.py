@@ -158,10 +158,10 @@ def forest(
 
 
 def _colour(row: EffectRow, lo: float, hi: float) -> str:
-    """Return the colour of a lift; the gate decides which recipe is better, not the interval."""
-    if row.proved if isinstance(row, LiftRow) else lo > 0 and not row.underpowered:
-        return BLUE
-    return ORANGE if hi < 0 and not row.underpowered else GREY
+    """Return the colour of a lift with enough evidence: better, worse or neither."""
+    if row.underpowered or lo <= 0 <= hi:
+        return GREY
+    return BLUE if lo > 0 else ORANGE
 
 
 def _span(rows: Sequence[EffectRow], needed: float | None) -> tuple[float, float]:

@@ -46,7 +46,7 @@ class LiftRow:
     lift, lo, hi
         Mean difference ÷ the other recipe's mean, and its 95 % interval; .02 is +2 %.
     proved
-        True if the gate takes the recipe as better, by its own threshold and not by the interval.
+        True if the gate takes the recipe as better, by the evidence of all its blocks.
     underpowered
         Reason why the evidence is too small, or None.
     """

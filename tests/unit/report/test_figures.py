@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pipeline.report import figures, trends
+from pipeline.report.figure import BLUE, ORANGE
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from tests.pages import BARE, churn, evaluation, live, status
 
@@ -99,10 +100,18 @@ def test_equal_rows_give_equal_bytes_on_a_card_with_a_description(name: str) -> 
 def test_other_rows_give_another_figure() -> None:
     other = page("popularity", evaluations=EVALUATIONS, champion="popularity")
     assert figures.recipes_figure(RECIPES) != figures.recipes_figure(other)
-    second = LiftRow("second", 0.3, 0.25, 0.35)  # the title names the first either way
-    unproved = figures.lifts_figure((*LIFTS, second), "popularity", 0.01, 0.02)
-    proved = figures.lifts_figure((*LIFTS, replace(second, proved=True)), "popularity", 0.01, 0.02)
-    assert unproved != proved
+
+
+def test_the_colour_of_a_lift_follows_from_its_interval_and_its_evidence() -> None:
+    def colours(row: LiftRow) -> tuple[bool, ...]:
+        drawn = figures.lifts_figure((row,), "popularity", None, 0.02).decode().lower()
+        return tuple(drawn.count(colour.lower()) > 0 for colour in (BLUE, ORANGE))
+
+    better = LiftRow("als", 0.3, 0.25, 0.35)
+    assert colours(better) == colours(replace(better, proved=True)) == (True, False)
+    assert colours(LiftRow("als", -0.3, -0.35, -0.25)) == (False, True)
+    assert colours(replace(better, lo=-0.01)) == (False, False)
+    assert colours(replace(better, underpowered="too few users")) == (False, False)
 
 
 def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:

@@ -42,6 +42,14 @@ def test_the_newest_night_comes_first_with_its_figures() -> None:
     assert len(page.pictures) == 3
 
 
+def test_on_a_phone_no_cell_is_wider_than_the_page() -> None:
+    html = nights_page(NIGHTS, (), "ndcg_at_20", 0, 0.02)
+    wide, phone = html.partition("@media(max-width:600px)")[::2]
+    assert "td.w{white-space:nowrap}" in wide
+    cells = next(rule for rule in phone.split("}") if "td.w{" in rule)
+    assert "white-space:normal" in cells
+
+
 def test_titles_and_texts_are_escaped() -> None:
     html = nights_page(NIGHTS, LISTS, "ndcg_at_20", 0, 0.02)
     page = Page(html)
