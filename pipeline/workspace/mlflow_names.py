@@ -14,9 +14,9 @@ from typing import Final
 
 from pipeline.evaluation.evaluate import NDCG, metric_name
 
-OVER_BASELINE: Final = "1 lift over baseline pct"
+OVER_FIRST: Final = "1 lift over version 1 pct"
 OVER_BEFORE: Final = "2 lift over version before pct"
-OVER_FIRST: Final = "3 lift over version 1 pct"
+OVER_BASELINE: Final = "3 lift over baseline pct"
 USERS: Final = "5 users"
 DAYS: Final = "6 days"
 MINUTES: Final = "7 minutes"
@@ -41,11 +41,11 @@ def level_name(k: int) -> str:
 def columns_of_runs(k: int) -> tuple[str, ...]:
     """Return the columns of the table of runs for lists of length `k`.
 
-    The lift over the version before comes first, with its bounds: lifts over the baseline of two
-    runs are of other days, so the larger one does not belong to the better version.
+    The lift over version 1 comes first: lifts over the baseline of two runs are of other days, so
+    the larger one does not belong to the better version.
     """
     over_before = (f"{OVER_BEFORE}{end}" for end in ENDS)
-    return *over_before, OVER_FIRST, OVER_BASELINE, level_name(k), USERS, DAYS, MINUTES
+    return OVER_FIRST, *over_before, OVER_BASELINE, level_name(k), USERS, DAYS, MINUTES
 
 
 def lift_metrics(name: str, interval: tuple[float, float, float]) -> dict[str, float]:
@@ -54,7 +54,7 @@ def lift_metrics(name: str, interval: tuple[float, float, float]) -> dict[str, f
     Parameters
     ----------
     name
-        `OVER_BASELINE`, `OVER_BEFORE` or `OVER_FIRST`.
+        `OVER_FIRST`, `OVER_BEFORE` or `OVER_BASELINE`.
     interval
         The lift, and the ends of its interval, as shares.
     """

@@ -60,7 +60,7 @@ def _measure(night: Night) -> VersionFiguresFile:
     over_baseline = lifts.over_baseline(run, snapshot, name)
     over_before = lifts.over_version_before(run, snapshot, name)
     links = over_before if isinstance(over_before, str) else _links(night, over_before)
-    figures = {OVER_BASELINE: over_baseline, OVER_BEFORE: over_before, OVER_FIRST: links}
+    figures = {OVER_FIRST: links, OVER_BEFORE: over_before, OVER_BASELINE: over_baseline}
     return VersionFiguresFile(
         recipe=name if name in run.read(EvaluationFile).recipes else None,
         over_baseline=None if isinstance(over_baseline, str) else over_baseline,

@@ -162,7 +162,7 @@ class NightRecord(ParentRecord):
     Attributes
     ----------
     figure
-        Figure in the run's name, such as ``+23.0 %``.
+        Lift over the version before in the run's name, such as ``+4.9 %``; empty without one.
     why
         The policy's reason for the run, in a sentence; shown below `sentence`.
     winner

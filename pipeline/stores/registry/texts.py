@@ -12,18 +12,19 @@ from typing import Final
 VIEW_TAG: Final = "mlflow.sharedViewState.nightjar"
 """Tag of an experiment with its table of runs; the address has the last part of this name."""
 _RUN_NAME: Final = "attributes.`Run Name`"
-_NAME_WIDTH: Final = 220
+_NAME_WIDTH: Final = 235
 
 _READING: Final = (
     "Metrics 1 to 3 are lifts in percent, with their 95 % interval (low, high). An interval "
     "above 0 means better, one below 0 worse; one around 0 means about as good, or unclear if it "
     "contains a loss that the gate does not accept.\n\n"
-    "* *1 lift over baseline pct*: over the best baseline, on the holdout of the run. Two nights "
-    "have other days and users: do not compare it between versions.\n"
+    "* *1 lift over version 1 pct*: the one that compares any versions. It is the product of the "
+    "lifts over the version before; version 1 itself has none.\n"
     "* *2 lift over version before pct*: over the version that was live before, both on the same "
     "users and days. It shows which of the two is better.\n"
-    "* *3 lift over version 1 pct*: product of the lifts over the version before.\n"
-    "* *4 ndcg*: as metric 1, not comparable between versions."
+    "* *3 lift over baseline pct*: over the best baseline, on the holdout of the run. Two nights "
+    "have other days and users: do not compare it between versions.\n"
+    "* *4 ndcg*: as metric 3, not comparable between versions."
 )
 MODEL: Final = (
     "Retrained every night. Alias champion is the live version, previous the one before it.\n\n"
@@ -36,7 +37,7 @@ MODEL: Final = (
 )
 NIGHTS: Final = (
     "One run per night, named by its day, its decision and the lift of the live model over the "
-    "version before (of the first one over the best baseline); below it one run per recipe. "
+    "version before; below it one run per recipe. "
     f"{_READING}"
 )
 STUDIES: Final = (
@@ -54,8 +55,8 @@ def runs_view(columns: Sequence[str]) -> str:
         Names of the metrics that are columns.
     """
     metrics = [f"metrics.`{name}`" for name in columns]
-    # In pixels, so that a title is readable as a whole.
-    widths = {column: 7 * len(column) for column in metrics}
+    # In pixels, so that a title is readable as a whole, and three are beside the name at 1,280 px.
+    widths = {f"metrics.`{name}`": 6 * len(name) + 10 for name in columns}
     return json.dumps(
         {
             "selectedColumns": metrics,

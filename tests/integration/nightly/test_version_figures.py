@@ -35,8 +35,8 @@ def lifts_of(*names):
     return [f"{name}{end}" for name in names for end in ("", " high", " low")]
 
 
-BASELINE = lifts_of("1 lift over baseline pct")
-ALL = [*BASELINE, *lifts_of("2 lift over version before pct", "3 lift over version 1 pct"), *LEVELS]
+BASELINE = lifts_of("3 lift over baseline pct")
+ALL = [*lifts_of("1 lift over version 1 pct", "2 lift over version before pct"), *BASELINE, *LEVELS]
 
 
 @pytest.fixture(scope="module")
