@@ -24,7 +24,7 @@ from airflow.sdk import Context, Variable
 from airflow.sdk.exceptions import AirflowException
 
 from dags import webhook
-from dags.common import NOTE, AirflowWorkspace, log
+from dags.common import NOTE, AirflowWorkspace, log, run_address
 from dags.problems import PROBLEM
 
 REPEAT_AFTER = timedelta(hours=23)
@@ -106,7 +106,7 @@ def message(ti: Any, status: str, sentence: str, headline: str = "") -> dict[str
     -------
     ``text`` is what Slack and Teams show; ``url`` is the address of the run.
     """
-    url = ti.log_url.partition("/tasks/")[0]
+    url = run_address(ti)
     text = f"{ti.dag_id}: {status}. {headline or sentence} {url}"
     return {
         "text": text,

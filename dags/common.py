@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from airflow.sdk import Asset, Context, Param, get_current_context
 
@@ -245,6 +246,14 @@ def parse_param(context: Context, param: str) -> AsOf | None:
     """
     text = context["params"][param]
     return _as_of(text) if text else None
+
+
+def run_address(ti: Any) -> str:
+    """Return the address of the run of a task instance in Airflow's pages.
+
+    Airflow's own `log_url` encodes colons, and its pages then mark no tab as the selected one.
+    """
+    return f"{ti.log_url.partition('/runs/')[0]}/runs/{quote(ti.run_id, safe=':+')}"
 
 
 def leave_note(text: str) -> None:

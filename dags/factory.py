@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import (
     DAG,
     AssetOrTimeSchedule,
+    Context,
     CronTriggerTimetable,
     Param,
     get_current_context,
@@ -43,6 +44,8 @@ DEFAULT_ARGS: dict[str, Any] = {
     "retry_delay": timedelta(minutes=1),
     "execution_timeout": timedelta(minutes=30),
 }
+_FAILURES = (AirflowException, AirflowFailException)
+"""Of expected failures; the first one is retried."""
 HEAVY_TASK_ARGS: dict[str, Any] = {"execution_timeout": timedelta(hours=2)}
 """Added to `DEFAULT_ARGS` for a task that runs long."""
 
@@ -194,23 +197,41 @@ class NightjarTask:
             doc_md=self.function.__doc__,
             multiple_outputs=False,  # a returned dict stays one value, whatever its annotation
             show_return_value_in_logs=False,
+            post_execute=_raise_failure,
             **arguments,
         )(self._body(workspace))
 
     def _body(self, workspace: AirflowWorkspace) -> Callable[..., Any]:
-        if (opens := self.opens) is None:
-            return self.function
+        opens = self.opens
 
         @functools.wraps(self.function)
         def body(*values: Any, **named: Any) -> Any:
-            with opens(workspace) as opened:
-                return _xcom_value(self.function(opened, *values, **named))
+            try:
+                if opens is None:
+                    return self.function(*values, **named)
+                with opens(workspace) as opened:
+                    return _xcom_value(self.function(opened, *values, **named))
+            except AirflowException as failure:
+                if type(failure) not in _FAILURES:  # such as a skip
+                    raise
+                return failure  # for `_raise_failure`
 
-        # Airflow reads here which values it must pass: all but the first.
-        signature = inspect.signature(self.function)
-        parameters = list(signature.parameters.values())[1:]
-        body.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        if opens is not None:
+            # Airflow reads here which values it must pass: all but the first.
+            signature = inspect.signature(self.function)
+            parameters = list(signature.parameters.values())[1:]
+            body.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         return body
+
+
+def _raise_failure(context: Context, result: Any) -> None:
+    """Raise an expected failure after the task, where few frames of Airflow are around it.
+
+    Airflow logs their traceback below the line that states the problem, and shows the end of the
+    log: a long traceback would hide that line.
+    """
+    if isinstance(result, AirflowException):
+        raise result.with_traceback(None)
 
 
 def nightjar_task(

@@ -55,6 +55,7 @@ from dags.common import (
     log,
     recipes_param,
     resolve_as_of,
+    run_address,
 )
 from dags.factory import (
     HEAVY_TASK_ARGS,
@@ -65,7 +66,7 @@ from dags.factory import (
 )
 from dags.links import ADDRESSES, LINKS, addresses
 from dags.nightly_task import STARTED, NightlyRun, current_decision, nightly_task, started_run
-from dags.problems import CORRECT, log_problem
+from dags.problems import RESTART, log_problem
 from dags.review import ReviewOperator, approved_by
 from dags.run_outcome import DECISIONS, RunOutcome, determine_outcome
 
@@ -78,8 +79,9 @@ if TYPE_CHECKING:
 PARAMS = {
     "as_of": instant_param(
         "As of",
-        "Instant that bounds all data of the run, with a time zone; empty means the instant at "
-        "which the run is due. The demo's data end in 2017: use 2017-12-29T09:00:00Z there.",
+        "Instant that bounds all data of the run, with a time zone. Empty means the logical date; "
+        "with a value here, the logical date changes nothing. The demo's data end in 2017: use "
+        "2017-12-29T09:00:00Z there.",
     ),
     "recipes": recipes_param,
     "publish": Param(
@@ -107,7 +109,7 @@ def snapshot(ws: Workspace) -> list[str]:
         resolve_as_of(context),
         recipes=params["recipes"] or None,  # Airflow's form passes an emptied field as []
         publish=params["publish"],
-        airflow_run=context["ti"].log_url.partition("/tasks/")[0],
+        airflow_run=run_address(context["ti"]),
         progress=log.info,
     )
     log.info(started.sentence)
@@ -251,15 +253,21 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     links = ti.xcom_pull(task_ids="register", key=ADDRESSES) or {}
     named = ", ".join(f"[{name}]({address})" for name, address in links.items())
     # The interface shows the beginning of the first line only.
-    result = (headline.fact or headline.news).rstrip(".")
-    first_line = f"{outcome.status}: {result}. {headline.todo}"
+    result = f"{(headline.fact or headline.news).rstrip('.')}."
+    parts = [result, headline.todo]
+    if outcome.is_red and headline.fact != outcome.sentence.rstrip("."):
+        # What to do comes before the figures; the sentence of an error holds both.
+        parts = [f"{outcome.task}:"] * bool(outcome.task) + parts[::-1]
+    first_line = f"{outcome.status}: {' '.join(parts)}"
     when = f"As of {as_of or 'an invalid instant'}"
     news = [] if headline.news in first_line else [headline.news]
-    leave_note("\n\n".join([first_line, *news, f"{when}. {named}".rstrip()]))
+    again = [f"{RESTART}."] if outcome.is_red and RESTART not in first_line else []
+    leave_note("\n\n".join([first_line, *news, *again, f"{when}. {named}".rstrip()]))
     ti.xcom_push(key=ADDRESSES, value=links)
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:
-        log_problem(workspace, outcome.sentence, headline.todo)
+        todo = headline.todo if outcome.status == "block" else RESTART
+        log_problem(workspace, outcome.sentence, todo)
         # A failed task returns no value; the runner reads this one.
         ti.xcom_push(key="return_value", value=report)
         raise AirflowFailException(outcome.sentence)
@@ -288,7 +296,7 @@ def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> Headline:
             if outcome.status != "failed" or headline.status == "act":
                 return headline
     sentence = outcome.sentence.rstrip(".")
-    todo = f"{CORRECT}." if outcome.is_red else "Nothing to do."
+    todo = f"{RESTART}." if outcome.is_red else "Nothing to do."
     return Headline("act", f"{sentence}.", todo, sentence)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 from dags.common import AirflowWorkspace, log
 
-CORRECT = (
-    "Correct the cause, then clear the first task of this run, which repeats no finished step; "
-    "if a value of this run's form is wrong, trigger a new run"
+RESTART = (
+    "To start it again, clear the first task of this run, which repeats no finished step; if a "
+    "value of its form is wrong, trigger a new run"
 )
+"""After the sentence of an error, which holds the correction."""
 PROBLEM = "problem"
 """XCom key under which a failed task leaves ``{id, sentence, exit_code}``."""
 
@@ -64,7 +65,7 @@ def retry_text(ti: Any, *, is_retried: bool) -> str:
     """
     if is_retried and ti.try_number <= ti.max_tries:
         return f"Airflow tries again (attempt {ti.try_number} of {ti.max_tries + 1} failed)"
-    return CORRECT
+    return RESTART
 
 
 def bug_text(error: BaseException) -> str:

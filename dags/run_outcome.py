@@ -35,6 +35,8 @@ class RunOutcome:
         0, or the exit code that the command line would have returned.
     cause
         The same text for runs that are red for the same reason.
+    task
+        The task that failed; empty for a decision.
     """
 
     status: str
@@ -42,6 +44,7 @@ class RunOutcome:
     is_red: bool
     exit_code: int
     cause: str = ""
+    task: str = ""
 
 
 def determine_outcome(
@@ -69,11 +72,12 @@ def determine_outcome(
         expected = [task for task in failed if task in problems]
         if not expected:
             names = ", ".join(failed)
-            return _failure(f"{names} failed because of a bug: see the task's log", cause=names)
-        problem = problems[expected[0]]
-        sentence = f"{expected[0]}: {problem['sentence']}"
+            sentence = f"{names} failed because of a bug: see the task's log"
+            return _failure(sentence, cause=names, task=names)
+        task, problem = expected[0], problems[expected[0]]
+        sentence = f"{task}: {problem['sentence']}"
         # Sentences may hold numbers that change from run to run.
-        return _failure(sentence, problem["exit_code"], cause=problem["id"])
+        return _failure(sentence, problem["exit_code"], cause=problem["id"], task=task)
     if not started or "upstream_failed" in states.values():
         return _failure("a task before this one did not run: see the graph")
     if started["status"] != "new":
@@ -90,5 +94,5 @@ def determine_outcome(
     return RunOutcome(kind, sentence, is_red=blocked, exit_code=code, cause=kind if blocked else "")
 
 
-def _failure(sentence: str, exit_code: int = 1, cause: str = "") -> RunOutcome:
-    return RunOutcome("failed", sentence, is_red=True, exit_code=exit_code, cause=cause or sentence)
+def _failure(sentence: str, exit_code: int = 1, cause: str = "", task: str = "") -> RunOutcome:
+    return RunOutcome("failed", sentence, True, exit_code, cause or sentence, task)

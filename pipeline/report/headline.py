@@ -24,7 +24,15 @@ from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.lift import Lift as MeasuredLift
 from pipeline.evaluation.lift import Verdict, over_stored, verdict
 from pipeline.number_text import decimal
-from pipeline.report.wording import COMPARED, block_steps, lift_text, plain, stops
+from pipeline.report.wording import (
+    COMPARED,
+    DELIVER,
+    block_steps,
+    lift_text,
+    plain,
+    sentence,
+    stops,
+)
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
     ColdCheckFile,
@@ -192,7 +200,7 @@ def headline(facts: NightFacts) -> Headline:
         return Headline(
             "act",
             f"The data of this night are not usable, the live lists stay: {causes}.",
-            "Deliver missing or corrected files into landing/, then start the night again.",
+            f"{sentence(DELIVER)}.",
             causes,
         )
     if decision is None:

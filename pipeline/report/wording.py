@@ -29,6 +29,8 @@ COMPARED: Final[Mapping[Verdict, str]] = {
     "worse": "worse than",
 }
 """Words between a model and the one that it is compared with."""
+DELIVER: Final = "deliver missing or corrected files into landing/, then start the night again"
+"""Next step after data that cannot be used."""
 _NO_WIDTH = 1e-9
 """Width below which an interval is an effect of rounding."""
 _UPPER = {"ndcg", "map", "mrr"}

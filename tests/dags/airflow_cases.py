@@ -7,17 +7,18 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from airflow.models.dagrun import DagRun
-from airflow.sdk import Connection
+from airflow.sdk import DAG, Connection
 from airflow.sdk.exceptions import (
     AirflowException,
     AirflowFailException,
@@ -253,7 +254,8 @@ def _failed_snapshot(
         xcom_push=lambda key, value: left.update({key: value}),
         try_number=1,
         max_tries=2,
-        log_url="http://127.0.0.1:8080",
+        log_url="http://127.0.0.1:8080/dags/nightly_retrain/runs/r/tasks/snapshot",
+        run_id="r",
     )
     now = datetime.now(UTC)
     run = SimpleNamespace(run_type="manual", data_interval_end=None, run_after=now)
@@ -261,8 +263,7 @@ def _failed_snapshot(
     # Airflow's own place: the parsed file is another module than the one that is imported.
     place = "airflow.sdk.definitions._internal.contextmanager._CURRENT_CONTEXT"
     monkeypatch.setattr(place, [context])
-    with pytest.raises(AirflowFailException):
-        dag.get_task("snapshot").python_callable()
+    assert isinstance(dag.get_task("snapshot").python_callable(), AirflowFailException)
     problem: dict[str, Any] = left[problems.PROBLEM]
     return problem
 
@@ -374,6 +375,34 @@ def test_a_failure_of_the_machine_is_the_sentence_of_a_task(
         assert (id or "Bug: KeyError: 'a bug'") in line
         assert "No lists are live yet." in line
         assert ("Airflow tries again" in line) == (failure is not AirflowFailException)
+
+
+@pytest.mark.parametrize(
+    ("raised", "outside"),
+    [(AirflowFailException("sentence"), True), (AirflowException("sentence"), True),
+     (AirflowSkipException("nothing"), False), (KeyError("a bug"), False)],
+)  # fmt: skip
+@pytest.mark.parametrize("opens", [None, nullcontext])
+def test_an_expected_failure_is_raised_outside_of_the_task(
+    raised: Exception, outside: bool, opens: Any
+) -> None:
+    @factory.nightjar_task(opens=opens)
+    def step(*_: Any) -> None:
+        raise raised
+
+    with DAG("example"):
+        operator = step(AirflowWorkspace()).operator
+    if not outside:  # a bug keeps its whole traceback
+        with pytest.raises(type(raised)) as caught:
+            operator.python_callable()
+        assert caught.traceback[-1].name == "step"
+        return
+    result = operator.python_callable()
+    with pytest.raises(type(raised)) as caught:
+        operator._post_execute_hook({}, result)
+    assert caught.value is raised and [frame.name for frame in caught.traceback][1:] == [
+        "_raise_failure"
+    ]
 
 
 class _Folder:
@@ -929,6 +958,17 @@ def test_a_run_whose_workspace_cannot_be_opened_has_a_headline(
 
 
 ID = "manual__2026-11-30T18:16:33.160388+00:00"
+
+
+def test_the_address_of_a_run_is_the_one_that_the_pages_link_to() -> None:
+    root = "http://127.0.0.1:8080/dags/nightly_retrain/runs"
+    # Airflow's own property encodes what its pages do not.
+    log_url = f"{root}/{quote(ID)}/tasks/snapshot?try_number=1"
+    ti = SimpleNamespace(run_id=ID, log_url=log_url)
+    assert common.run_address(ti) == f"{root}/{ID}"
+    assert common.run_address(SimpleNamespace(run_id="a <b>", log_url=log_url)).endswith(
+        "a%20%3Cb%3E"
+    )
 
 
 @pytest.mark.parametrize(

@@ -263,6 +263,8 @@ def test_a_red_task_has_one_line_above_the_traceback(
         assert all(word in errors[0]["event"] for word in words), errors[0]
         assert len(errors) == 1 or errors[1]["event"] == "Task failed with exception"
         assert len(errors) <= 2
+        # The end of a log is what Airflow shows: the line must be on the same screen.
+        assert all(len(part["frames"]) <= 6 for part in errors[-1].get("error_detail", ()))
 
 
 def test_the_pages_find_every_run_and_its_logs(nights: dict[str, Summary], root: Path) -> None:

@@ -40,7 +40,7 @@ def test_an_expected_failure_keeps_its_sentence_and_exit_code() -> None:
     outcome = determine_outcome(states, NEW, {}, {"train_1": problem})
 
     sentence = "train_1: als: too little memory"
-    assert outcome == RunOutcome("failed", sentence, True, 2, cause="memory.needed")
+    assert outcome == RunOutcome("failed", sentence, True, 2, "memory.needed", "train_1")
 
 
 @pytest.mark.parametrize(

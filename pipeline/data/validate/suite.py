@@ -86,12 +86,12 @@ def suite_frame(batch: pl.DataFrame) -> pl.DataFrame:
 
 def _library() -> ModuleType:
     """Import Great Expectations only when needed, since it takes 3 to 5 s and 220 MB."""
+    # At INFO it logs a line per method when it is imported, and empty configurations in every run.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # The library imports modules that Python 3.11 deprecated.
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
         import great_expectations
-    # At INFO it logs temporary folders and empty configurations in every run.
-    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     return great_expectations
 
 

@@ -20,6 +20,7 @@ from pipeline.data.validate.returns import DAYS
 from pipeline.data.validate.rules import JUDGED
 from pipeline.data.validate.usual_shares import COLUMNS
 from pipeline.errors import DataError
+from pipeline.report.wording import DELIVER
 from pipeline.steps.reporting.index_page import draw_reports
 from pipeline.workspace.artifacts import ValidationFile
 from pipeline.workspace.night import Night
@@ -30,10 +31,10 @@ def _refuse_failed(night: Night) -> None:
     failed = night.run.read(ValidationFile).failed
     if failed:
         draw_reports(night)  # no later task does
-        problems = "; ".join(check.sentence for check in failed)
+        problems, next_step = "; ".join(check.sentence for check in failed), DELIVER
         raise DataError(
             "validate.failed",
-            f"{problems}; correct the data, then start the nightly run again",
+            f"{problems}; {next_step}",
             where=f"the data of {format_instant(night.as_of)}",
         )
 

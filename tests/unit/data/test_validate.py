@@ -156,6 +156,15 @@ def test_great_expectations_is_not_imported_before_it_is_needed() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_library_logs_nothing_when_it_is_imported() -> None:
+    code = (
+        "import logging; logging.basicConfig(level='INFO')\n"
+        "from pipeline.data.validate import suite\nsuite._library()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "great_expectations" not in done.stderr
+
+
 def test_an_expectation_that_raises_does_not_count_as_run() -> None:
     rules = (
         Rule("kind_missing", c.KIND, CheckKind.PRESENT),
