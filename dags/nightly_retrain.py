@@ -20,12 +20,13 @@ evidence is inconclusive. Without an answer the champion stays.
 
 **Outcome.** Green: a model was promoted (`first`, `switch`, `refresh`); the champion stays (`keep`,
 and publishing is skipped); an earlier run already decided (`already_done`); a request found nothing
-to do, or the last seven days have no event (`nothing_to_do`). Red: the gate blocked, or a
-task failed. The last task, `report_outcome`, gives the reason in one sentence, writes the headline
-into the note of the run, and links to the page of the night, the run in MLflow and the version. It
-also posts decisions, red runs and a second scheduled run in a row with nothing to do to the Airflow
-connection `nightjar_webhook`, if that exists. A red run with the same cause is posted again after a
-day. A task that failed writes one line of level ERROR: the cause, what stays live, the next step.
+to do, or the last seven days have no event (`nothing_to_do`). Red: the gate blocked, or a task
+failed. The last task, `report_outcome`, gives the reason in one sentence, writes the headline into
+the note of the run (of a red run the failed task and the next step first), and links to the page of
+the night, the run in MLflow and the version. It also posts decisions, red runs and a second
+scheduled run in a row with nothing to do to the Airflow connection `nightjar_webhook`, if that
+exists. A red run with the same cause is posted again after a day. A task that failed writes one
+line of level ERROR: the cause, what stays live, the next step.
 
 **Repeated runs.** Clear a task or start the run again: each step returns the result that it has
 already committed.

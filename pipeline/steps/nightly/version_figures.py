@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pipeline import columns as c
 from pipeline.base import Progress
 from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
-from pipeline.evaluation.lift import Lift, chained
+from pipeline.evaluation.lift import Lift, chained, verdict
 from pipeline.number_text import change
 from pipeline.stores.runs import Draft
 from pipeline.workspace import lifts
@@ -132,10 +132,9 @@ class ShownFigures:
     reasons
         Tag -> reason, for each figure that is absent.
     text
-        Lift over the version before for names of runs, or over the baseline if it is absent; empty
-        if both are.
+        Lift over the version before for names of runs; empty without one.
     sentence
-        The lifts with their references and intervals; that over the version before comes first.
+        The lifts with intervals, references and verdicts; that over the version before comes first.
     """
 
     metrics: Mapping[str, float]
@@ -163,15 +162,17 @@ def shown_figures(night: Night, file: VersionFiguresFile) -> ShownFigures:
     began, ended = night.span
     metrics[MINUTES] = round((ended - began).total_seconds() / 60, 1)
     ranked = [shown[name] for name in (OVER_BEFORE, OVER_FIRST, OVER_BASELINE) if name in shown]
+    # In this order, because MLflow's table of versions cuts the text after some 25 characters.
     parts = [
-        f"{change(lift)} over {reference} (95 % interval {change(low)} to {change(high)})"
-        for reference, (lift, low, high) in dict(ranked).items()
+        f"{change(lift)} ({' to '.join(change(x).removesuffix(' %') for x in ends)}) over "
+        f"{reference}: {verdict(*ends, night.config.gate.refresh_margin)}"
+        for reference, (lift, *ends) in dict(ranked).items()
     ]
     return ShownFigures(
         metrics=metrics,
         reasons={f"nightjar.no_{_tag(name)}": text for name, text in file.absent.items()},
-        text=next((f"{change(lift)} over {over}" for over, (lift, *_) in ranked), ""),
-        sentence=", ".join(parts) or "No lift was measured",
+        text="" if file.over_before is None else change(file.over_before.lift),
+        sentence="; ".join(parts) or "No lift was measured",
     )
 
 

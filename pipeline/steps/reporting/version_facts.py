@@ -70,10 +70,14 @@ def build_versions_page(
 
 
 def _row(version: Version) -> VersionRow:
-    night, live, publication = version.night, "not published", version.publication
+    night, publication = version.night, version.publication
     if publication is not None:
         since = format_instant(publication.live_from)
         live = f"from {since} on ({publication.publication_id})"
+    elif night.replay or night.run.committed("publish") is not None:
+        live = "not published"
+    else:  # `register` makes a page before the lists are published
+        live = "to be published by its run"
     return VersionRow(
         number=version.number,
         recipe=version.name,
