@@ -164,9 +164,9 @@ def shown_figures(night: Night, file: VersionFiguresFile) -> ShownFigures:
     ranked = [shown[name] for name in (OVER_BEFORE, OVER_FIRST, OVER_BASELINE) if name in shown]
     # In this order, because MLflow's table of versions cuts the text after some 25 characters.
     parts = [
-        f"{change(lift)} ({' to '.join(change(x).removesuffix(' %') for x in ends)}) over "
-        f"{reference}: {verdict(*ends, night.config.gate.refresh_margin)}"
-        for reference, (lift, *ends) in dict(ranked).items()
+        f"{change(lift)} ({change(low).removesuffix(' %')} to {change(high).removesuffix(' %')}) "
+        f"over {reference}: {verdict(low, high, night.config.gate.refresh_margin)}"
+        for reference, (lift, low, high) in dict(ranked).items()
     ]
     return ShownFigures(
         metrics=metrics,
