@@ -305,15 +305,12 @@ def block_steps(rules: Sequence[RuleResult]) -> tuple[str, ...]:
     """Return what to do about a block, one sentence for each kind of cause."""
     causes = [rule.name for rule in rules if stops("block", rule)]
     bounds = [name.removeprefix(BOUNDS) for name in causes if name.startswith(BOUNDS)]
-    steps = [
-        "Look for the cause in the data of the last days, deliver missing or corrected files into "
-        "landing/, then start the nightly run again."
-    ]
+    steps = [f"Look for the cause in the data of the last days, {DELIVER}."]
     if bounds:
         settings = " and ".join(f"`gate.{SETTINGS[metric]}`" for metric in bounds)
         step = (
             f"The lists violate {settings} of nightjar.toml: change the setting if it is too "
-            "strict, else the recipe, then start the nightly run again."
+            "strict, else the recipe, then start the night again."
         )
         steps = [step, *steps] if len(causes) > len(bounds) else [step]
     return tuple(steps)
