@@ -253,13 +253,7 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
         log.exception("The outcome could not be posted.")  # the night itself may be good
     links = ti.xcom_pull(task_ids="register", key=ADDRESSES) or {}
     named = ", ".join(f"[{name}]({address})" for name, address in links.items())
-    # The interface shows the beginning of the first line only.
-    result = f"{(headline.fact or headline.news).rstrip('.')}."
-    parts = [result, headline.todo]
-    if outcome.is_red and headline.fact != outcome.sentence.rstrip("."):
-        # What to do comes before the figures; the sentence of an error holds both.
-        parts = [f"{outcome.task}:"] * bool(outcome.task) + parts[::-1]
-    first_line = f"{outcome.status}: {' '.join(parts)}"
+    first_line = _first_line(outcome, headline)
     when = f"As of {as_of or 'an invalid instant'}"
     news = [] if headline.news in first_line else [headline.news]
     again = [f"{RESTART}."] if outcome.is_red and RESTART not in first_line else []
@@ -277,6 +271,15 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     for name, address in links.items():
         log.info(f"{name}: {address}")
     return report
+
+
+def _first_line(outcome: RunOutcome, headline: Headline) -> str:
+    """Return the line of the note of which the interface shows the beginning."""
+    parts = [f"{(headline.fact or headline.news).rstrip('.')}.", headline.todo]
+    if outcome.is_red and headline.fact != outcome.sentence.rstrip("."):
+        # What to do comes before the figures; the sentence of an error holds both.
+        parts = [f"{outcome.task}:"] * bool(outcome.task) + parts[::-1]
+    return f"{outcome.status}: {' '.join(parts)}"
 
 
 def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> Headline:

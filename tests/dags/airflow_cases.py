@@ -47,6 +47,7 @@ from dags.plugins import run_id as run_id_plugin
 from dags.run_outcome import RunOutcome
 from dags.settings import BASELINES, MODES
 from pipeline.errors import ConfigError
+from pipeline.report.headline import Headline
 from pipeline.workspace.workspace import Workspace
 
 DAGS = runner.load_dags()
@@ -955,6 +956,29 @@ def test_a_run_whose_workspace_cannot_be_opened_has_a_headline(
 
     assert headline.fact == outcome.sentence
     assert ("clear the first task" in headline.todo) == is_red
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fact", "line"),
+    [
+        (RunOutcome("refresh", "s", False, 0), "better", "refresh: better. DO."),
+        (RunOutcome("block", "s", True, 5, "block"), "worse", "block: DO. worse."),
+        (
+            RunOutcome("failed", "validate: 0 events", True, 3, "validate.failed", "validate"),
+            "0 events",
+            "failed: validate: DO. 0 events.",
+        ),
+        (
+            RunOutcome("failed", "train: too little memory.", True, 2, "memory.needed", "train"),
+            "train: too little memory",
+            "failed: train: too little memory. DO.",
+        ),
+    ],
+)
+def test_the_note_of_a_red_run_begins_with_the_task_and_the_action(
+    outcome: RunOutcome, fact: str, line: str
+) -> None:
+    assert nightly_retrain._first_line(outcome, Headline("act", "news", "DO.", fact)) == line
 
 
 ID = "manual__2026-11-30T18:16:33.160388+00:00"
