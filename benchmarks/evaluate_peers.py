@@ -1,7 +1,7 @@
 """RecTools and ranx, one request a line: the child process of `evaluate.py`.
 
 It imports nothing of this project, which is not installed in its environment. Requests: ``means
-NAME`` (the mean of each metric, under Nightjar's name), ``time NAME`` (seconds of one run),
+NAME`` (the mean of each metric, under Nightjar's name), ``time NAME`` (CPU seconds of one run),
 ``versions``.
 """
 
@@ -83,9 +83,9 @@ def main() -> None:
         if what == "means":
             answer = {metric: float(value) for metric, value in known[name]().items()}
         elif what == "time":
-            start = time.perf_counter()
+            start = time.process_time()
             known[name]()
-            answer = time.perf_counter() - start
+            answer = time.process_time() - start
         else:
             answer = {library: version(library) for library in ("rectools", "ranx", "pandas")}
         print(json.dumps(answer), flush=True)

@@ -50,7 +50,7 @@ from pipeline.serving.foldin import end_of, histories
 from pipeline.serving.recommend import model_lists
 
 ROWS, USERS_PER_PASS, MIN_USERS = 100_000, 5_000, 6_000
-AIM_SECONDS = 60.0
+AIM_SECONDS = 10.0
 CRON, STILL_WRITTEN = 300, 2
 """Seconds between two passes of the DAG; seconds for which a file must not change."""
 K = 10

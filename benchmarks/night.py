@@ -12,12 +12,13 @@ import json
 import os
 import resource
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from argparse import SUPPRESS
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.command import ROOT, cpu_seconds, parser, print_progress
 
 if TYPE_CHECKING:
+    from pipeline.data.validate.rules import Rule
     from pipeline.stores.runs import Run
 
 _ALL = "2018-01-02T00:00:00Z"
@@ -163,6 +165,141 @@ def _ingest(home: Path, suffix: str = "csv") -> list[Row]:
     ]
 
 
+def _rules(home: Path) -> list[Row]:
+    import polars as pl
+
+    from pipeline import columns as c
+    from pipeline.base import as_of
+    from pipeline.data.validate.rules import JUDGED, declare, failures, row_reasons
+    from pipeline.workspace.workspace import Workspace
+
+    ws = Workspace.open(home)
+    events = ws.lake.read("events", columns=JUDGED)
+    at, kinds = as_of(_ALL), ws.config.ingest.kinds
+    rules = declare(at=at, kinds=kinds)
+    frame = events.with_columns(pl.col(c.TIMESTAMP).dt.date().alias(c.EVENT_DAY)).to_pandas()
+    _library_counts(frame.head(1000), rules)  # imports the library
+    cpu = cpu_seconds()
+    with _clock() as seconds:
+        # As an ingest checks the rows, and the rule for all rows together.
+        broken = int(row_reasons(events, at=at, kinds=kinds).list.len().sum())
+        broken += int(failures(events, rules[-1:]).sum().item())
+    own, peak, cpu = cpu_seconds() - cpu, _peak(), cpu_seconds()
+    if _library_counts(frame, rules) != broken:
+        raise SystemExit("Great Expectations counts other violations")
+    peer = cpu_seconds() - cpu
+    return [
+        Row(
+            f"{len(rules)} rules on {events.height:,} events",
+            seconds(),
+            f"{events.height / seconds():,.0f} events/s",
+            peak,
+            f"Great Expectations on pandas takes {peer / own:.1f}× the CPU time",
+        )
+    ]
+
+
+def _library_counts(frame: Any, rules: Sequence[Rule]) -> int:
+    """Return the number of violations that Great Expectations counts in a pandas frame."""
+    from pipeline import columns as c
+    from pipeline.data.validate.rules import CheckKind
+    from pipeline.data.validate.suite import _library
+
+    gx = _library()
+    kinds = gx.expectations
+
+    def expectation(rule: Rule) -> Any:
+        bounds = {"min_value": rule.minimum, "max_value": rule.maximum}
+        match rule.check:
+            case CheckKind.PRESENT:
+                return kinds.ExpectColumnValuesToNotBeNull(column=rule.column)
+            case CheckKind.ONE_OF:
+                return kinds.ExpectColumnValuesToBeInSet(
+                    column=rule.column, value_set=list(rule.values)
+                )
+            case CheckKind.UNIQUE_ON_DAY:
+                return kinds.ExpectCompoundColumnsToBeUnique(column_list=[rule.column, c.EVENT_DAY])
+            case CheckKind.BYTES:
+                return kinds.ExpectColumnValueLengthsToBeBetween(column=rule.column, **bounds)
+            case CheckKind.PRINTABLE:  # all ids of these data are visible ASCII
+                return kinds.ExpectColumnValuesToMatchRegex(column=rule.column, regex="^[!-~]*$")
+            case CheckKind.BETWEEN:
+                return kinds.ExpectColumnValuesToBeBetween(column=rule.column, **bounds)
+
+    context = gx.get_context(mode="ephemeral")
+    context.enable_analytics(enable=False)
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    asset = context.data_sources.add_pandas("lake").add_dataframe_asset("events")
+    batch = asset.add_batch_definition_whole_dataframe("all").get_batch({"dataframe": frame})
+    suite = gx.ExpectationSuite(name="events", expectations=[expectation(x) for x in rules])
+    results = batch.validate(suite, result_format="BASIC").results
+    return sum(int(result.result["unexpected_count"]) for result in results)
+
+
+def _matrix(home: Path) -> list[Row]:
+    import numpy as np
+    import pandas as pd
+    import scipy.sparse as sp
+
+    from pipeline.base import as_of
+    from pipeline.data.features import WEIGHED, weigh
+    from pipeline.data.matrix import US_PER_DAY, build_history
+    from pipeline.workspace.workspace import Workspace
+
+    ws, end, half_life = Workspace.open(home), as_of(_ALL), 30.0
+    weighted = weigh(ws.lake.read("events", columns=WEIGHED), ws.config.features)
+    frame = weighted.to_pandas()
+
+    def in_pandas() -> sp.csr_matrix:
+        user, user_ids = pd.factorize(frame["user_id"], sort=True)
+        item, item_ids = pd.factorize(frame["item_id"], sort=True)
+        rows = frame.assign(user=user, item=item)
+        rows = rows.sort_values(["user", "timestamp", "item", "weight"])
+        age = (pd.Timestamp(end) - rows["timestamp"]).dt.total_seconds() * 1e6 / US_PER_DAY
+        value = (rows["weight"] * np.exp2(-age / half_life)).astype(np.float32)
+        shape = (len(user_ids), len(item_ids))
+        return sp.csr_matrix((value, (rows["user"], rows["item"])), shape=shape)
+
+    cpu = cpu_seconds()
+    with _clock() as seconds:
+        history = build_history(weighted, end)
+        cells = history.confidence(half_life)
+    own, peak, cpu = cpu_seconds() - cpu, _peak(), cpu_seconds()
+    other = in_pandas()
+    peer = cpu_seconds() - cpu
+    if abs(cells - other).max() > 1e-3:
+        raise SystemExit("pandas computes another matrix")
+    return [
+        Row(
+            f"window and matrix of {weighted.height:,} events",
+            seconds(),
+            f"{weighted.height / seconds():,.0f} events/s",
+            peak,
+            f"the same in pandas takes {peer / own:.1f}× the CPU time",
+        )
+    ]
+
+
+def _help(home: Path) -> list[Row]:
+    commands = {
+        "nightjar --help": [str(Path(sys.executable).with_name("nightjar")), "--help"],
+        "bare": [sys.executable, "-c", "pass"],
+    }
+    cpus: dict[str, list[float]] = {name: [] for name in commands}
+    took = []
+    for _ in range(9):
+        for name, command in commands.items():
+            cpu = cpu_seconds()
+            with _clock() as seconds:
+                subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=ROOT)
+            cpus[name].append(cpu_seconds() - cpu)
+            took += [seconds()] if name != "bare" else []
+    own, bare = (statistics.median(cpus[name]) for name in commands)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    ratio = f"{own / bare:.1f}× the CPU time of a bare interpreter"
+    return [Row("nightjar --help", statistics.median(took), "", peak, ratio)]
+
+
 def _night(home: Path) -> list[Row]:
     from pipeline.steps import demo
     from pipeline.steps.nightly import nightly
@@ -246,6 +383,9 @@ PARTS: dict[str, Callable[[Path], list[Row]]] = {
     "ingest": _ingest,
     "ingest of jsonl": partial(_ingest, suffix="jsonl"),
     "ingest of parquet": partial(_ingest, suffix="parquet"),
+    "rules": _rules,
+    "matrix": _matrix,
+    "help": _help,
     "night": _night,
 }
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version as installed_version
 from typing import Annotated, Any, Final
 
 import typer
@@ -75,6 +74,8 @@ app.add_typer(commands.config_app, name="config")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version as installed_version
+
         typer.echo(f"nightjar {installed_version('nightjar')}")
         raise typer.Exit
 

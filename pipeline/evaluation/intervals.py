@@ -1,18 +1,24 @@
 """Means over users with bootstrap intervals.
 
-Guarantees: equal values give equal intervals, whatever the order and the ids of the users; a user
-without a value in a column is not counted there.
+Guarantees: equal values give equal intervals, whatever the order and the ids of the users and the
+number of threads; a user without a value in a column is not counted there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import pdtr
 from threadpoolctl import threadpool_limits
+
+from pipeline.models.compiled import compiled
+
+Ints = NDArray[np.int64]
 
 DRAWS: Final = 1000
 """Number of bootstrap draws."""
@@ -21,12 +27,16 @@ NORMAL_95: Final = 1.96
 
 _LEVEL: Final = (0.025, 0.975)
 _AT_ONCE: Final = 64
-"""Number of users drawn together: their weights stay in the cache."""
-# In a bootstrap draw a user occurs a number of times that is nearly Poisson with mean 1. A uniform
-# 16-bit number is the index of that count in this table.
-_POISSON: Final = np.searchsorted(
-    pdtr(np.arange(32), 1.0), (np.arange(1 << 16) + 0.5) / (1 << 16)
-).astype(np.uint8)
+"""Number of groups drawn together: their weights stay in the cache."""
+_LARGE: Final = 128
+"""Users from which on the sum of a group's counts is drawn at once, because that is faster."""
+# In a bootstrap draw a user occurs a number of times that is nearly Poisson with mean 1: the number
+# of these bounds that a uniform 16-bit number has reached. Rarer counts than 8 do not occur.
+_BOUNDS: Final = np.ceil(pdtr(np.arange(8), 1.0) * (1 << 16) - 0.5).astype(np.uint16)
+# Constants of SplitMix64 (Steele et al. 2014), which turns the number of a word into 64 bits.
+_STEP, _FIRST, _SECOND = map(
+    np.uint64, (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 @dataclass(frozen=True)
@@ -81,28 +91,29 @@ def means(values: NDArray[np.float64]) -> Means:
         In the order of the columns.
     """
     # Sorted by value, not by user: the draws of an interval must not depend on pseudonyms.
-    values = values[np.lexsort(np.nan_to_num(values, nan=-1.0).T)] if values.size else values
-    inside = ~np.isnan(values)
+    keys = np.where(np.isnan(values), -np.inf, values)
+    keys = keys[np.lexsort(keys.T)] if keys.size else keys
+    n_users, n_columns = keys.shape
+    inside = keys > -np.inf
     count = inside.sum(axis=0)
-    partial = count < len(values)
-    n_columns = values.shape[1]
+    partial = count < n_users
     # Rows: the values of each column; 1 for each user; for each column with missing values, 1 for
     # each user who has one. The last two give the divisors of the means.
-    summed = np.vstack(
-        [np.where(inside, values, 0.0).T, np.ones((1, len(values))), inside.T[partial]]
-    )
-    total = np.zeros((len(summed), DRAWS))
-    random = np.random.default_rng(0)
-    times = np.empty((_AT_ONCE, DRAWS))
-    with threadpool_limits(1, "blas"):  # starting threads takes longer than such a small product
-        for start in range(0, len(values), _AT_ONCE):
-            part = summed[:, start : start + _AT_ONCE]
-            drawn = random.integers(0, len(_POISSON), (part.shape[1], DRAWS), np.uint16)
-            taken = times[: len(drawn)]
-            np.copyto(
-                taken, _POISSON.take(drawn)
-            )  # the table has one byte per entry and stays cached
-            total += part @ taken
+    rows = (np.where(inside, keys, 0.0).T, np.ones((1, n_users)), inside.T[partial])
+    summed: NDArray[np.float64] = np.vstack(rows)
+    # Users with equal values are one group, multiplied once by the sum of their counts.
+    starts = np.flatnonzero((keys[1:] != keys[:-1]).any(axis=1)) + 1
+    starts = np.concatenate([[0], starts]) if n_users else starts
+    sizes = np.diff(starts, append=n_users)
+    large, small = sizes >= _LARGE, np.flatnonzero(sizes < _LARGE)
+    drawn = np.random.default_rng(0).poisson(sizes[large, None], (large.sum(), DRAWS))
+    weights = np.empty((_AT_ONCE, DRAWS))
+    with threadpool_limits(1, "blas"):  # starting threads takes longer than such small products
+        total: NDArray[np.float64] = summed[:, starts[large]] @ drawn
+        for at in range(0, len(small), _AT_ONCE):
+            groups = small[at : at + _AT_ONCE]
+            _drawing()(starts[groups], sizes[groups], weights)
+            total += summed[:, starts[groups]] @ weights[: len(groups)]
     weight = np.repeat(total[[n_columns]], n_columns, axis=0)
     weight[partial] = total[n_columns + 1 :]
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -110,3 +121,32 @@ def means(values: NDArray[np.float64]) -> Means:
         resampled = np.where(weight > 0, total[:n_columns] / weight, mean[:, None])
     low, high = np.quantile(resampled, _LEVEL, axis=1)
     return Means(mean, low, high, count)
+
+
+@cache
+def _drawing() -> Callable[[Ints, Ints, NDArray[np.float64]], None]:
+    """Return the compiled `_draw`; only a process that evaluates imports numba."""
+    return compiled()(_draw)
+
+
+def _draw(starts: Ints, sizes: Ints, weights: NDArray[np.float64]) -> None:
+    """Write the sum of the counts of the users of each group, in each draw."""
+    # The users of a group: `sizes` from `starts`. A count depends on its user and draw alone.
+    n_draws = weights.shape[1]
+    words = np.empty((n_draws + 3) // 4, np.uint64)
+    uniform = words.view(np.uint16)
+    count = np.empty(n_draws, np.uint16)
+    for group in range(len(starts)):
+        count[:] = 0
+        for user in range(starts[group], starts[group] + sizes[group]):
+            number = np.uint64(user) * np.uint64(len(words))
+            for at in range(len(words)):
+                word = (number + np.uint64(at)) * _STEP
+                word = (word ^ (word >> np.uint64(30))) * _FIRST
+                word = (word ^ (word >> np.uint64(27))) * _SECOND
+                words[at] = word ^ (word >> np.uint64(31))
+            for draw in range(n_draws):
+                for bound in _BOUNDS:
+                    count[draw] += np.uint16(uniform[draw] >= bound)
+        for draw in range(n_draws):
+            weights[group, draw] = count[draw]

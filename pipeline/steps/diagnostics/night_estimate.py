@@ -29,8 +29,8 @@ _PROGRAM: Final = 300 << 20
 """Bytes of a process with its libraries."""
 _WINDOW_BYTES: Final = 20
 """Bytes of an event in a window."""
-_SELECTION_FITS: Final = 12
-"""Trainings that the selection of hyperparameters costs, in fits of the whole recipe."""
+_SELECTION_FITS: Final = 11
+"""Fits of the whole recipe that the selection of hyperparameters costs, within its budget."""
 _LIST_BYTES: Final = 6000
 """Bytes of the list of a user while lists are made."""
 
@@ -50,7 +50,13 @@ class TaskEstimate:
 
 
 def estimate_night(
-    recipes: Mapping[str, Recipe], *, first: bool, events: int, users: int, items: int
+    recipes: Mapping[str, Recipe],
+    config: TrainConfig,
+    *,
+    first: bool,
+    events: int,
+    users: int,
+    items: int,
 ) -> tuple[TaskEstimate, ...]:
     """Estimate the tasks of a nightly run that grow with its data.
 
@@ -58,6 +64,8 @@ def estimate_night(
     ----------
     recipes
         Recipes of the run by name.
+    config
+        Budget of a selection of hyperparameters, to which the fit of the selected recipe is added.
     first
         True if the run selects the weights of events, for which it trains ten small models.
     events, users, items
@@ -76,7 +84,8 @@ def estimate_night(
     trains = (
         TaskEstimate(
             train_step(name),
-            fits[name] * (_SELECTION_FITS if recipe.has_free_params else 1),
+            fits[name]
+            + recipe.has_free_params * min(_SELECTION_FITS * fits[name], 60 * config.search_budget),
             peaks[name],
             trains=True,
         )

@@ -196,7 +196,8 @@ def _refuse(
     """Raise if a task would need more memory than is free."""
     users, items = events[c.USER_ID].n_unique(), events[c.ITEM_ID].n_unique()
     counts = {"events": events.height, "users": users, "items": items}
-    refuse_night(estimate_night(recipes, first=first, **counts), config.train, progress)
+    estimates = estimate_night(recipes, config.train, first=first, **counts)
+    refuse_night(estimates, config.train, progress)
 
 
 def _settings_sum(config: Config, recipes: Iterable[str], publish: bool) -> str:

@@ -1,5 +1,7 @@
 """Estimates of a nightly run before it starts."""
 
+import pytest
+
 from dags.factory import HEAVY_TASK_ARGS
 from pipeline.base import silent
 from pipeline.models.families import default_recipes
@@ -17,8 +19,9 @@ GB = 1 << 30
 SHOP = {"first": True, "events": 1_000_000, "users": 20_000, "items": 5_000}
 
 
-def estimates(**counts):
-    return {task.task: task for task in estimate_night(default_recipes(), **{**SHOP, **counts})}
+def estimates(config=TrainConfig(), **counts):
+    tasks = estimate_night(default_recipes(), config, **{**SHOP, **counts})
+    return {task.task: task for task in tasks}
 
 
 def test_each_task_that_grows_has_an_estimate_which_grows_with_the_events():
@@ -36,6 +39,16 @@ def test_each_task_that_grows_has_an_estimate_which_grows_with_the_events():
     for name in small:
         assert small[name].bytes < large[name].bytes < 3.5 * small[name].bytes
     assert estimates() == small
+
+
+def test_a_selection_takes_at_most_its_budget():
+    assert default_recipes()["blend"].has_free_params
+    fit = estimates()["refit"].cpu_seconds  # that of the blend, the largest
+    unlimited = estimates(TrainConfig(search_budget=1e6))["train/blend"].cpu_seconds
+    assert unlimited == pytest.approx(12 * fit)
+    assert estimates(TrainConfig(search_budget=1.0))["train/blend"].cpu_seconds == fit + 60
+    budget = TrainConfig(search_budget=1.0)
+    assert estimates(budget)["train/als"] == estimates()["train/als"]
 
 
 def test_lists_grow_with_users_and_items():
