@@ -33,13 +33,14 @@ def canonicalise_user_ids(
     Returns
     -------
     Both frames with ``0000000``, ``0000001``, ... as `user_id`, in the order of a hash over all
-    columns of all events of a user. Users with identical events are interchangeable.
+    columns of all events of a user; in the events they are categories. Users with identical events
+    are interchangeable.
     """
     # Sorted names: the order of columns must not change the hash.
-    # An id as text: the number of its category would depend on the other ids.
-    item = pl.col(c.ITEM_ID).cast(pl.String)
     columns = sorted(set(events.columns) - {c.USER_ID})
-    row = pl.struct(item if name == c.ITEM_ID else name for name in columns).hash()
+    # Categories as text: the number of a category would depend on the other ones.
+    text = (c.ITEM_ID, c.KIND)
+    row = pl.struct(pl.col(x).cast(pl.String) if x in text else x for x in columns).hash()
     ranked = (
         events.group_by(c.USER_ID)
         .agg(row.sort().alias(_EVENTS))
@@ -48,11 +49,12 @@ def canonicalise_user_ids(
         .with_row_index(_NAME)
         .select(c.USER_ID, pl.col(_NAME).cast(pl.String).str.zfill(7))
     )
-
-    def renamed(frame: pl.DataFrame) -> pl.DataFrame:
-        # Users of a table have text as ids where those of the events are categories.
-        names = ranked.with_columns(pl.col(c.USER_ID).cast(frame.schema[c.USER_ID]))
-        joined = frame.join(names, on=c.USER_ID, how="inner", maintain_order="left")
-        return joined.with_columns(pl.col(_NAME).alias(c.USER_ID)).select(frame.columns)
-
-    return renamed(events), None if users is None else renamed(users)
+    ranked = ranked.with_columns(pl.col(_NAME).cast(pl.Enum(ranked[_NAME])))
+    # Only the column of users is new: the events share the others with the result.
+    names = events.select(c.USER_ID).join(ranked, on=c.USER_ID, how="left", maintain_order="left")
+    events = events.with_columns(names[_NAME].alias(c.USER_ID))
+    if users is None:
+        return events, None
+    # Users of a table have text as ids where those of the events are categories.
+    joined = users.join(ranked.cast(pl.String), on=c.USER_ID, maintain_order="left")
+    return events, joined.with_columns(pl.col(_NAME).alias(c.USER_ID)).select(users.columns)

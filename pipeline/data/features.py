@@ -153,7 +153,9 @@ def weigh(events: pl.DataFrame, config: FeaturesConfig) -> pl.DataFrame:
     DataError
         `features.unknown_kind`: a kind of event has no weight.
     """
-    weight = pl.col(c.KIND).replace_strict(config.weights, default=None, return_dtype=pl.Float64)
+    # A weight of another kind than those of a column of categories would be refused.
+    weights = {kind: config.weights.get(kind) for kind in events[c.KIND].unique()}
+    weight = pl.col(c.KIND).replace_strict(weights, return_dtype=pl.Float64)
     value = pl.col(c.VALUE).fill_null(1.0)
     rated = pl.col(c.KIND) == c.Kind.RATING.value
     if config.value == "log":

@@ -34,12 +34,12 @@ class WindowConfig:
 
 
 def with_compact_ids(events: pl.DataFrame) -> pl.DataFrame:
-    """Return events whose ids are categories: 4 bytes an event, where text takes 16 and its own.
+    """Return events whose ids and kinds are categories: 1 to 4 bytes, where text takes at least 16.
 
-    The categories are sorted, so ids are ordered like text.
+    The categories are sorted, so they are ordered like text.
     """
-    ids = (c.USER_ID, c.ITEM_ID)
-    return events.with_columns(pl.col(x).cast(pl.Enum(events[x].unique().sort())) for x in ids)
+    texts = (c.USER_ID, c.ITEM_ID, c.KIND)
+    return events.with_columns(pl.col(x).cast(pl.Enum(events[x].unique().sort())) for x in texts)
 
 
 def cleaned(
@@ -142,10 +142,18 @@ def window(
         `data.no_event`, `features.unknown_kind`, `features.repeated_id`, `features.not_finite`,
         `features.vector_length`, `clean.no_values`.
     """
+    weighted, report = _weighed_before(events, end, config)
+    return add_features(build_history(weighted, end), items, users), report
+
+
+def _weighed_before(
+    events: pl.DataFrame, end: datetime, config: WindowConfig
+) -> tuple[pl.DataFrame, CleanReport]:
+    """Clean and weight the events before an instant; the copies in between end with this call."""
     # Filtered before anything is computed, so that no later event reaches the statistics.
     past = events.filter(before(end))
     rows, report = apply(past, learn(past, config.clean.events, where=_WHERE))
-    return add_features(build_history(_weighed(rows, config), end), items, users), report
+    return _weighed(rows, config), report
 
 
 def weigh_users(events: pl.DataFrame, whole: pl.DataFrame, config: WindowConfig) -> pl.DataFrame:

@@ -149,14 +149,19 @@ def select_event_weights(
     best = config.features
     if not best.infer:
         return best
-    past = events.filter(before(tonight.cutoff) & (pl.col(c.KIND) != c.Kind.RETURN.value))
+    kind = pl.col(c.KIND)
+    counted = before(tonight.cutoff) & (kind != c.Kind.RETURN.value)
+    kinds, values = events.select(
+        kind.filter(counted).n_unique(),
+        pl.col(c.VALUE).filter(counted & (kind != c.Kind.RATING.value)).n_unique(),
+    ).row(0)
     options: list[tuple[str, dict[str, Any]]] = []
-    if past[c.KIND].n_unique() > 1:
+    if kinds > 1:
         options += [
             (label, {"weights": {**best.weights, **option}})
             for label, option in WEIGHT_OPTIONS.items()
         ]
-    if past.filter(pl.col(c.KIND) != c.Kind.RATING.value)[c.VALUE].n_unique() > 1:
+    if values > 1:
         options.append(("log2(1 + value)", {"value": "log"}))
     if not options:
         return best
@@ -178,9 +183,9 @@ def select_event_weights(
         trial = best.model_copy(update=update)
         # A value costs a training: `tee` computes it once, when a comparison first needs it.
         old, best_values = tee(best_values)
-        new, values = tee(values_of(trial))
+        new, new_values = tee(values_of(trial))
         if _clearly_ahead(new, old):
-            best, best_values = trial, values
+            best, best_values = trial, new_values
     return best
 
 

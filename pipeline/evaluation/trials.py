@@ -237,7 +237,8 @@ class EarlierWindows:
             history = self._history(at, previous_day)
             self.refuse(recipe, history)
             self.spent += recipe.cpu_seconds(history)
-            self._scorers[key] = recipe.train(history)
+            # Of the users a thousand are evaluated at most.
+            self._scorers[key] = recipe.train_items(history)
         return self._scorers[key]
 
     def _drop_scorers(self, recipe: Recipe, at: int | None = None) -> None:

@@ -123,6 +123,20 @@ class Als(Recipe):
         ConfigError
             `model.diverged`: the fit did not stay finite.
         """
+        scorer = self.train_items(history, replicate=replicate, progress=progress)
+        users = stored(history.user_ids, scorer.factors_of_others(history))
+        return replace(scorer, **users)
+
+    def train_items(
+        self, history: History, *, replicate: int = 0, progress: Progress = silent
+    ) -> AlsScorer:
+        """Fit the items alone; the scorer solves users when they are scored.
+
+        Parameters
+        ----------
+        history, replicate, progress
+            As in `train`.
+        """
         device = choose_device(self.device)
         cells = history.confidence(self.half_life_days)
         # The mean is taken in float64: a float32 sum of millions of cells would lose digits.
@@ -144,7 +158,7 @@ class Als(Recipe):
         # Solved again, they are equal to those of fold-in with the training window.
         return AlsScorer(
             item_factors=items,
-            **stored(history.user_ids, solve_users(items, cells, self.regularization)),
+            **stored(history.user_ids[:0], np.zeros((0, self.factors), np.float32)),
             scale=scale,
             half_life_days=self.half_life_days,
             regularization=self.regularization,

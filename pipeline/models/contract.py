@@ -421,6 +421,15 @@ class Recipe(Frozen):
             `model.diverged` or `model.singular`: the fit failed with these hyperparameters.
         """
 
+    def train_items(self, history: History) -> Scorer:
+        """Train for lists of a few users; users who are not scored need not be computed.
+
+        Returns
+        -------
+        A scorer with the scores of `train` for the users of the window.
+        """
+        return self.train(history)
+
     def train_again(
         self, history: History, first: Scorer, replicate: int, progress: Progress = silent
     ) -> Scorer:

@@ -162,8 +162,7 @@ def model_lists(
     """
     rules = ListRules(unavailable, repeat, length)
     lists = _lists(score, history, np.ones(history.n_users, np.bool_), rules)
-    rows = _rows(lists, history.user_ids, history.item_ids, c.Slot.MODEL, "")
-    return rows.select(c.USER_ID, c.POSITION, c.ITEM_ID)
+    return _entries(lists, history.user_ids, history.item_ids).drop(c.SCORE)
 
 
 def fallback_list(fallback: Scorer, history: History, length: int) -> list[tuple[str, float]]:
@@ -219,6 +218,14 @@ def _rows(
     slot: c.Slot,
     reason: str,
 ) -> pl.DataFrame:
+    return _entries(lists, user_ids, item_ids).with_columns(
+        pl.lit(slot.value).alias(c.SLOT),
+        pl.lit(1.0).alias(c.PROPENSITY),
+        pl.lit(reason).alias(c.REASON),
+    )
+
+
+def _entries(lists: Lists, user_ids: NDArray[np.str_], item_ids: NDArray[np.str_]) -> pl.DataFrame:
     # Position in a list: the running number of the entry minus that of the first one.
     counts = np.diff(lists.indptr)
     position = np.arange(len(lists.item)) - np.repeat(lists.indptr[:-1], counts) + 1
@@ -231,8 +238,4 @@ def _rows(
             c.ITEM_ID: items.gather(lists.item),
             c.SCORE: lists.score,
         }
-    ).with_columns(
-        pl.lit(slot.value).alias(c.SLOT),
-        pl.lit(1.0).alias(c.PROPENSITY),
-        pl.lit(reason).alias(c.REASON),
     )

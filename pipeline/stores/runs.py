@@ -15,7 +15,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -383,8 +383,15 @@ class Run:
             f"{kind.FILE}.json" in self.manifest(folder)["files"]
         )
 
-    def frame(self, step: str, name: str) -> pl.DataFrame:
+    def frame(self, step: str, name: str, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Read the Parquet file `name` of a step, without its suffix.
+
+        Parameters
+        ----------
+        step, name
+            The step, and the name that `Draft.frame` was given.
+        columns
+            Columns to read; all by default.
 
         Returns
         -------
@@ -396,7 +403,8 @@ class Run:
         StorageError
             As `bytes`.
         """
-        return pl.read_parquet(io.BytesIO(self.bytes(step, f"{name}.parquet")))
+        data = io.BytesIO(self.bytes(step, f"{name}.parquet"))
+        return pl.read_parquet(data, columns=columns if columns is None else list(columns))
 
     def arrays(self, step: str, name: str) -> dict[str, NDArray[Any]]:
         """Read the NumPy archive `name` of a step, without its suffix.

@@ -165,6 +165,14 @@ def test_equal_data_and_recipe_give_equal_bytes(recipe):
     assert not different, f"{recipe.family}: two fits of equal data differ in {different}"
 
 
+@every_steady_family
+def test_a_scorer_for_a_few_users_gives_their_lists(recipe):
+    history = random_window()
+    few = history.take(np.arange(0, history.n_users, 7))
+    scores = [train(history).score(few) for train in (recipe.train, recipe.train_items)]
+    assert same(*(top_k(score, 5) for score in scores))
+
+
 @every_drawing_family
 def test_another_replicate_and_another_seed_are_other_draws(recipe):
     history = random_window()

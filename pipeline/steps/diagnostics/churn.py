@@ -44,6 +44,7 @@ from pipeline.workspace.artifacts import (
     SeedNoise,
     train_step,
 )
+from pipeline.workspace.ledger import Champion
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
 from pipeline.workspace.publications import read_lists
@@ -51,6 +52,8 @@ from pipeline.workspace.run_files import promoted, read_history, read_scorer, re
 
 MIN_IDLE_USERS: Final = 20
 """Number of users without new events below which their overlap is recorded but not compared."""
+_ENTRIES: Final = (c.USER_ID, c.POSITION, c.ITEM_ID)
+"""Columns that are compared; the other ones take more memory than these."""
 _SEED: Final = 1
 _SAMPLE: Final = 5_000
 """Number of users whose lists are compared between two recipes, at most."""
@@ -72,17 +75,11 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     if champion is None:
         return None
     progress("churn of users without new events")
-    publications = night.ws.lake.read("publications")
-    chained = chain(publications, champion.publication_id)
-    shown = read_lists(night.ws, chained)
-    live = unpatched(shown, champion.publication_id)  # a patched user has new events
-    events = night.events(c.USER_ID, c.TIMESTAMP)
-    history = History.from_arrays(night.run.arrays(REFIT, "history"))
-    users = idle(live, events, champion.as_of)
+    live, users = _live_lists(night, champion)
     length = night.config.recommend.length
     gone = unavailable(night.table("items"))
     repeat = read_split(night.run).task == "repeat"
-    rows = history.take(np.flatnonzero(np.isin(history.user_ids, users)))
+    rows = _rows_of(night, users)
 
     def lists(scorer: Scorer) -> pl.DataFrame:
         return model_lists(scorer.score, rows, gone, repeat=repeat, length=length)
@@ -92,9 +89,10 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
 
     scorer = read_scorer(night.run, REFIT)
     fresh = lists(scorer) if users else live.clear()
-    before = night.ws.runs.open(champion.run_id)
+    before, made = night.ws.runs.open(champion.run_id), live
     # The run keeps spare entries behind the published ones, until its files are deleted.
-    made = live if before.committed("recommend") is None else before.frame("recommend", "lists")
+    if before.committed("recommend") is not None:
+        made = before.frame("recommend", "lists", _ENTRIES)
     stock = trim(lists_of_users(made, users), gone, length)
     # Changes without another cause come from the new recipe, or else from new data.
     rest = RECIPE if promoted(night).kind == "switch" else DATA
@@ -113,6 +111,20 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
     )
 
 
+def _live_lists(night: Night, champion: Champion) -> tuple[pl.DataFrame, list[str]]:
+    """Return the entries of the live lists, and the users without new events."""
+    chained = chain(night.ws.lake.read("publications"), champion.publication_id)
+    shown = read_lists(night.ws, chained)
+    live = unpatched(shown, champion.publication_id)  # a patched user has new events
+    users = idle(live, night.events(c.USER_ID, c.TIMESTAMP), champion.as_of)
+    return live.select(_ENTRIES), users
+
+
+def _rows_of(night: Night, users: Sequence[str]) -> History:
+    history = History.from_arrays(night.run.arrays(REFIT, "history"))
+    return history.take(np.flatnonzero(np.isin(history.user_ids, users)))
+
+
 def recipe_overlap(night: Night, first: str, second: str) -> float | None:
     """Compare the evaluation lists of two recipes of a run: they lack the days of its holdout.
 
@@ -127,9 +139,8 @@ def recipe_overlap(night: Night, first: str, second: str) -> float | None:
     -------
     Share of the first entries that both list; None without entries.
     """
-    history = read_history(night.run, "train")
-    sides = [(read_scorer(night.run, train_step(name)), history) for name in (first, second)]
-    return _evaluation_overlap(night, sides, history.user_ids)
+    sides = [(night.run, train_step(name)) for name in (first, second)]
+    return _evaluation_overlap(night, sides, read_history(night.run, "train").user_ids)
 
 
 def fit_overlap(night: Night) -> float | None:
@@ -147,40 +158,30 @@ def fit_overlap(night: Night) -> float | None:
     live, step = night.ws.runs.open(champion.run_id), train_step(champion.name)
     if live.committed(step) is None or live.committed("features") is None:
         return None
-    sides = [
-        (read_scorer(live, step), read_history(live, "train")),
-        (
-            read_scorer(night.run, train_step(str(night.champion_name))),
-            read_history(night.run, "train"),
-        ),
-    ]
+    sides = [(live, step), (night.run, step)]
     before, now = (
         pl.DataFrame({c.USER_ID: history.user_ids.tolist(), "events": np.diff(history.indptr)})
-        for _, history in sides
+        for history in (read_history(run, "train") for run, _ in sides)
     )
     users = before.join(now, on=(c.USER_ID, "events"), how="semi")[c.USER_ID].sort()
     return _evaluation_overlap(night, sides, np.asarray(users.to_list(), dtype=np.str_))
 
 
 def _evaluation_overlap(
-    night: Night, sides: Sequence[tuple[Scorer, History]], users: NDArray[np.str_]
+    night: Night, sides: Sequence[tuple[Run, str]], users: NDArray[np.str_]
 ) -> float | None:
-    """Compare the lists of two scorers for a sample of users, each with its own history."""
+    """Compare the lists of two trained recipes for a sample of users, each with its own history."""
     users = users[:: max(1, len(users) // _SAMPLE)]
     gone, repeat = unavailable(night.table("items")), read_split(night.run).task == "repeat"
-    before, after = (
-        model_lists(
-            scorer.score,
-            # A scorer may also list items without an event.
-            history.reindex_items(scorer.item_ids).take(
-                np.flatnonzero(np.isin(history.user_ids, users))
-            ),
-            gone,
-            repeat=repeat,
-            length=FIRST,
-        )
-        for scorer, history in sides
-    )
+
+    def lists(run: Run, step: str) -> pl.DataFrame:
+        # A scorer may also list items without an event. One scorer at a time is in memory.
+        scorer = read_scorer(run, step)
+        history = read_history(run, "train").reindex_items(scorer.item_ids)
+        rows = history.take(np.flatnonzero(np.isin(history.user_ids, users)))
+        return model_lists(scorer.score, rows, gone, repeat=repeat, length=FIRST)
+
+    before, after = (lists(run, step) for run, step in sides)
     return churn(before, after, users.tolist(), k=FIRST).overlap
 
 

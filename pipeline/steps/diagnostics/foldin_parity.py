@@ -9,6 +9,7 @@ The cold check measures the overlap; later runs score both kinds of lists on the
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -137,6 +138,23 @@ def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame]
     before = open_night(night.ws, champion.run_id)
     if not before.recipes[champion.name].capabilities.fold_in:
         return f"{champion.name} cannot fold in"
+    histories_of_users = _histories(night, before, champion)
+    if isinstance(histories_of_users, str):
+        return histories_of_users
+    own, retrained = histories_of_users
+    lists = partial(
+        model_lists,
+        unavailable=unavailable(night.table("items")),
+        repeat=read_split(night.run).task == "repeat",
+        length=night.config.recommend.length,
+    )
+    # One scorer at a time is in memory.
+    folded = lists(read_scorer(before.run, REFIT).fold_in, own)
+    return folded, lists(read_scorer(night.run, REFIT).score, retrained)
+
+
+def _histories(night: Night, before: Night, champion: Champion) -> tuple[History, History] | str:
+    """Return users as the champion folds them in and as retrained, or why there are none."""
     events = night.events(*WEIGHED)
     since = events.filter(between(Interval(champion.as_of, night.as_of)))
     history = History.from_arrays(night.run.arrays(REFIT, "history"))
@@ -153,13 +171,4 @@ def _both(night: Night, champion: Champion) -> tuple[pl.DataFrame, pl.DataFrame]
     own = histories(weigh_users(recent, events, before.config.windows), window, end)
     if own is None:
         return "all events since the last training are of new items"
-    gone, rows = unavailable(night.table("items")), np.isin(history.user_ids, users)
-    repeat, length = read_split(night.run).task == "repeat", night.config.recommend.length
-    folded, retrained = (
-        model_lists(score, history_of_users, gone, repeat=repeat, length=length)
-        for score, history_of_users in (
-            (read_scorer(before.run, REFIT).fold_in, own),
-            (read_scorer(night.run, REFIT).score, history.take(np.flatnonzero(rows))),
-        )
-    )
-    return folded, retrained
+    return own, history.take(np.flatnonzero(np.isin(history.user_ids, users)))

@@ -1,6 +1,7 @@
 """The cold check of a night: churn, fold-in parity, and promotions that it stops."""
 
 import re
+import weakref
 
 import polars as pl
 import pytest
@@ -11,6 +12,7 @@ from pipeline.models.contract import Recipe
 from pipeline.serving import churn as churn_module
 from pipeline.serving.churn import LEAST_OVERLAP
 from pipeline.steps.diagnostics import churn as churned
+from pipeline.steps.diagnostics import foldin_parity
 from pipeline.steps.diagnostics.churn import (
     churn_metrics,
     earlier_overlaps,
@@ -195,6 +197,30 @@ def test_lists_are_compared_without_the_last_days(shop, monkeypatch):
     history = churned.read_history(night.run, "train")
     monkeypatch.setattr(churned, "read_history", lambda *_: history)
     assert 0.0 < fit_overlap(night) < 1.0
+
+
+@pytest.fixture
+def scorers_in_memory(monkeypatch):
+    """Return the numbers of scorers in memory, one at each reading of another scorer."""
+    alive, refs = [], []
+    read = churned.read_scorer
+
+    def noted(run, step):
+        alive.append(sum(ref() is not None for ref in refs))
+        scorer = read(run, step)
+        refs.append(weakref.ref(scorer))
+        return scorer
+
+    for module in (churned, foldin_parity):
+        monkeypatch.setattr(module, "read_scorer", noted)
+    return alive
+
+
+def test_lists_that_are_compared_need_one_scorer_at_a_time(shop, scorers_in_memory):
+    night = open_night(Workspace.open(shop[0]), shop[2].run_id)
+    assert recipe_overlap(night, "als", "popularity") > 0
+    assert not isinstance(foldin_parity._both(night, night.champion), str)
+    assert scorers_in_memory == [0, 0, 0, 0]
 
 
 USUAL = (0.92, 0.9, 0.88, 0.9)

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.canonical_users import canonicalise_user_ids
-from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.data.features import FeaturesConfig, weigh
+from pipeline.data.matrix import build_history
 from pipeline.data.windows import with_compact_ids
 from tests.worlds import purchases
 
@@ -91,10 +92,13 @@ def test_ids_as_categories_change_neither_names_nor_windows():
     users = pl.DataFrame({c.USER_ID: ["u9", "u1", "u2", "u3"], c.SEGMENT: ["x", "y", "z", "z"]})
     text = canonicalise_user_ids(events, users)
     compact = canonicalise_user_ids(with_compact_ids(events), users)
-    assert text[0].equals(compact[0].cast({c.ITEM_ID: pl.String}))
+    assert text[0].equals(compact[0].cast({c.ITEM_ID: pl.String, c.KIND: pl.String}))
+    assert all(isinstance(dtype, pl.Enum) for dtype in compact[0].select(c.USER_ID, c.KIND).dtypes)
     assert text[1].equals(compact[1])
-    weighed = events.with_columns(pl.lit(1.0, pl.Float32).alias(WEIGHT))
     end = datetime(2024, 1, 1, tzinfo=UTC)
-    first = build_history(weighed, end).arrays()
-    second = build_history(with_compact_ids(weighed), end).arrays()
+    # Weights exist for kinds without an event, too.
+    first, second = (
+        build_history(weigh(rows, FeaturesConfig()), end).arrays()
+        for rows in (events, with_compact_ids(events))
+    )
     assert all(np.array_equal(first[name], second[name]) for name in first.keys() | second.keys())

@@ -74,6 +74,15 @@ def test_only_the_better_one_is_kept_in_memory(windows):
     assert {recipe for recipe, *_ in trials._scorers} == {GOOD.hash}
 
 
+def test_only_the_factors_of_evaluated_users_are_computed(windows):
+    trials = EarlierWindows(windows, 20)
+    trials.value(GOOD, 0)
+    (scorer,) = trials._scorers.values()
+    assert not len(scorer.user_ids)
+    whole = windows[0].lists(GOOD.train(windows[0].history), 20)
+    assert np.array_equal(windows[0].lists(scorer, 20).score, whole.score)
+
+
 def test_a_gain_that_is_too_small_on_the_newest_window_ends_a_trial(windows):
     trials = EarlierWindows(windows, 20)
     for at in range(3):
@@ -133,13 +142,13 @@ def test_values_are_compared_by_rough_fits_and_the_recipe_keeps_its_size(windows
 
 def test_the_selection_of_a_blend_trains_no_recipe_twice_on_a_window(windows, monkeypatch):
     trained = []
-    train = Als.train
+    train = Als.train_items
 
     def noted(recipe, history, **more):
         trained.append((recipe.factors, recipe.alpha, recipe.regularization, history.end))
         return train(recipe, history, **more)
 
-    monkeypatch.setattr(Als, "train", noted)
+    monkeypatch.setattr(Als, "train_items", noted)
     part = {"family": "als", "factors": 8, "iterations": 5, "device": "cpu", "tune": ["alpha"]}
     blend = recipe_from(
         {"family": "blend", "tune": ["weights"], "parts": {"a": part, "b": part | {"factors": 4}}}
