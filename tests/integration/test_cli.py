@@ -555,6 +555,18 @@ main()
     assert done.stdout.splitlines()[-1] == "(0, 0)"
 
 
+def test_the_help_imports_neither_data_libraries_nor_the_metadata_of_packages():
+    code = """
+import atexit, sys
+from pipeline.cli import main
+atexit.register(lambda: print(sorted({"importlib.metadata", "numpy", "polars"} & {*sys.modules})))
+main()
+"""
+    command = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("module", ["ctypes", "json"])
 def test_a_folder_of_data_is_no_folder_of_code(tmp_path, module):
     """The user's current folder is writable for others when the console script is called."""

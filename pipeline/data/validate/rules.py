@@ -21,7 +21,6 @@ from pipeline.data.sources.config import EVENT_COLUMNS
 from pipeline.errors import DataError
 
 MAX_ID_BYTES: Final = 256
-_UNUSUAL: Final = rf"^$|[^!-~]|^.{{{MAX_ID_BYTES}}}."
 _CONTROL: Final = r"\p{Cc}"
 # Characters without a shape (format characters, variation selectors, fillers) and separators of
 # lines: ids with and without one look alike wherever they are shown.
@@ -176,12 +175,8 @@ def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> p
         ``(n_rows,)`` List(String) in the order of `declare`; empty for a good row.
     """
     rules = [rule for rule in declare(at=at, kinds=kinds) if rule.level == "row"]
-    # Ids of visible ASCII alone are the usual ones; one search replaces three rules.
-    usual = {
-        name
-        for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
-        if not frame[name].str.contains(_UNUSUAL).any()
-    }
+    # Ids of visible ASCII alone are the usual ones; their bytes replace three rules.
+    usual = {name for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID) if _all_usual(frame[name])}
     measured = (CheckKind.BYTES, CheckKind.PRINTABLE)
     rules = [rule for rule in rules if not (rule.check in measured and rule.column in usual)]
     broken = failures(frame, rules)
@@ -192,6 +187,14 @@ def row_reasons(frame: pl.DataFrame, *, at: datetime, kinds: Sequence[str]) -> p
     place[bad.to_numpy()] = np.arange(named.len(), dtype=np.uint32)
     lists = named.append(pl.Series([[]], dtype=pl.List(pl.String)))
     return lists.gather(place).alias(c.REASONS)
+
+
+def _all_usual(ids: pl.Series) -> bool:
+    """Return True if all ids have a valid length, and visible ASCII characters alone."""
+    # Bytes are compared in a third of the time of a search by a regular expression.
+    text = ids.cast(pl.Binary).cast(pl.List(pl.UInt8)).explode()
+    sizes = ids.str.len_bytes()
+    return sizes.is_between(1, MAX_ID_BYTES).all() and text.is_between(ord("!"), ord("~")).all()
 
 
 def names_of(flags: pl.DataFrame) -> pl.Series:
