@@ -96,7 +96,7 @@ class EarlierWindows:
             if sum(values) <= enough:
                 break
         accepted = len(values) == len(self.windows) and ACCEPTANCE.accepts(values, reference_values)
-        self._drop_scorers(than if accepted else recipe)
+        self.release(than if accepted else recipe)
         return accepted
 
     def _affords(self, recipe: Recipe) -> bool:
@@ -213,7 +213,7 @@ class EarlierWindows:
                 earlier = {name: self._trained(x, at, day) for name, x in recipes.items()}
             pools.append(pooled(window, parts, earlier, self.k))
             for recipe in recipes.values() if newest is None else ():
-                self._drop_scorers(recipe, at)
+                self.release(recipe, at)
         return pools
 
     def _days(self, at: int) -> list[PreviousDay | None]:
@@ -241,8 +241,14 @@ class EarlierWindows:
             self._scorers[key] = recipe.train_items(history)
         return self._scorers[key]
 
-    def _drop_scorers(self, recipe: Recipe, at: int | None = None) -> None:
-        """Release the scorers of a recipe on one window, or on all."""
+    def release(self, recipe: Recipe, at: int | None = None) -> None:
+        """Release the scorers of a recipe on one window, or on all; values stay.
+
+        Parameters
+        ----------
+        recipe, at
+            A recipe, and the position of the window; ``None`` for all.
+        """
         for key in [key for key in self._scorers if key[0] == recipe.hash]:
             if at in (None, key[1]):
                 del self._scorers[key]

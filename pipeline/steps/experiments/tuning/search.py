@@ -13,18 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.base import Progress, silent
+from pipeline.base import Progress
 from pipeline.errors import NightjarError
-from pipeline.evaluation.holdout import lists_of
-from pipeline.evaluation.metrics import ndcg
-from pipeline.evaluation.tuning_window import Window
+from pipeline.evaluation.trials import EarlierWindows
 from pipeline.models.contract import Recipe
 from pipeline.number_text import change
-from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.steps.experiments.tuning.study import lift_over, measured, recipe_of
 from pipeline.stores.studies.study import Study
 from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
-from pipeline.workspace.config import Config
 
 _STUCK = 25
 """Number of measured proposals in a row after which the search ends: no new recipe is left."""
@@ -36,15 +32,14 @@ class Search:
 
     Attributes
     ----------
-    windows
-        Newest first; a trial may be stopped after the first one.
+    trials
+        Measures recipes by NDCG; a trial may be stopped after the newest window.
     budget, elapsed
         Seconds of the call, and a function that returns the seconds since its begin.
     """
 
     study: Study
-    windows: Sequence[Window]
-    config: Config
+    trials: EarlierWindows
     budget: float
     elapsed: Callable[[], float]
     progress: Progress
@@ -65,23 +60,6 @@ class Search:
             else:
                 stuck += 1
                 self._repeat(asked, same)
-
-    def measure(self, name: str, recipe: Recipe, window: Window) -> float:
-        """Train a recipe on a window, as a nightly run does, and evaluate its lists.
-
-        Parameters
-        ----------
-        name
-            Name in messages of the training.
-
-        Returns
-        -------
-        Mean NDCG over the users with a ground truth.
-        """
-        k = self.config.recommend.length
-        scorer, _ = fit(name, recipe, window.history, self.config.train, silent)
-        lists = lists_of(scorer, window.judged, k, window.exclude)
-        return float(np.nanmean(ndcg(lists, window.truth, k)))
 
     def _try(self, asked: Asked, recipe: Recipe) -> None:
         began = self.elapsed()
@@ -104,13 +82,14 @@ class Search:
     def _values(self, asked: Asked, recipe: Recipe) -> tuple[str | None, list[float]]:
         """Return a trial's state and values; the state is None where the budget ended within."""
         values: list[float] = []
-        for step, window in enumerate(self.windows, start=1):
+        for at in range(len(self.trials.windows)):
             if self.elapsed() >= self.budget:
                 return None, values
-            values.append(self.measure(f"trial {asked.number}", recipe, window))
-            goes_on = self.study.report(asked, step, float(np.mean(values)))
+            values.append(self.trials.value(recipe, at))
+            self.trials.release(recipe)
+            goes_on = self.study.report(asked, at + 1, float(np.mean(values)))
             # After the last window there is nothing left to save.
-            if not goes_on and step < len(self.windows):
+            if not goes_on and at + 1 < len(self.trials.windows):
                 return PRUNED, values
         return COMPLETE, values
 

@@ -9,7 +9,7 @@ Guarantees:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,6 @@ from pydantic import computed_field
 from pipeline.base import Progress, silent
 from pipeline.errors import NightjarError, StorageError
 from pipeline.evaluation.trials import EarlierWindows
-from pipeline.evaluation.tuning_window import Window
 from pipeline.models.contract import Recipe
 from pipeline.models.families import recipe_from
 from pipeline.models.search import current_values, moved, reopened_mixture
@@ -30,9 +29,6 @@ from pipeline.stores.studies.trial import COMPLETE, FAILED, PRUNED, Asked, Trial
 from pipeline.workspace.experiment_artifacts import StudyFacts, StudyResult
 from pipeline.workspace.ledger import CandidateEntry, append_entry
 from pipeline.workspace.workspace import Workspace
-
-Measure = Callable[[str, Recipe, Window], float]
-"""Trains a recipe, under a name, on a window, and returns the mean NDCG of its lists."""
 
 _MIXTURE: Final = "mixture"
 _MOVES: Final = 4
@@ -111,8 +107,7 @@ def lift_over(values: Sequence[float], start: Sequence[float]) -> float | None:
 def conclude(
     ws: Workspace,
     study: Study,
-    windows: Sequence[Window],
-    measure: Measure,
+    windows: EarlierWindows,
     progress: Progress = silent,
 ) -> TuningResult:
     """Conclude a study, and append the candidate to the ledger if the best recipe is ahead.
@@ -122,7 +117,7 @@ def conclude(
     Parameters
     ----------
     windows
-        Newest first.
+        Measures recipes; newest first.
 
     Returns
     -------
@@ -137,7 +132,7 @@ def conclude(
         "again to resume",
         name=facts.name,
         trials={s: sum(t.state == s for t in trials) for s in (COMPLETE, PRUNED, FAILED)},
-        windows=tuple(window.history.end for window in windows),
+        windows=tuple(window.history.end for window in windows.windows),
     )
     done = [trial for trial in trials if trial.state == COMPLETE]
     start = next((trial for trial in done if trial.start), None)
@@ -147,15 +142,14 @@ def conclude(
     best = max(done, key=lambda trial: (value_of(trial), -trial.number))
     recipe, values, moves = recipe_of(study, best), list(best.notes["windows"]), list[str]()
     if best is not start:
-        pools = EarlierWindows(windows, facts.task.k, progress)
-        mixed = _mixed(study, recipe, pools, measure, progress)
+        mixed = _mixed(study, recipe, windows, progress)
         # A new mixture is measured like a trial, and may be worse than the old one.
         if mixed is not None and np.mean(mixed[1]) > np.mean(values):
             (recipe, values), moves = mixed, ["a new mixture"]
     before, after = value_of(start), float(np.mean(values))
     result = result.model_copy(update={"start": before, "best": after, "recipe": recipe})
     lift = change(after / before - 1 if before else np.inf)
-    place = f"on {len(windows)} window{'' if len(windows) == 1 else 's'} before"
+    place = f"on {len(result.windows)} window{'' if len(result.windows) == 1 else 's'} before"
     place = f"({before:.4f} to {after:.4f}) {place} {facts.until:%Y-%m-%d}"
     if not ACCEPTANCE.accepts(values, start.notes["windows"]):
         sentence = (
@@ -194,7 +188,7 @@ def candidate_entry(result: StudyResult) -> CandidateEntry:
 
 
 def _mixed(
-    study: Study, recipe: Recipe, pools: EarlierWindows, measure: Measure, progress: Progress
+    study: Study, recipe: Recipe, windows: EarlierWindows, progress: Progress
 ) -> tuple[Recipe, list[float]] | None:
     """Choose the mixture of a blend for its changed parts; the study keeps the first choice."""
     opened = reopened_mixture(recipe)
@@ -205,8 +199,11 @@ def _mixed(
     if kept is None or kept["of"] != recipe.hash:
         progress("mixture: selecting it for the best parts")
         try:
-            mixed = select_hyperparameters(opened, pools, progress)
-            values = [measure("the new mixture", mixed, window) for window in pools.windows]
+            mixed = select_hyperparameters(opened, windows, progress)
+            values = []
+            for at in range(len(windows.windows)):
+                values.append(windows.value(mixed, at))
+                windows.release(mixed)
         except NightjarError as error:
             progress(f"mixture: unchanged: {error.sentence}")
             return None

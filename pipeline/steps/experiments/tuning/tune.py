@@ -141,9 +141,9 @@ def tune(
             # Pins, task and weights of the first call: newer data would make trials incomparable.
             span = Interval(facts.until, facts.as_of)
             ground = _ground(data, history, span, facts, log.progress)
-        search = Search(study, ground.windows, ground.config, budget, elapsed, log.progress)
-        search.run()
-        result = conclude(ws, study, ground.windows, search.measure, log.progress)
+        trials = _trials(ground, log.progress)
+        Search(study, trials, budget, elapsed, log.progress).run()
+        result = conclude(ws, study, trials, log.progress)
         if result.status != "unfinished":
             write_files(ws, study, result)
         log.rows, log.result = sum(result.trials.values()), result.sentence
@@ -254,9 +254,8 @@ def _too_short(until: datetime) -> DataError:
 
 def _facts(ground: _Ground, name: str, recipe: Recipe, progress: Progress) -> StudyFacts:
     """Select the fields that the recipe leaves open, and return the facts of a new study."""
-    refuse = refusal(ground.config.train)
-    refuse(recipe, ground.windows[0].history)  # before any training
-    trials = EarlierWindows(ground.windows, ground.task.k, progress, refuse)
+    trials = _trials(ground, progress)
+    trials.refuse(recipe, ground.windows[0].history)  # before any training
     start = select_hyperparameters(recipe, trials, progress)
     movable = axes(start)
     if not movable:
@@ -276,6 +275,12 @@ def _facts(ground: _Ground, name: str, recipe: Recipe, progress: Progress) -> St
         weights=ground.config.features,
         start=start,
     )
+
+
+def _trials(ground: _Ground, progress: Progress) -> EarlierWindows:
+    """Return what measures recipes in a nightly run, without a limit of its time."""
+    refuse = refusal(ground.config.train)
+    return EarlierWindows(ground.windows, ground.task.k, progress, refuse)
 
 
 def _begin(studies: Studies, study_id: str, facts: StudyFacts, progress: Progress) -> Study:
