@@ -55,7 +55,7 @@ test-root: $(READY) ## Run the tests that need root: full disks, devices (up to 
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test-root must be run as root" >&2; exit 2; fi
 	@$(PYTEST) -m root $(ARGS)
 
-test-gpu: $(READY) ## Run the tests that train on an NVIDIA GPU; says so where none is
+test-gpu: $(READY) ## Run the tests that train on an NVIDIA GPU; skipped, with the cause, where none is
 	@$(CLEAN) $(PY) -m pytest -n 0 -m gpu tests/unit/models/test_gpu.py $(ARGS)
 
 check: $(READY) ## Run ruff, mypy, import-linter, hadolint and the word list; count failures and lines of code

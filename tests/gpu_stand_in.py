@@ -43,6 +43,17 @@ class Matrix:
         return self.values
 
 
+class KnnQuery:
+    def topk(
+        self, items: Matrix, queries: Matrix, k: int, *, query_filter: Any, item_filter: None
+    ) -> tuple[Any, Any]:
+        scores = queries.values @ items.values.T
+        if query_filter is not None:
+            scores[query_filter.row, query_filter.col] = -np.inf
+        best = np.argsort(-scores, axis=1)[:, :k]
+        return best, np.take_along_axis(scores, best, axis=1)
+
+
 class GpuStandIn:
     """A machine with a GPU; its attributes are what can be wrong with it."""
 
@@ -156,6 +167,7 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> GpuStandIn:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "rmm", SimpleNamespace(__version__="26.04.00"))
     names = {"HAS_CUDA": True, "HAS_RMM": True, "Matrix": Matrix, "CSRMatrix": sp.csr_matrix}
+    names |= {"KnnQuery": KnnQuery, "COOMatrix": sp.coo_matrix}
     names["RandomState"] = lambda _: None  # drawn from only where there are no start vectors
     for name, value in names.items():
         monkeypatch.setattr(implicit.gpu, name, value, raising=False)
