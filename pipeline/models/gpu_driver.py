@@ -122,7 +122,6 @@ def _unreachable(code: int) -> GpuError:
             )
         except OSError:
             continue
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if code != _NO_DEVICE:
         return GpuError(
             "device.driver_failed",
@@ -131,7 +130,7 @@ def _unreachable(code: int) -> GpuError:
         )
     if not _has_card():
         return _no_card()
-    if hidden is not None:
+    if (hidden := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return GpuError(
             "device.hidden",
             f"CUDA_VISIBLE_DEVICES is '{hidden}', which names no GPU; unset it, or set it to the "
@@ -289,8 +288,8 @@ def lost(reason: object) -> GpuError:
     """Return the error of a GPU that does not answer any more."""
     return GpuError(
         "device.lost",
-        f"the GPU stopped working: {reason}; run `nvidia-smi` to see whether it is "
-        "still there, and start the command again",
+        f"the GPU stopped working: {reason}; run `nvidia-smi` to see whether it is still there, "
+        "and start the command again",
     )
 
 
