@@ -99,7 +99,7 @@ def plain_lists(users: Floats, items: Floats, seen: sp.csr_matrix) -> Items:
     for at in range(0, len(users), BLOCK):
         scores = users[at : at + BLOCK] @ items.T
         scores[seen[at : at + BLOCK].nonzero()] = -np.inf
-        best = np.argpartition(-scores, K, axis=1)[:, :K]
+        best = np.argpartition(scores, scores.shape[1] - K, axis=1)[:, -K:]
         order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
         lists[at : at + BLOCK] = np.take_along_axis(best, order, axis=1)
     return lists
@@ -232,7 +232,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("matrix", nargs="*", type=Path, help="files of scipy.sparse.save_npz")
     parser.add_argument("--factors", nargs="+", type=int, default=[64, 128, 256])
     parser.add_argument("--iterations", type=int, default=3)
-    parser.add_argument("--sample", type=int, default=20_000, help="users of solve and lists")
+    parser.add_argument("--sample", type=int, default=5_000, help="users of solve and lists")
     parser.add_argument("--size", nargs=3, type=int, default=[200_000, 50_000, 10_000_000])
     parser.add_argument("--minutes", type=float, default=6.0, help="no row begins later")
     parser.add_argument("--write", type=Path, help="write a matrix and end")

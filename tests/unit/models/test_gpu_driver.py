@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import ctypes
+import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -242,6 +244,32 @@ def test_the_extension_is_loaded_again_if_it_was_imported_before_its_libraries(
 
     monkeypatch.setattr(gpu_driver.importlib, "reload", reload)
     assert usable_gpu().name == "NVIDIA Stand-in"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("rmm") is None, reason="`make gpu` installs what this test loads"
+)
+def test_the_installed_packages_load_without_a_variable() -> None:
+    code = (
+        "import implicit.cpu.als\n"  # before its libraries are loaded, as BPR does
+        "from pipeline.models import gpu_driver\n"
+        "gpu_driver.load_libraries()\n"
+        "try:\n"
+        "    gpu_driver.load_implicit()\n"
+        "except gpu_driver.GpuError as cause:\n"
+        "    print(cause.sentence)\n"
+    )
+    variables = {name: value for name, value in os.environ.items() if name != "LD_LIBRARY_PATH"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # Without a driver the compiled part ends at its first call, after all libraries.
+    assert not done.stdout or "Cuda Error" in done.stdout
 
 
 def test_the_files_that_the_benchmark_takes_along_import_nothing_else_of_the_project() -> None:
