@@ -157,7 +157,9 @@ def measure(name: str, cells: sp.csr_matrix, factors: int, rounds: int, sample: 
 
             how = device.LeastSquares(PENALTY, rounds, report)
             items[wanted], _ = device.fit(wanted, how, cells, start.copy())
-    seen = cells[np.random.default_rng(2).permutation(cells.shape[0])[:sample]]
+    # All items are alike for a user without events.
+    active = np.flatnonzero(np.diff(cells.indptr))
+    seen = cells[np.random.default_rng(2).permutation(active)[:sample]]
     model, rows = model_on_gpu(items["cuda"]), np.arange(seen.shape[0])
     model.user_factors, gpu_solve = timed(lambda: model.recalculate_user(rows, seen))
     users, cpu_solve = timed(lambda: solve_on_cpu(items["cpu"], seen))
