@@ -28,7 +28,7 @@ CLEAN := env $(foreach v,$(filter NIGHTJAR% AIRFLOW% MLFLOW%,$(.VARIABLES)),-u $
 PYTEST := $(CLEAN) $(PY) -m pytest -n logical --dist loadfile
 LOCK := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
-.PHONY: help setup run ui test test-slow test-servers test-root check bench movielens lightfm lock
+.PHONY: help setup run ui test test-slow test-servers test-root test-gpu check bench movielens lightfm gpu lock
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -54,6 +54,9 @@ test-servers: $(READY) ## Run the tests that start Airflow or MLflow (up to 6 mi
 test-root: $(READY) ## Run the tests that need root: full disks, devices (up to 6 minutes)
 	@if [ "$$(id -u)" -ne 0 ]; then echo "make test-root must be run as root" >&2; exit 2; fi
 	@$(PYTEST) -m root $(ARGS)
+
+test-gpu: $(READY) ## Run the tests that train on an NVIDIA GPU; skipped, with the cause, where none is
+	@$(CLEAN) $(PY) -m pytest -n 0 -m gpu tests/unit/models/test_gpu.py $(ARGS)
 
 check: $(READY) ## Run ruff, mypy, import-linter, hadolint and the word list; count failures and lines of code
 	@failed=0; \
@@ -85,11 +88,17 @@ lightfm: $(READY) ## Build LightFM, one more model family, into .venv (needs a C
 	then echo "LightFM is in .venv" >&2; \
 	else echo "LightFM is left out: building it takes a C compiler and Python's headers (build/lightfm.log has the errors); nothing else needs it" >&2; fi
 
+gpu: $(READY) ## Install RMM and CUDA 13's libraries into .venv, for ALS on an NVIDIA GPU (docs/GPU.md)
+	@echo "Fetching RMM and CUDA 13's libraries (0.6 GB to fetch, 0.9 GB in .venv) ..." >&2
+	@$(UV) pip install --quiet --python $(PY) --require-hashes --compile-bytecode -r gpu.lock
+	@echo "They are in .venv; .venv/bin/nightjar doctor names the GPU, or the cause for which none is used" >&2
+
 lock: $(READY) ## Write the locks anew, moving as little as possible (ARGS=--upgrade moves all)
 	@echo uv | $(UV) $(LOCK) - -o bootstrap.lock $(ARGS)
 	@$(UV) $(LOCK) pyproject.toml --extra demo --extra dev -o requirements.lock $(ARGS)
 	@$(UV) $(LOCK) pyproject.toml --extra demo --extra postgres -c requirements.lock -o docker/pipeline.lock
-	@$(UV) $(LOCK) pyproject.toml --extra demo --extra postgres --extra gpu -c requirements.lock -o docker/gpu.lock
+	@$(PY) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["gpu"], sep="\n")' \
+	  | $(UV) $(LOCK) - -c requirements.lock -o gpu.lock $(ARGS)
 	@printf '%s\n' rectools-lightfm==1.17.3 setuptools | $(UV) $(LOCK) --no-deps - -o lightfm.lock $(ARGS)
 	@$(UV) $(LOCK) docker/mlflow.in -c requirements.lock -o docker/mlflow.lock
 

@@ -28,7 +28,7 @@ from pipeline.base import Progress, silent
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Penalty, Recipe, Scorer, Span
-from pipeline.models.device import LeastSquares, choose_device, fit_on_cpu, fit_on_gpu
+from pipeline.models.device import LeastSquares, fit
 from pipeline.models.factor_scorer import StoredScorer, iteration_callback, stored
 from pipeline.models.keyed_random import keyed_normal
 
@@ -119,7 +119,7 @@ class Als(Recipe):
         Raises
         ------
         ResourceError
-            `device.no_gpu`: ``cuda`` is required and no GPU can be used.
+            `device.*`: ``cuda`` is required and no GPU can be used, for the cause in the id.
         ConfigError
             `model.diverged`: the fit did not stay finite.
         """
@@ -137,7 +137,6 @@ class Als(Recipe):
         history, replicate, progress
             As in `train`.
         """
-        device = choose_device(self.device)
         cells = history.confidence(self.half_life_days)
         # The mean is taken in float64: a float32 sum of millions of cells would lose digits.
         scale = self.alpha / float(cells.data.mean(dtype=np.float64)) if cells.nnz else self.alpha
@@ -146,8 +145,7 @@ class Als(Recipe):
         start = keyed_normal(history.item_ids, self.factors, key=key) * _START
         report = iteration_callback("als", self.iterations, progress)
         how = LeastSquares(self.regularization, self.iterations, report)
-        fit = fit_on_gpu if device == "cuda" else fit_on_cpu
-        items = fit(how, cells, start) if cells.nnz else np.zeros_like(start)
+        items, device = fit(self.device, how, cells, start)
         if not np.isfinite(items).all():
             raise ConfigError(
                 "model.diverged",

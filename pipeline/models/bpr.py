@@ -27,6 +27,7 @@ from pipeline.data.matrix import History
 from pipeline.errors import ConfigError
 from pipeline.models.contract import FAMILY, Capabilities, Recipe, Scorer, Span
 from pipeline.models.factor_scorer import StoredScorer, iteration_callback, stored
+from pipeline.models.gpu_driver import import_implicit
 from pipeline.models.keyed_random import keyed_normal, keyed_seed
 
 _SPREAD = np.float32(1 / np.sqrt(12))
@@ -119,6 +120,7 @@ class Bpr(Recipe):
         self, history: History, cells: sp.csr_matrix, replicate: int, progress: Progress
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return items ``(n_items, f + 1)`` and users ``(n_users, f + 1)``, biases last."""
+        import_implicit()
         from implicit.cpu.bpr import BayesianPersonalizedRanking
         from implicit.recommender_base import ModelFitError
 

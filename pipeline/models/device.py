@@ -1,26 +1,75 @@
 """Training of ALS by implicit, on the CPU or on a GPU as the recipe demands.
 
-Guarantees: `cuda` without a usable GPU is an error, never a silent fall-back; both devices begin at
-the same vectors, take the same steps, and return NaN where the fit did not stay finite.
+Guarantees: a GPU is used only after two small fits on it equalled those on the CPU; `cuda` without
+a usable GPU is an error that names the cause, and `auto` records the cause and takes the CPU; both
+devices begin at the same vectors, take the same steps, and return NaN where the fit did not stay
+finite.
 """
 
 from __future__ import annotations
 
 import contextlib
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, Final, Literal
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline.errors import ResourceError
+from pipeline.models.gpu_driver import (
+    Gpu,
+    GpuError,
+    check_kernels,
+    find_gpu,
+    import_implicit,
+    load_implicit,
+    load_libraries,
+    lost,
+    megabytes,
+    too_little,
+)
 
-_WARP = 32
+_WARP: Final = 32
 """Threads of a GPU that run together."""
+_ALLOWANCE: Final = 256 << 20
+"""Bytes for the workspace of cuBLAS and the code of the kernels, which no interface reports."""
+_CANARY: Final = (32, 128)
+"""Factors of the fits that a GPU must pass: one warp, and several whose sums are combined."""
+
+
+@dataclass
+class GpuUse:
+    """Use of the GPU by the fits of a block.
+
+    Attributes
+    ----------
+    cause
+        Reason for which a fit took the CPU although the machine has a GPU.
+    estimated_bytes, peak_bytes
+        Memory of the GPU: the estimate before the largest fit, and the most that a fit took.
+    """
+
+    cause: GpuError | None = None
+    estimated_bytes: int = 0
+    peak_bytes: int = 0
+
+
+_use: ContextVar[GpuUse | None] = ContextVar("gpu_use", default=None)
+
+
+@contextlib.contextmanager
+def watch_gpu() -> Iterator[GpuUse]:
+    """Record how the fits of the block use the GPU."""
+    use = GpuUse()
+    token = _use.set(use)
+    try:
+        yield use
+    finally:
+        _use.reset(token)
 
 
 @dataclass(frozen=True)
@@ -46,31 +95,139 @@ class LeastSquares:
         return {"factors": factors, "alpha": 1.0, **fields}
 
 
-def choose_device(wanted: str) -> Literal["cpu", "cuda"]:
-    """Return the device to train on: ``auto`` takes a GPU if there is one.
+def fit(
+    wanted: str, how: LeastSquares, cells: sp.csr_matrix, start: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], Literal["cpu", "cuda"]]:
+    """Fit items to confidences on the wanted device; ``auto`` takes a GPU if one is usable.
+
+    Parameters
+    ----------
+    wanted
+        ``auto``, ``cpu`` or ``cuda``.
+    how, cells, start
+        As in `fit_on_cpu`.
+
+    Returns
+    -------
+    ``(n_items, f)`` float32, 0 without any cell, and the device of the fit.
 
     Raises
     ------
-    ResourceError
-        `device.no_gpu`: ``cuda`` is wanted and no GPU can be used.
+    GpuError
+        `device.*`: ``cuda`` is wanted and the GPU cannot be used, for the cause that the id names.
     """
-    usable = wanted != "cpu" and cuda_usable()
-    if wanted == "cuda" and not usable:
-        raise ResourceError(
-            "device.no_gpu",
-            "als: device is 'cuda', but implicit finds no usable GPU; install a CUDA driver and "
-            "the extra 'gpu' (RMM), or set device to 'auto' or 'cpu'",
+    if wanted != "cpu":
+        use = _use.get() or GpuUse()
+        try:
+            return _fit_in_memory(usable_gpu(), use, how, cells, start), "cuda"
+        except GpuError as cause:
+            if wanted == "cuda":
+                raise
+            # A machine without a GPU trains on its CPU as intended: there is nothing to report.
+            if cause.id != "device.no_card":
+                use.cause = cause
+    return (fit_on_cpu(how, cells, start) if cells.nnz else np.zeros_like(start)), "cpu"
+
+
+def _fit_in_memory(
+    gpu: Gpu, use: GpuUse, how: LeastSquares, cells: sp.csr_matrix, start: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Fit on the GPU if the fit has room there, and record its memory."""
+    estimate, (free, total) = gpu_bytes(cells, start.shape[1]), gpu.memory()
+    if not cells.nnz:
+        return np.zeros_like(start)
+    if estimate > free:
+        raise too_little(
+            f"{megabytes(free)} of {megabytes(total)}, and the fit needs {megabytes(estimate)}"
         )
-    return "cuda" if usable else "cpu"
+
+    def report(*done: object) -> None:
+        # implicit allocates all matrices before its first round.
+        use.peak_bytes = max(use.peak_bytes, free - gpu.memory()[0])
+        how.callback(*done)
+
+    use.estimated_bytes = max(use.estimated_bytes, estimate)
+    items = fit_on_gpu(replace(how, callback=report), cells, start)
+    if np.array_equal(items, start):
+        # implicit does not check the launch of a kernel, only what follows it.
+        raise GpuError(
+            "device.not_trained",
+            f"the GPU returned its start vectors of {start.shape[1]:,} factors unchanged; choose "
+            "fewer factors, or set device to 'cpu'",
+        )
+    return items
 
 
-def cuda_usable() -> bool:
-    """Return True if implicit finds a GPU."""
-    with warnings.catch_warnings():
-        # implicit warns if a driver is missing, which is the result here and not a problem.
-        warnings.simplefilter("ignore")
-        import implicit.gpu
-    return bool(implicit.gpu.HAS_CUDA)
+def gpu_bytes(cells: sp.csr_matrix, factors: int) -> int:
+    """Estimate the memory of the GPU that a fit takes: both factors, the cells twice, and 256 MB.
+
+    Parameters
+    ----------
+    cells
+        Users × items confidence.
+    factors
+        Length of a factor vector.
+    """
+    width, rows = factors + -factors % _WARP, int(cells.shape[0] + cells.shape[1])
+    # implicit holds the cells by user and by item; positions and values have 4 bytes.
+    matrices = 2 * 8 * int(cells.nnz) + 4 * (rows + 2)
+    return matrices + 4 * width * rows + 2 * 4 * width**2 + _ALLOWANCE
+
+
+def usable_gpu() -> Gpu:
+    """Return the GPU, checked once per process.
+
+    Raises
+    ------
+    GpuError
+        `device.*`: no GPU can be used, for the cause that the id names.
+    """
+    gpu = _checked_gpu()
+    if isinstance(gpu, GpuError):
+        # Raised itself, the error would keep the frames of a fit, and its matrices, in memory.
+        raise GpuError(gpu.id, gpu.sentence)
+    return gpu
+
+
+@cache
+def _checked_gpu() -> Gpu | GpuError:
+    try:
+        name, capability = find_gpu()
+        check_kernels(capability)
+        gpu = Gpu(name, capability, load_libraries())
+        load_implicit()
+        free, total = gpu.memory()
+        if free < _ALLOWANCE:
+            raise too_little(f"{megabytes(free)} of {megabytes(total)}")
+        check_fits()
+    except GpuError as cause:
+        return cause
+    return gpu
+
+
+def check_fits() -> None:
+    """Fit a matrix of 20 × 20 on the GPU and on the CPU, and compare.
+
+    Raises
+    ------
+    GpuError
+        `device.canary_failed`: the results differ by more than 0.001, or the GPU changed nothing.
+    """
+    rng = np.random.default_rng(0)
+    cells = sp.csr_matrix((rng.random((20, 20)) < 0.4) * rng.uniform(0.5, 3, (20, 20)), dtype="f4")
+    how = LeastSquares(regularization=1.0, iterations=3, callback=lambda *_: None)
+    for factors in _CANARY:
+        start = rng.normal(0, 0.1, (20, factors)).astype(np.float32)
+        on_gpu = fit_on_gpu(how, cells, start)
+        apart = float(np.abs(on_gpu - fit_on_cpu(how, cells, start.copy())).max())
+        moved = not np.array_equal(on_gpu, start)
+        if not (moved and apart <= 1e-3):  # NaN is above every limit
+            raise GpuError(
+                "device.canary_failed",
+                f"a small fit of {factors} factors on the GPU "
+                + (f"differs from the CPU's by {apart:.3g}" if moved else "changed nothing")
+                + "; set device to 'cpu', and report the GPU and its driver",
+            )
 
 
 def fit_on_cpu(
@@ -91,6 +248,7 @@ def fit_on_cpu(
     -------
     ``(n_items, f)`` float32.
     """
+    import_implicit()
     from implicit.cpu.als import AlternatingLeastSquares
     from implicit.recommender_base import ModelFitError
 
@@ -117,6 +275,11 @@ def fit_on_gpu(
     Returns
     -------
     ``(n_items, f)`` float32.
+
+    Raises
+    ------
+    GpuError
+        `device.no_memory`: the GPU has no more. `device.lost`: it failed for any other reason.
     """
     import implicit.gpu
     from implicit.gpu.als import AlternatingLeastSquares
@@ -124,9 +287,14 @@ def fit_on_gpu(
     padded = whole_warps(start)
     users = np.zeros((cells.shape[0], padded.shape[1]), np.float32)
     model = AlternatingLeastSquares(**how.settings(padded.shape[1]))
-    model.item_factors, model.user_factors = map(implicit.gpu.Matrix, (padded, users))
-    model.fit(cells, show_progress=False, callback=how.callback)
-    items = np.asarray(model.item_factors.to_numpy(), np.float32)[:, : start.shape[1]].copy()
+    try:
+        model.item_factors, model.user_factors = map(implicit.gpu.Matrix, (padded, users))
+        model.fit(cells, show_progress=False, callback=how.callback)
+        items = np.asarray(model.item_factors.to_numpy(), np.float32)[:, : start.shape[1]].copy()
+    except MemoryError as error:
+        raise too_little(str(error)) from error
+    except RuntimeError as error:
+        raise lost(error) from error
     return describe_lost(items, cells)
 
 

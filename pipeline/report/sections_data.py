@@ -160,7 +160,7 @@ def cost_table(page: NightPage) -> Table:
             f"{cost.peak_mb:,.1f}",
             wording.number(cost.parameters),
             f"{cost.examples_per_second:,.0f}",
-            cost.trained_on,
+            cost.trained_on + (f"; GPU not used: {cost.gpu_cause}" if cost.gpu_cause else ""),
             _price(cost, gains.get(name)),
         )
         for name, cost in sorted(page.costs.items(), key=lambda row: (-row[1].fit_seconds, row[0]))

@@ -52,6 +52,8 @@ class NightSummary:
         Result of the run in two plain sentences.
     recipes
         Best first.
+    gpu_causes
+        Reasons for which recipes were trained on the CPU of a machine with a GPU.
     """
 
     as_of: Instant
@@ -65,6 +67,7 @@ class NightSummary:
     reasons: tuple[str, ...]
     users: int
     recipes: tuple[NightRecipe, ...]
+    gpu_causes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ def nights_table(summary: DemoSummary) -> str:
     for night in summary.nights:
         lines += ["", _beside(f"{night.as_of:%Y-%m-%d}  ", night.headline.text)]
         lines += [_beside(f"{'':12}- ", reason) for reason in night.reasons or (night.sentence,)]
+        lines += [_beside(f"{'':12}- ", f"GPU not used: {cause}") for cause in night.gpu_causes]
     lines += ["", *(f"{name:<9} {where}" for name, where in summary.look.items())]
     return "\n".join(lines)
 

@@ -33,6 +33,7 @@ from pipeline.steps.reporting.page_files import draw_page
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import EvaluationFile
 from pipeline.workspace.night import Night, concluded, decision_of
+from pipeline.workspace.run_files import training_costs
 from pipeline.workspace.workspace import Workspace
 
 NIGHTS = tuple(as_of(f"2017-12-{day:02}T09:00:00Z") for day in (1, 15, 29))
@@ -202,6 +203,7 @@ def _night_summary(ws: Workspace, run: Run) -> NightSummary:
         NightRecipe(name, own[metric], own[f"{metric}_lo"], own[f"{metric}_hi"], lifts.get(name))
         for name, own in metrics.items()
     ]
+    causes = {cost.gpu_cause for cost in training_costs(run).values() if cost.gpu_cause}
     return NightSummary(
         as_of=night.as_of,
         run_id=run.run_id,
@@ -214,6 +216,7 @@ def _night_summary(ws: Workspace, run: Run) -> NightSummary:
         reasons=decision.reasons,
         users=int(metrics[against]["users"]),
         recipes=tuple(sorted(rows, key=lambda row: -row.mean)),
+        gpu_causes=tuple(sorted(causes)),
     )
 
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import ConfigError, NightjarError, ResourceError
+from pipeline.models.device import usable_gpu
+from pipeline.models.gpu_driver import GpuError
 from pipeline.stores.vault import verify_vault
 from pipeline.workspace.agreement import compare_vault, refuse_cut_ledger
 from pipeline.workspace.artifacts import REFIT
@@ -169,10 +171,12 @@ def _installed(name: str) -> HealthCheck:
 
 def _gpu() -> HealthCheck:
     """Report the GPU; without one, training runs on the CPU, so the check never fails."""
-    from pipeline.models.device import cuda_usable
-
-    sentence = "implicit can use it" if cuda_usable() else "not usable; training runs on the CPU"
-    return HealthCheck("gpu", True, sentence)
+    try:
+        gpu = usable_gpu()
+    except GpuError as cause:
+        return HealthCheck("gpu", True, f"not used ({cause.id}): {cause.sentence}")
+    major, minor = gpu.capability
+    return HealthCheck("gpu", True, f"{gpu.name}, compute capability {major}.{minor}, is used")
 
 
 def _lightfm() -> HealthCheck:

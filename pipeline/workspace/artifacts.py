@@ -286,6 +286,10 @@ class CostFile(Artifact, file="cost", volatile=True):
         Events of the window / `fit_seconds`.
     trained_on
         ``cpu`` or ``cuda``.
+    gpu_peak_mb, gpu_estimated_mb
+        Memory of the GPU that the training took, and the estimate before it; in 2^20 bytes.
+    gpu_cause
+        Id and sentence of the reason for which the machine's GPU was not used.
     """
 
     fit_seconds: float
@@ -295,10 +299,14 @@ class CostFile(Artifact, file="cost", volatile=True):
     examples_per_second: float
     estimated_mb: float
     trained_on: str
+    gpu_peak_mb: float | None = None
+    gpu_estimated_mb: float | None = None
+    gpu_cause: str | None = None
 
     def metrics(self, prefix: str = "") -> dict[str, float]:
         """Return the measured figures as metrics."""
-        measured = self.model_dump(exclude={"estimated_mb", "trained_on"})
+        described = {"estimated_mb", "trained_on", "gpu_estimated_mb", "gpu_cause"}
+        measured = self.model_dump(exclude=described, exclude_none=True)
         return {f"{prefix}{name}": float(value) for name, value in measured.items()}
 
     def text(self) -> str:

@@ -66,7 +66,7 @@ def task_log(
         Receives at most one text per `PROGRESS_SECONDS`.
     """
     context = {"task": task, "run_id": run_id, "as_of": format_instant(as_of)}
-    log = _logger().bind(**context)
+    log = logger().bind(**context)
     log.info("task_started")
     start = time.perf_counter()
     record = TaskLog(at_most_every(PROGRESS_SECONDS, progress), run_id)
@@ -84,7 +84,7 @@ def task_log(
     )
 
 
-def _logger() -> Any:
+def logger() -> Any:
     """Return the logger; structlog without a configuration would print to stdout."""
     if structlog.is_configured():
         return structlog.get_logger("nightjar")
@@ -115,7 +115,7 @@ def at_most_every(seconds: float, progress: Progress) -> Progress:
             last = now
             progress(printable(text))
         else:
-            _logger().debug("progress", text=printable(text))
+            logger().debug("progress", text=printable(text))
 
     return limited
 

@@ -27,7 +27,7 @@ from pipeline.cli import main
 from pipeline.cli.app import GROUPS, app
 from pipeline.errors import printable
 from pipeline.evaluation.slices import slug
-from pipeline.models.device import cuda_usable
+from pipeline.models import gpu_driver
 from pipeline.workspace.workspace import Workspace
 from tests.groups import own_group
 from tests.unit.report.test_page import Page
@@ -331,13 +331,13 @@ def prepared(home, tmp_path_factory):
 @pytest.mark.parametrize(
     ("recipe", "expected"),
     [
-        ("on_gpu", ["no usable GPU"]),
+        ("on_gpu", ["no NVIDIA GPU was found"]),
         ("wide", ["wide: training needs about ", "the limit is 2.0 MB (train.memory_gb)"]),
         ("absent", ["lightfm is not installed; `make lightfm` builds"]),
     ],
 )
 def test_a_recipe_that_cannot_be_trained_here(prepared, recipe, expected, monkeypatch):
-    if recipe == "on_gpu" and cuda_usable():
+    if recipe == "on_gpu" and gpu_driver._has_card():
         pytest.skip("there is a GPU")
     monkeypatch.setitem(sys.modules, "lightfm", None)
     copy, run = prepared

@@ -77,7 +77,7 @@ def test_one_scheduler_a_profile() -> None:
     by_profile = {name: s["profiles"] for name, s in SERVICES.items() if "profiles" in s}
     assert by_profile == {"scheduler": ["cpu"], "scheduler-gpu": ["gpu"]}
     gpu = SERVICES["scheduler-gpu"]
-    assert gpu["build"]["args"] == {"LOCK": "gpu"}
+    assert gpu["build"]["target"] == "gpu"
     assert gpu["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
     assert "COMPOSE_PROFILES=cpu" in (DOCKER / ".env.example").read_text(encoding="utf-8")
 
@@ -100,12 +100,11 @@ DIGEST = re.compile(r"[\w/.-]+:[\w.-]+@sha256:[0-9a-f]{64}")
 
 
 def test_base_images_are_pinned_by_digest() -> None:
-    bases = [
-        rest.split(" ")[0]
-        for dockerfile in DOCKERFILES
-        for word, rest in instructions(dockerfile)
-        if word == "FROM"
-    ]
+    bases = []
+    for dockerfile in DOCKERFILES:
+        lines = [rest.split(" ") for word, rest in instructions(dockerfile) if word == "FROM"]
+        stages = {line[2] for line in lines if len(line) == 3}
+        bases += [line[0] for line in lines if line[0] not in stages]
     pulled = [service["image"] for service in SERVICES.values() if "build" not in service]
     assert len(bases) == 4 and len(set(bases)) == 1
     assert len(pulled) == 1
@@ -115,17 +114,29 @@ def test_base_images_are_pinned_by_digest() -> None:
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
 def test_images_hold_nothing_that_installs_packages(dockerfile: Path) -> None:
     steps = instructions(dockerfile)
-    last = max(number for number, (word, _) in enumerate(steps) if word == "FROM")
+    # Stages before this one hold pip and uv; this one and those on top of it are the images.
+    last = max(number for number, (word, rest) in enumerate(steps) if DIGEST.match(rest))
     first, final = steps[:last], steps[last:]
     assert any("venv --without-pip /opt/venv" in rest for word, rest in first if word == "RUN")
     copied = [rest for word, rest in final if word == "COPY" and rest.startswith("--from")]
-    assert copied == ["--from=environment /opt/venv /opt/venv"]
+    assert copied
+    for stage in copied:
+        assert re.fullmatch(r"--from=(gpu-)?environment /opt/venv /opt/venv", stage)
     removed = [rest for word, rest in final if word == "RUN"]
     assert any(
         re.search(r"pip uninstall --yes .*\bpip setuptools wheel\b", rest)
         and "rm -rf /usr/local/lib/python3.11/ensurepip" in rest
         for rest in removed
     )
+
+
+def test_the_image_for_a_gpu_has_its_tests_and_needs_no_path_to_its_libraries() -> None:
+    steps = instructions(DOCKER / "pipeline.Dockerfile")
+    at = steps.index(("FROM", "base AS gpu"))
+    copied = {rest.split(" ")[0] for word, rest in steps[at : at + 4] if word == "COPY"}
+    assert copied == {"--from=gpu-environment", "pyproject.toml", "tests"}
+    for file in (DOCKER / "compose.yaml", DOCKER / "pipeline.Dockerfile"):
+        assert "LD_LIBRARY_PATH" not in file.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -200,7 +211,7 @@ def test_images_copy_files_that_exist_and_are_in_the_build_context(dockerfile: P
         source
         for word, rest in instructions(dockerfile)
         if word == "COPY" and not rest.startswith("--from")
-        for source in rest.replace("${LOCK}", "gpu").split()[:-1]
+        for source in rest.split()[:-1]
     ]
     assert copied
     for source in copied:

@@ -11,7 +11,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -22,9 +22,11 @@ from pydantic import JsonValue, model_serializer
 from pipeline.base import Progress
 from pipeline.data.matrix import History
 from pipeline.models.contract import Recipe, Scorer
+from pipeline.models.device import watch_gpu
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import REFIT, CostFile, train_step
 from pipeline.workspace.memory import TrainConfig, refuse_too_large
+from pipeline.workspace.task_log import logger
 
 _MB: Final = 1 << 20
 _EVERY_SECONDS: Final = 0.005
@@ -44,7 +46,7 @@ class TrainingCosts:
 
 
 class Meter:
-    """Measures duration and memory of its ``with`` block.
+    """Measures duration and memory of its ``with`` block, and how fits in it use the GPU.
 
     The kernel keeps the maximum size of the process (``VmHWM``). It is exact if the block exceeds
     it. If the process had been larger before, it contains no information about the block, and
@@ -61,12 +63,15 @@ class Meter:
         self._over = threading.Event()
         self._watch = threading.Thread(target=self._look, name="memory-meter", daemon=True)
         self._watch.start()
+        self._stack = ExitStack()
+        self.gpu = self._stack.enter_context(watch_gpu())
         self._wall, self._cpu = time.perf_counter(), time.process_time()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._wall = time.perf_counter() - self._wall
         self._cpu = time.process_time() - self._cpu
+        self._stack.close()
         self._over.set()
         self._watch.join()
         if (highest := _highest()) > self._record:
@@ -87,6 +92,8 @@ class Meter:
         estimate
             Estimated memory in bytes.
         """
+        gpu = self.gpu
+        used = scorer.trained_on == "cuda"
         return CostFile(
             fit_seconds=self._wall,
             fit_cpu_seconds=self._cpu,
@@ -95,6 +102,9 @@ class Meter:
             examples_per_second=len(history.item) / self._wall,
             estimated_mb=estimate / _MB,
             trained_on=scorer.trained_on,
+            gpu_peak_mb=gpu.peak_bytes / _MB if used else None,
+            gpu_estimated_mb=gpu.estimated_bytes / _MB if used else None,
+            gpu_cause=gpu.cause and f"{gpu.cause.id}: {gpu.cause.sentence}",
         )
 
     def _look(self) -> None:
@@ -131,6 +141,8 @@ def fit(
     refuse_too_large(name, recipe, history, config)
     with Meter() as meter:
         scorer = recipe.train(history, progress=progress)
+    if (cause := meter.gpu.cause) is not None:
+        logger().warning("gpu_not_used", recipe=name, error=cause.sentence, error_id=cause.id)
     return scorer, meter.cost(scorer, history, recipe.peak_bytes(history))
 
 

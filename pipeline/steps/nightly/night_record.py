@@ -188,9 +188,11 @@ def _children(
     }
     for name in trained(night):
         step = train_step(name)
-        file, cost = run.read(RecipeFile, step), run.read(CostFile, step).metrics()
+        file, measured = run.read(RecipeFile, step), run.read(CostFile, step)
+        cost, cause = measured.metrics(), measured.gpu_cause
         if name == winner and (refit := run.find(CostFile, REFIT)) is not None:
             cost |= refit.metrics("refit_")
+            cause = cause or refit.gpu_cause
         figures = {**evaluations[name].metrics, **lifts.get(name, {})}
         # The winner's run owns the version, so *Compare* shows the metrics of this run.
         own = name == winner
@@ -207,7 +209,10 @@ def _children(
                 **in_folders(figures, "slice/all."),
                 **in_folders(cost, "cost/"),
             },
-            tags={**shown.reasons, **_model_tags(night, name)} if own else {},
+            tags={
+                **({**shown.reasons, **_model_tags(night, name)} if own else {}),
+                **({} if cause is None else {"nightjar.gpu_not_used": cause}),
+            },
             artifacts={
                 _BOUNDS: _json(bounds(figures, "slice/all.")),
                 **(artifacts if own else {}),

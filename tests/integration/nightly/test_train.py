@@ -1,10 +1,14 @@
 """The training of a night: its cost, and recipes that need more memory than there is."""
 
+import html
+
 import pytest
 
 from pipeline.base import plain
+from pipeline.models import device
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.workspace.workspace import Workspace
+from tests import gpu_stand_in
 from tests.integration.nightly.contents import mlflow_client
 from tests.raising import raises
 from tests.worlds import NIGHTS
@@ -45,6 +49,23 @@ def test_training_cost_is_in_json_mlflow_and_on_the_page(shop):
     page = (run.folder / "page.html").read_text()
     assert "Training cost" in page and f"{als['parameters']:,}" in page
     assert "cost: 4 recipes in " in first.text() and "; refit: " in first.text()
+
+
+def test_a_gpu_that_is_not_used_is_named_on_the_page_and_in_mlflow(third, monkeypatch, tmp_path):
+    gpu_stand_in.install(monkeypatch, tmp_path).version = 12080
+    ws = Workspace.open(third.home)
+    done = nightly(ws, NIGHTS[2])
+    device._checked_gpu.cache_clear()
+    cause = done.cost["als"].fit.gpu_cause
+    assert cause.startswith("device.driver_too_old: ")
+    assert cause in html.unescape((ws.run(done.run_id).folder / "page.html").read_text())
+    runs = mlflow_children(ws, done.run_id)
+    assert runs["als"].data.params["trained_on"] == "cpu"
+    assert {
+        name: run.data.tags["nightjar.gpu_not_used"]
+        for name, run in runs.items()
+        if "nightjar.gpu_not_used" in run.data.tags
+    } == {"als": cause, "mad": cause}
 
 
 def test_a_champion_that_memory_cannot_hold_stops_the_night(third, monkeypatch):

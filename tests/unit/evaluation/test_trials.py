@@ -176,7 +176,7 @@ def test_a_recipe_that_cannot_be_trained_is_left_out(windows):
     broken = recipe_from({"family": "als", "device": "cuda"})
     trials = EarlierWindows(windows, 20, messages.append)
     assert not trials.better(broken, GOOD)
-    assert "no usable GPU" in messages[-1]
+    assert "no NVIDIA GPU was found" in messages[-1]
 
 
 def test_a_pool_values_lists_as_the_holdout_does(windows):

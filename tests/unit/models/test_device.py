@@ -1,32 +1,36 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from pipeline.errors import ConfigError
 from pipeline.models import device, families
 from pipeline.models.als import Als
 from pipeline.models.device import (
+    GpuUse,
     LeastSquares,
-    choose_device,
-    cuda_usable,
     describe_lost,
     fit_on_cpu,
+    gpu_bytes,
+    watch_gpu,
     whole_warps,
 )
-from pipeline.models.topk import top_k
+from tests import gpu_stand_in
+from tests.gpu_stand_in import MB, GpuStandIn
 from tests.raising import raises
 from tests.windows import random_history
 
 RECIPE = Als(factors=32, regularization=0.5, iterations=15)
-no_gpu = pytest.mark.skipif(not cuda_usable(), reason="no usable GPU")
+
+
+@pytest.fixture
+def gpu(monkeypatch, tmp_path):
+    yield gpu_stand_in.install(monkeypatch, tmp_path)
+    device._checked_gpu.cache_clear()
 
 
 @pytest.mark.parametrize(
-    ("wanted", "usable", "chosen"),
+    ("wanted", "launched", "trained_on"),
     [
         ("cpu", True, "cpu"),
         ("cpu", False, "cpu"),
@@ -35,27 +39,94 @@ no_gpu = pytest.mark.skipif(not cuda_usable(), reason="no usable GPU")
         ("cuda", True, "cuda"),
     ],
 )
-def test_the_device_is_the_one_of_the_recipe(wanted, usable, chosen, monkeypatch):
-    monkeypatch.setattr(device, "cuda_usable", lambda: usable)
-    assert choose_device(wanted) == chosen
+def test_the_device_is_recorded_and_not_hashed(wanted, launched, trained_on, gpu):
+    gpu.launched = launched
+    recipe = RECIPE.model_copy(update={"device": wanted, "iterations": 1})
+    scorer = recipe.train(random_history())
+    assert scorer.trained_on == trained_on
+    assert families.load("als", scorer.arrays()).trained_on == trained_on
+    assert recipe.hash == RECIPE.model_copy(update={"iterations": 1}).hash
 
 
-def test_a_missing_gpu_is_an_error_never_a_silent_fall_back(monkeypatch):
-    monkeypatch.setattr(device, "cuda_usable", lambda: False)
-    with raises("device.no_gpu"):
-        choose_device("cuda")
-    with raises("device.no_gpu"):
+def test_a_gpu_that_cannot_be_used_is_an_error_never_a_silent_fall_back(gpu):
+    gpu.version = 12080
+    with raises("device.driver_too_old"):
+        RECIPE.model_copy(update={"device": "cuda"}).train(random_history())
+    with watch_gpu() as use:
+        RECIPE.model_copy(update={"device": "auto", "iterations": 1}).train(random_history())
+    assert use.cause.id == "device.driver_too_old"
+
+
+def test_a_machine_without_a_gpu_has_nothing_to_report(gpu):
+    gpu.missing = {"libcuda.so.1"}
+    (gpu.pci / "0000:01:00.0/vendor").unlink()
+    with watch_gpu() as use:
+        RECIPE.model_copy(update={"device": "auto", "iterations": 1}).train(random_history())
+    assert use == GpuUse()
+    with raises("device.no_card"):
         RECIPE.model_copy(update={"device": "cuda"}).train(random_history())
 
 
-@pytest.mark.parametrize("wanted", ["auto", "cpu", pytest.param("cuda", marks=no_gpu)])
-def test_the_device_is_recorded_and_not_hashed(wanted):
-    recipe = RECIPE.model_copy(update={"device": wanted, "iterations": 1})
-    expected = "cuda" if wanted != "cpu" and cuda_usable() else "cpu"
-    scorer = recipe.train(random_history())
-    assert scorer.trained_on == expected
-    assert families.load("als", scorer.arrays()).trained_on == expected
-    assert recipe.hash == RECIPE.model_copy(update={"iterations": 1}).hash
+@pytest.mark.parametrize("factors", [32, 24, 1])
+def test_a_gpu_takes_the_steps_of_the_cpu(factors, gpu):
+    history = random_history()
+    recipe = RECIPE.model_copy(update={"factors": factors, "iterations": 5})
+    on_gpu, on_cpu = (
+        recipe.model_copy(update={"device": wanted}).train(history) for wanted in ("cuda", "cpu")
+    )
+    np.testing.assert_allclose(on_gpu.item_factors, on_cpu.item_factors, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [(RuntimeError("Cuda Error"), "device.lost"), (MemoryError("rmm"), "device.no_memory")],
+)
+def test_a_gpu_that_disappears_in_the_middle_of_a_fit(error, cause, gpu):
+    history, recipe = random_history(), RECIPE.model_copy(update={"iterations": 3})
+    expected = recipe.model_copy(update={"device": "cpu"}).train(history).item_factors
+    device.usable_gpu()
+    gpu.error, gpu.fails_at = error, gpu.launches + 3  # in the second round
+    with raises(cause):
+        recipe.model_copy(update={"device": "cuda"}).train(history)
+    gpu.fails_at = gpu.launches + 3
+    with watch_gpu() as use:
+        scorer = recipe.model_copy(update={"device": "auto"}).train(history)
+    assert (scorer.trained_on, use.cause.id) == ("cpu", cause)
+    assert np.array_equal(scorer.item_factors, expected)
+
+
+def test_a_gpu_that_starts_no_kernel_for_so_many_factors(gpu):
+    device.usable_gpu()
+    gpu.launched = False
+    recipe = RECIPE.model_copy(update={"factors": 1023, "iterations": 1})
+    with raises("device.not_trained"):
+        recipe.model_copy(update={"device": "cuda"}).train(random_history(n_users=20, events=200))
+
+
+def test_the_memory_of_the_gpu_is_estimated_and_its_peak_recorded(gpu, monkeypatch):
+    cells = random_history().confidence(90.0)
+    users, items = cells.shape
+    start = np.ones((items, 40), np.float32)
+    how = LeastSquares(regularization=0.5, iterations=2, callback=lambda *_: None)
+    estimate = gpu_bytes(cells, 40)
+    own = 4 * 64 * (users + items) + 16 * cells.nnz + 4 * (users + items + 2) + 8 * 64**2
+    assert estimate == own + 256 * MB
+    device.usable_gpu()
+    free = gpu.free
+
+    def solve(*arguments):
+        gpu.free = free - 300 * MB
+        GpuStandIn.least_squares(gpu, *arguments)
+
+    monkeypatch.setattr(gpu, "least_squares", solve)
+    with watch_gpu() as use:
+        device.fit("cuda", how, cells, start)
+    assert (use.peak_bytes, use.estimated_bytes) == (300 * MB, estimate)
+    gpu.free = estimate - 1
+    with raises("device.no_memory"):
+        device.fit("cuda", how, cells, start)
+    gpu.free = estimate
+    assert device.fit("cuda", how, cells, start)[1] == "cuda"
 
 
 @pytest.mark.parametrize(("factors", "padded"), [(1, 32), (24, 32), (32, 32), (33, 64)])
@@ -85,25 +156,3 @@ def test_a_row_that_the_gpu_lost_becomes_nan():
     marked = describe_lost(items.copy(), cells)
     assert np.isnan(marked[1]).all()
     assert np.array_equal(marked[[0, 2, 3]], items[[0, 2, 3]])
-
-
-@no_gpu
-@pytest.mark.parametrize("factors", [32, 24])
-def test_the_gpu_learns_the_same(factors):
-    history = random_history(n_users=1000, n_items=400, events=40_000)
-    recipe = RECIPE.model_copy(update={"factors": factors})
-    scorers = [recipe.model_copy(update={"device": d}).train(history) for d in ("cuda", "cpu")]
-    assert [scorer.trained_on for scorer in scorers] == ["cuda", "cpu"]
-    on_gpu, on_cpu = (top_k(scorer.score(history), 10, exclude=history.seen) for scorer in scorers)
-    shared = [len(set(on_gpu.of(row)) & set(on_cpu.of(row))) / 10 for row in range(history.n_users)]
-    assert np.mean(shared) >= 0.9
-
-
-@no_gpu
-def test_the_gpu_takes_empty_windows_and_refuses_numbers_that_are_not_finite():
-    history = random_history()
-    recipe = RECIPE.model_copy(update={"device": "cuda"})
-    nothing = replace(history, weight=np.zeros_like(history.weight))
-    assert not recipe.train(nothing).item_factors.any()
-    with pytest.raises(ConfigError, match="did not stay finite"):
-        recipe.model_copy(update={"alpha": 1e30}).train(history)

@@ -223,8 +223,12 @@ def test_the_quality_of_the_data_is_shown() -> None:
     assert "Quarantine" not in written(unknown)[1].texts
 
 
+UNUSED = "cpu; GPU not used: device.hidden: unset it"
+
+
 def test_costs_of_training_are_shown_longest_first() -> None:
     mad, slow = pages.evaluation(0.07), pages.cost(1.0, 1.0, 1.0, 9, 9.0)
+    slow = slow.model_copy(update={"gpu_cause": "device.hidden: unset it"})
     night = changed(
         NIGHT,
         evaluations={**NIGHT.evaluations, "mad": mad},
@@ -236,7 +240,7 @@ def test_costs_of_training_are_shown_longest_first() -> None:
     at = page.rows.index(head)
     assert page.rows[at + 1 : at + 4] == [
         ["als", "12.35", "23.40", "1,135.0", "2,000,000", "52,123", "cuda", "0.59"],
-        ["mad", "1.00", "1.00", "1.0", "9", "9", "cpu", "no gain"],
+        ["mad", "1.00", "1.00", "1.0", "9", "9", UNUSED, "no gain"],
         ["popularity", "0.01", "0.01", "0.4", "7,000", "5,000,000", "cpu", "–"],
     ]
     assert "Training cost" not in written(changed(NIGHT, costs={}))[0]

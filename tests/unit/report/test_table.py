@@ -67,6 +67,7 @@ def test_the_demo_shows_a_line_for_each_recipe() -> None:
         reasons=("better",),
         users=1262,
         recipes=recipes,
+        gpu_causes=("device.hidden: unset it",),
     )
     lines = nights_table(DemoSummary("NDCG@20", (night,), {"browser": "make ui"})).splitlines()
     assert lines[2].split() == [
@@ -90,6 +91,7 @@ def test_the_demo_shows_a_line_for_each_recipe() -> None:
     assert lines[5:] == [
         "2024-06-01  New lists are live: 35 % better. Nothing to do.",
         "            - better",
+        "            - GPU not used: device.hidden: unset it",
         "",
         "browser   make ui",
     ]

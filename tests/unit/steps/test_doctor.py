@@ -5,8 +5,10 @@ import sys
 
 import pytest
 
+from pipeline.models import device
 from pipeline.steps.doctor import examine
 from pipeline.workspace.workspace import Workspace
+from tests import gpu_stand_in
 
 
 def lightfm(home):
@@ -26,6 +28,23 @@ def test_a_missing_lightfm_is_not_a_fault_and_the_line_names_its_target(tmp_path
     check = lightfm(tmp_path)
     assert check.ok
     assert check.sentence == "not installed; `make lightfm` builds it (family lightfm)"
+
+
+@pytest.mark.parametrize(
+    ("capability", "sentence"),
+    [
+        ((9, 0), "NVIDIA Stand-in, compute capability 9.0, is used"),
+        ((7, 5), "not used (device.no_kernel): the GPU has compute capability 7.5"),
+    ],
+)
+def test_the_gpu_is_named_or_the_cause_for_which_it_is_not_used(
+    capability, sentence, tmp_path, monkeypatch
+):
+    gpu_stand_in.install(monkeypatch, tmp_path).capability = capability
+    (check,) = (check for check in examine(tmp_path) if check.name == "gpu")
+    device._checked_gpu.cache_clear()
+    assert check.ok
+    assert check.sentence.startswith(sentence)
 
 
 @pytest.mark.root

@@ -11,15 +11,19 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from structlog.testing import capture_logs
 
 from pipeline import columns as c
 from pipeline.base import plain
 from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.models import device
 from pipeline.models.als import Als
+from pipeline.models.blend import Blend
 from pipeline.steps.diagnostics.training_cost import Meter, TrainingCosts, cost_line, costs, fit
 from pipeline.stores.runs import Runs
 from pipeline.workspace.artifacts import CostFile, train_step
 from pipeline.workspace.memory import TrainConfig
+from tests import gpu_stand_in
 from tests.raising import raises
 
 MB = 1 << 20
@@ -149,6 +153,31 @@ def test_fit_reports_its_cost():
     }
     with raises("memory.recipe_too_large"):
         fit("wide", Als(factors=1024), history, TrainConfig(memory_gb=1e-4), lambda _: None)
+
+
+@pytest.mark.parametrize(("version", "trained_on"), [(13000, "cuda"), (12080, "cpu")])
+def test_the_cost_has_the_memory_of_the_gpu_or_the_cause_and_a_warning(
+    version, trained_on, monkeypatch, tmp_path
+):
+    gpu = gpu_stand_in.install(monkeypatch, tmp_path)
+    gpu.version = version
+    # The recipe is a part of another one: the cause is not lost on the way.
+    blend = Blend(parts={"als": Als(factors=2, iterations=1)})
+    with capture_logs() as lines:
+        _, cost = fit("mix", blend, small_window(), TrainConfig(), lambda _: None)
+    device._checked_gpu.cache_clear()
+    assert cost.trained_on == trained_on
+    warnings = [line for line in lines if line["log_level"] == "warning"]
+    if trained_on == "cuda":
+        assert (cost.gpu_cause, warnings) == (None, [])
+        assert cost.gpu_peak_mb == 0 < cost.gpu_estimated_mb
+        assert cost.metrics()["gpu_peak_mb"] == 0
+    else:
+        (warning,) = warnings
+        assert (warning["event"], warning["recipe"]) == ("gpu_not_used", "mix")
+        assert warning["error_id"] == "device.driver_too_old"
+        assert cost.gpu_cause == f"device.driver_too_old: {warning['error']}"
+        assert "gpu_peak_mb" not in cost.metrics()
 
 
 def test_a_cost_is_read_back_and_no_sum_that_must_repeat_covers_it(tmp_path):
