@@ -151,3 +151,12 @@ def test_users_with_fewer_items_than_factors_take_less_than_half_of_the_time():
 
     with threadpool_limits(1, "blas"):
         assert min(seconds(solve_users) for _ in range(3)) < seconds(plain) / 2
+
+
+def test_estimates_follow_the_space_in_which_users_are_solved():
+    history = random_history()
+    size = np.diff(history.seen.indptr)
+    assert 0 < np.median(size) < 40
+    # All users in the space of the factors would take four seconds.
+    assert Als(factors=512, iterations=1).cpu_seconds(history) < 1.0
+    assert Als(factors=1024).peak_bytes(history) > 32 * 1024**2
