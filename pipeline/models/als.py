@@ -36,7 +36,7 @@ from pipeline.models.threads import in_threads, thread_count
 _START = np.float32(0.01)
 """Standard deviation of a start vector's entries; implicit's own starts are as small."""
 _GRAM_ROWS = 1 << 15
-"""Rows of V converted to float64 at a time, so that no float64 copy of all of V is needed."""
+"""Rows of V converted to float64 at a time, so that no float64 copy of all of V is kept."""
 _USERS = 32
 """Users that a thread solves in one call."""
 
