@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -31,11 +31,14 @@ from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Penalty, Re
 from pipeline.models.device import LeastSquares, fit
 from pipeline.models.factor_scorer import StoredScorer, iteration_callback, stored
 from pipeline.models.keyed_random import keyed_normal
+from pipeline.models.threads import in_threads, thread_count
 
 _START = np.float32(0.01)
 """Standard deviation of a start vector's entries; implicit's own starts are as small."""
 _GRAM_ROWS = 1 << 15
-"""Rows of V converted to float64 at a time, so that no float64 copy of all of V is needed."""
+"""Rows of V converted to float64 at a time, so that no float64 copy of all of V is kept."""
+_USERS = 32
+"""Users that a thread solves in one call."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,13 +96,18 @@ class Als(Recipe):
     random_state: int = Field(default=0, ge=0, description="Seed of the start vectors.")
 
     def peak_bytes(self, history: History) -> int:
-        """Estimate the larger of two peaks: the summing of the events, and the fit.
+        """Estimate the largest of three peaks: the summing of the events, the fit, the users.
 
-        The fit holds cells in both directions, factors, and a part of the items' in float64.
+        The fit holds cells in both directions, and the factors twice. The users need cells,
+        factors, all items and a part of them in float64, and four matrices for each thread.
         """
-        gram = min(history.n_items, _GRAM_ROWS) * self.factors * 8
-        fit = int(history.seen.nnz) * 16 + 2 * self.fitted_bytes(history) + gram
-        return max(len(history.item) * 16, fit)
+        cells, fitted = int(history.seen.nnz), self.fitted_bytes(history)
+        items = history.n_items * self.factors * 8
+        part = min(history.n_items, _GRAM_ROWS) * self.factors * 8
+        users = items + 3 * part + thread_count() * 32 * self.factors * (self.factors + 1)
+        return max(
+            len(history.item) * 16, cells * 16 + 2 * fitted + part, cells * 12 + fitted + users
+        )
 
     def fitted_bytes(self, history: History) -> int:
         """Return the bytes of the factors."""
@@ -111,7 +119,10 @@ class Als(Recipe):
         a_round = (
             cells * self.factors * 2.5e-9 + (history.n_users + history.n_items) * square * 5e-10
         )
-        return self.iterations * a_round + (cells + history.n_users * self.factors) * square * 1e-10
+        own = np.diff(history.seen.indptr).astype(np.float64)
+        size = np.minimum(own, self.factors)
+        users = float((size * (2 * own * self.factors + size * size)).sum()) * 4.5e-11
+        return self.iterations * a_round + users + history.n_items * square * 1.5e-10
 
     def train(self, history: History, *, replicate: int = 0, progress: Progress = silent) -> Scorer:
         """Fit the items, then each user exactly.
@@ -183,18 +194,36 @@ def solve_users(
     -------
     ``(n_users, f)`` float32; a row depends on its own cells alone, and is 0 without any.
     """
-    factors = item_factors.shape[1]
-    users = np.zeros((cells.shape[0], factors), np.float32)
-    with threadpool_limits(1, "blas"):  # threads cost more than f × f matrices gain
-        everywhere = _gram(item_factors) + regularization * np.eye(factors)
-        for row in np.flatnonzero(np.diff(cells.indptr)):
-            own = slice(cells.indptr[row], cells.indptr[row + 1])
-            confidence = cells.data[own].astype(np.float64)
-            items = item_factors[cells.indices[own]].astype(np.float64)
-            # VᵀV is shared by all users, so a row only adds the part of its own cells.
-            left = everywhere + items.T @ ((confidence - 1.0)[:, None] * items)
-            users[row] = np.linalg.solve(left, items.T @ confidence)
+    from pipeline.models.als_kernel import solve_rows  # only a process that solves imports numba
+
+    users = np.zeros((cells.shape[0], item_factors.shape[1]), np.float32)
+    start, column = cells.indptr.astype(np.int64), cells.indices.astype(np.int32, copy=False)
+    with threadpool_limits(1, "blas"):  # the number of threads may change the last bits of a sum
+        gram = _gram(item_factors) + regularization * np.eye(users.shape[1])
+        solved = _solved(item_factors, np.linalg.inv(gram), column)
+
+    def solve(first: int) -> int:
+        rows = slice(first, first + _USERS)
+        own = start[first : first + _USERS + 1]
+        return solve_rows(
+            item_factors, solved, gram, regularization, own, column, cells.data, users[rows]
+        )
+
+    list(in_threads(solve, range(0, len(users), _USERS)))
     return users
+
+
+def _solved(
+    matrix: NDArray[np.float32], inverse: NDArray[np.floating[Any]], wanted: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    """Return ``V(VᵀV + λI)⁻¹`` in float64; only the rows of wanted items are written."""
+    product, used = np.empty(matrix.shape), np.zeros(len(matrix), np.bool_)
+    used[wanted] = True
+    for at in range(0, len(matrix), _GRAM_ROWS):
+        rows = at + np.flatnonzero(used[at : at + _GRAM_ROWS])
+        # One product for each row: in a product of many, its place can change its last bits.
+        product[rows] = (matrix[rows, None].astype(np.float64) @ inverse)[:, 0]
+    return product
 
 
 def _gram(matrix: NDArray[np.float32]) -> NDArray[np.float64]:

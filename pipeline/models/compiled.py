@@ -3,7 +3,8 @@
 Guarantees: the compiled code is cached beside the source file, or in the user's cache folder, so
 that the next process does not compile again; where neither is writable, each process compiles; an
 index of an earlier version is replaced. Only a process that calls `compiled` imports numba. Sums
-stay in the written order, so that all machines compute the same bytes.
+stay in the written order, so that all machines compute the same bytes, except in products by
+`np.dot`, which the BLAS computes.
 """
 
 from __future__ import annotations

@@ -37,9 +37,6 @@ def in_threads(work: Callable[[_A], _T], parts: Sequence[_A]) -> Iterator[_T]:
     ------
     Results in the order of `parts`.
     """
-    if len(parts) < 2:
-        yield from map(work, parts)
-        return
     # Calls run side by side, so the products of each take one thread of the BLAS.
     blas, threads = ThreadpoolController().select(user_api="blas"), thread_count()
     with blas.limit(limits=1), ThreadPoolExecutor(threads) as pool:
