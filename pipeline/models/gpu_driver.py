@@ -246,7 +246,7 @@ def load_implicit() -> None:
             "device.rmm_missing", f"RMM cannot be imported: {error}; run `make gpu`"
         ) from error
     first, last = _RMM
-    version: str = vars(rmm)["__version__"]
+    version: str = rmm.__version__
     if not first <= tuple(int(part) for part in version.split(".")[:2]) <= last:
         raise GpuError(
             "device.rmm_version",
