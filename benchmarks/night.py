@@ -246,10 +246,13 @@ def _matrix(home: Path) -> list[Row]:
     from pipeline.base import as_of
     from pipeline.data.features import WEIGHED, weigh
     from pipeline.data.matrix import US_PER_DAY, build_history
+    from pipeline.data.windows import with_compact_ids
     from pipeline.workspace.workspace import Workspace
 
     ws, end, half_life = Workspace.open(home), as_of(_ALL), 30.0
-    weighted = weigh(ws.lake.read("events", columns=WEIGHED), ws.config.features)
+    # A night turns ids into categories once for all its windows; pandas gets categories, too.
+    events = with_compact_ids(ws.lake.read("events", columns=WEIGHED))
+    weighted = weigh(events, ws.config.features)
     frame = weighted.to_pandas()
 
     def in_pandas() -> sp.csr_matrix:

@@ -3,7 +3,8 @@
 Guarantees: an expected failure prints one sentence and sets an exit code, without a traceback, and
 without the output of a library that panicked. So does a stdout that cannot be written.
 A reader of stdout that has ended, such as `head`, does not count as an error. Commands import their
-steps when they run, so ``--help`` does not wait for them.
+steps when they run, and modules that this one needs import libraries for one function there, so
+``--help`` does not wait for them.
 """
 
 from __future__ import annotations

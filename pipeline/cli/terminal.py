@@ -22,7 +22,7 @@ from contextlib import chdir
 from datetime import UTC, datetime
 from functools import cached_property, update_wrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, Final, NoReturn
 
 import typer
 
@@ -46,6 +46,18 @@ Verbose = Annotated[
         "--verbose", "-v", help="Print every progress text, instead of one per 10 seconds."
     ),
 ]
+_SHARED: Final = {
+    name: inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+    for name, default, annotation in (
+        ("home", None, Home),
+        ("json", False, Json),
+        ("quiet", False, Quiet),
+        ("verbose", False, Verbose),
+    )
+}
+"""Options that all commands share."""
 _RUN = typer.Option("--run", help="Run id, as printed by `nightly` or `snapshot`.")
 RunId = Annotated[str, _RUN]
 RunIdIfAny = Annotated[str | None, _RUN]
@@ -199,28 +211,21 @@ def with_console(run: Callable[Concatenate[Console, ...], None]) -> Callable[...
     into which other users may write.
     """
 
-    def adapted(
-        *,
-        home: Home = None,
-        json: Json = False,
-        quiet: Quiet = False,
-        verbose: Verbose = False,
-        **options: Any,
-    ) -> None:
+    def adapted(**options: Any) -> None:
         from pipeline.workspace.child_process import CHILD_FOLDER
 
-        console = Console(home, json, quiet=quiet, verbose=verbose)
+        console = Console(**{name: options.pop(name) for name in _SHARED})
         options = {name: _absolute(value) for name, value in options.items()}
         with chdir(CHILD_FOLDER):
             run(console, **options)
 
-    own, shared = (
-        list(inspect.signature(function, eval_str=True).parameters.values())
-        for function in (run, adapted)
-    )
-    # Typer reads options from the signature, so this one has those of both functions.
-    adapted.__signature__ = inspect.Signature([*own[1:], *shared[:-1]])  # type: ignore[attr-defined]
-    return update_wrapper(adapted, run)
+    own = list(inspect.signature(run, eval_str=True).parameters.values())
+    update_wrapper(adapted, run)
+    # Typer reads options from the signature, so this one has those of both. It also evaluates
+    # annotations, which are text and take a third of the time of `--help`: here are none.
+    adapted.__signature__ = inspect.Signature([*own[1:], *_SHARED.values()])  # type: ignore[attr-defined]
+    adapted.__annotations__ = {}
+    return adapted
 
 
 def _absolute(value: Any) -> Any:

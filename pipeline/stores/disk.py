@@ -9,7 +9,6 @@ every library, Rust panics included.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 import stat
@@ -266,5 +265,7 @@ def read_regular(path: Path) -> bytes:
 
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hex, without reading it into memory as a whole."""
+    import hashlib
+
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

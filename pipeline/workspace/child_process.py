@@ -13,13 +13,11 @@ Guarantees:
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import inspect
 import json
 import os
 import resource
-import runpy
 import select
 import signal
 import subprocess
@@ -311,6 +309,8 @@ def _command(memory: int, *arguments: str) -> list[str]:
 def _limit(memory: int) -> None:
     """Limit the memory of this process and bind its life to that of its parent."""
     if sys.platform == "linux":
+        import ctypes
+
         # It ends even if the parent is killed, so that it writes no raw ids afterwards.
         ctypes.CDLL(None).prctl(_SIGNAL_AT_PARENTS_DEATH, signal.SIGKILL)
     # The data segment counts allocated memory; the address space would count mapped memory, too.
@@ -368,6 +368,8 @@ def _main(memory: int, *arguments: str) -> None:
     if not arguments:
         _serve()
     else:
+        import runpy
+
         sys.argv = list(arguments)
         runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
 

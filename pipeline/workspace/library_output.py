@@ -17,7 +17,6 @@ import faulthandler
 import io
 import os
 import sys
-import tempfile
 from contextlib import suppress
 from typing import Any
 
@@ -96,5 +95,7 @@ def _writes_to_2(stream: object) -> bool:
 
 
 def _temporary() -> int:
+    import tempfile
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())

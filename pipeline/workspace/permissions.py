@@ -25,10 +25,8 @@ import errno
 import grp
 import os
 import pwd
-import secrets
 import shlex
 import stat
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
@@ -244,7 +242,7 @@ def open_export(path: Path) -> Iterator[IO[bytes]]:
             with path.open("wb") as file:
                 yield file
             return
-        new = target.with_name(f".nightjar-{secrets.token_hex(8)}")
+        new = target.with_name(f".nightjar-{os.urandom(8).hex()}")
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             with os.fdopen(os.open(new, flags, PRIVATE_FILE), "wb") as file:
@@ -262,6 +260,8 @@ def require_writable(path: Path) -> None:
     StorageError
         `storage.cannot_write`, `storage.foreign_export`.
     """
+    import tempfile
+
     with storage_errors("storage.cannot_write", f"cannot write {path}"):
         target = _export_target(path)
         if target is not None:

@@ -104,6 +104,33 @@ def test_ratings_at_one_instant_stand_in_one_order() -> None:
         assert history.rating is not None and history.rating.tolist() == [4.0, 5.0]
 
 
+def test_events_have_the_order_of_a_plain_sort_for_any_order_of_rows() -> None:
+    rng = np.random.default_rng(0)
+    size = 2_000
+    weighted = pl.DataFrame(
+        {
+            c.USER_ID: rng.integers(8, 12, size).astype(str),
+            c.ITEM_ID: rng.integers(8, 14, size).astype(str),
+            c.TIMESTAMP: [START + timedelta(days=int(day)) for day in rng.integers(-3, 3, size)],
+            WEIGHT: rng.integers(-2, 3, size).astype(np.float32),
+            RATING: rng.choice([None, 1.0, 2.0], size).astype(np.float32),
+        }
+    ).with_columns(pl.col(RATING).fill_nan(None))
+    expected = weighted.with_columns(pl.col(RATING).fill_null(np.nan)).sort(
+        c.USER_ID, c.TIMESTAMP, c.ITEM_ID, WEIGHT, RATING
+    )
+    categories = weighted.with_columns(
+        pl.col(x).cast(pl.Enum(sorted(map(str, range(30))))) for x in (c.USER_ID, c.ITEM_ID)
+    )
+    for rows in (weighted, weighted.reverse(), categories):
+        history = build_history(rows, START + timedelta(days=9))
+        assert history.user_ids[history.user].tolist() == expected[c.USER_ID].to_list()
+        assert history.item_ids[history.item].tolist() == expected[c.ITEM_ID].to_list()
+        assert history.timestamp_us.tolist() == expected[c.TIMESTAMP].dt.epoch("us").to_list()
+        assert history.weight.tolist() == expected[WEIGHT].to_list()
+        np.testing.assert_array_equal(history.rating, expected[RATING].to_numpy())
+
+
 def test_purchases_alone_are_plain_decayed_counts_up_to_one_factor() -> None:
     log = events(("u", "a", "purchase", 2.0, 0), ("u", "b", "purchase", 9.0, 1))
     end = START + timedelta(days=2)
