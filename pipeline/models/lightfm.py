@@ -2,20 +2,25 @@
 
 Guarantees: the vector of an item or user is the sum of a vector of its own and those of its
 features (Kula 2015), so one without events is scored by its features alone; the sums are stored,
-not the features. With one thread equal data give equal bytes; several threads race, and the steps
-of the descent follow the order of users, so the family is declared not deterministic.
+not the features. A user with events has the vector that fold-in gives for the same events, also in
+the scorer that is stored. With one thread equal data give equal bytes; several threads race, and
+the steps of the descent follow the order of users, so the family is declared not deterministic.
 
 The score is ``u·v + b[item]``, the bias as one more factor; a user's own bias changes no list. WARP
 (Weston, Bengio and Usunier 2011) samples items until one is scored too high, BPR (Rendle et al.
 2009) takes any item; both weigh an example by its confidence. `logistic` needs dislikes: items that
 were seen and returned, or rated low.
+
+The descent's own vectors of users are used to learn the items and then dropped, because fold-in
+could not continue them. Least squares for fixed items (`als.solve_users`) aims at two scores: the
+mean score of the items that users had, and the mean score of all items.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,7 +32,8 @@ from pipeline.base import Progress, silent
 from pipeline.data.feature_matrix import ColdItems, FeatureMatrix
 from pipeline.data.matrix import History
 from pipeline.errors import ConfigError, ResourceError
-from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Scores, Span
+from pipeline.models.als import solve_users
+from pipeline.models.contract import FAMILY, Capabilities, HalfLife, Recipe, Scorer, Span
 from pipeline.models.factor_scorer import StoredScorer, stored
 from pipeline.models.feature_map import FeatureMap
 from pipeline.models.keyed_random import keyed_normal, keyed_seed
@@ -36,9 +42,19 @@ _Matrices = tuple[sp.spmatrix, sp.spmatrix]
 """Examples and their weights, or the summands of users and of items."""
 
 
+_ALPHA = 30.0
+"""Mean confidence of a cell in the least squares; 10 and 100 gave worse lists on two data sets."""
+_PENALTY = 1.0
+"""L2 penalty of the least squares, in mean squared lengths of the items' coordinates."""
+_LEAST = 1e-3
+"""Least difference of the two scores."""
+_FIXED = np.float32(1e9)
+"""Confidence of the cell that fixes the factor of the biases at 1."""
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class LightFmScorer(StoredScorer):
-    """Vectors of items and of the users known from training; other users by their features.
+    """Vectors of items and of the users known from training; other users are folded in.
 
     An item's row is its vector and its bias; a user's row is the vector and 1, or all 0 for a user
     without events and features.
@@ -47,26 +63,45 @@ class LightFmScorer(StoredScorer):
     ----------
     user_map
         Map from features of a user to a vector; ``None`` if training had no features of users.
+    half_life_days
+        As in the recipe.
+    scale
+        Factor on the cells of `History.confidence`; fixed in training.
+    mean_score, had_score
+        Scores that the least squares aims at: for all items, and for those that a user had.
     """
 
-    declared: ClassVar[Capabilities] = Capabilities(fold_in=False, deterministic=False)
+    declared: ClassVar[Capabilities] = Capabilities(fold_in=True, deterministic=False)
 
     user_map: FeatureMap | None
-
-    def _fold_in(self, history: History) -> Scores:
-        """Raise `KeyError`: the vector of a user's own is learnt in training only."""
-        raise KeyError(f"{history.n_users:,} users to fold in; LightFM cannot")
+    half_life_days: float | None
+    scale: float
+    mean_score: float
+    had_score: float
 
     def factors_of_others(self, history: History) -> NDArray[np.float32]:
-        """Sum each user's features; raise `KeyError` for a user without features."""
-        users = np.zeros((history.n_users, self.item_factors.shape[1]), np.float32)
+        """Solve users with events; sum the features of the others; 0 for a user without either."""
+        # Ages are measured at the end of training, as in ALS.
+        cells = replace(history, end=self.trained_until).confidence(self.half_life_days)
+        cells.data *= np.float32(self.scale)
+        # `solve_users` aims at 1 for the items of a user and 0 for the others, so scores are moved
+        # and scaled to that. One more item, a row of 0s and a 1, is a cell of every user: it fixes
+        # the factor of the biases at 1.
+        items = np.zeros((history.n_items + 1, self.item_factors.shape[1]), np.float32)
+        items[:-1] = self.item_factors
+        items[:-1, -1] -= np.float32(self.mean_score)
+        items /= np.float32(self.had_score - self.mean_score)
+        items[-1, -1] = 1.0
+        penalty = _PENALTY * float(np.square(items[:-1, :-1]).mean(0, np.float64).mean())
+        fixed = np.full((history.n_users, 1), _FIXED)
+        users = solve_users(
+            items, sp.hstack([cells, fixed], format="csr"), penalty * history.n_items
+        )
+        users[:, -1] = 1.0
+        without = np.diff(cells.indptr) == 0
+        users[without] = 0.0
         if self.user_map is not None and history.user_features is not None:
-            users = self.user_map.factors(_evened(history.user_features))
-        if unknown := int((~users.any(axis=1)).sum()):
-            raise KeyError(
-                f"{unknown:,} users were not in the training window and have no known feature, so "
-                "LightFM cannot score them"
-            )
+            users[without] = self.user_map.factors(_evened(history.user_features))[without]
         return users
 
 
@@ -138,26 +173,28 @@ class LightFm(Recipe):
         if history.cold_items is not None:
             item_ids = np.concatenate([item_ids, history.cold_items.ids])
         order = np.argsort(item_ids)  # ids of cold items sort among those of the window
-        vectors = np.hstack([model.item_embeddings, model.item_biases[:, None]])
+        items = item_parts @ np.hstack([model.item_embeddings, model.item_biases[:, None]])
         # A column of zeros replaces the users' biases, which change no list.
         user_vectors = np.pad(model.user_embeddings, ((0, 0), (0, 1)))
-        users = user_parts @ user_vectors
-        users[:, -1] = 1.0
-        # A user who returned everything and has no features must not get a list of biases alone.
-        empty_users = np.diff(cells.indptr) == 0
+        mean_score, had_score = _targets(user_parts @ user_vectors, items[: history.n_items], cells)
         user_map = None
         if (features := history.user_features) is not None:
-            empty_users &= np.diff(features.cells.indptr) == 0
             alone = np.eye(1, self.factors + 1, self.factors, np.float32)[0]
             user_map = FeatureMap(features.names, user_vectors[history.n_users :], alone, 0.0)
-        users[empty_users] = 0.0
-        return LightFmScorer(
-            item_factors=(item_parts @ vectors)[order],
-            **stored(history.user_ids, users),
+        mean = float(cells.data.mean(dtype=np.float64)) if cells.nnz else 1.0
+        scorer = LightFmScorer(
+            item_factors=items[order],
+            **stored(history.user_ids[:0], items[:0]),
             user_map=user_map,
+            half_life_days=self.half_life_days,
+            scale=_ALPHA / mean,
+            mean_score=mean_score,
+            had_score=had_score,
             item_ids=item_ids[order],
             trained_until=history.end,
         )
+        users = scorer.factors_of_others(history.reindex_items(scorer.item_ids))
+        return replace(scorer, **stored(history.user_ids, users))
 
     def _started(self, history: History, n_items: int, n_users: int, replicate: int) -> Any:
         """Return a model whose vectors belong to ids and names; users start at 0."""
@@ -217,6 +254,17 @@ def library() -> Any:
             "with a C compiler and Python's headers",
         ) from error
     return LightFM
+
+
+def _targets(
+    users: NDArray[np.float32], items: NDArray[np.float32], cells: sp.csr_matrix
+) -> tuple[float, float]:
+    """Return the mean score of all items, and that of the items that users had."""
+    users[:, -1] = 1.0
+    everywhere = float(users.mean(0, np.float64) @ items.mean(0, np.float64))
+    had = float((cells.sign() @ items * users).sum(dtype=np.float64)) / max(cells.nnz, 1)
+    # A fit that learnt nothing has no difference to aim at.
+    return everywhere, max(had, everywhere + _LEAST)
 
 
 def _examples(history: History, cells: sp.csr_matrix, loss: str) -> _Matrices:

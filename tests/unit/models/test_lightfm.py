@@ -11,7 +11,7 @@ from pipeline.models.lightfm import LightFm
 from pipeline.models.ridge import Ridge
 from pipeline.models.topk import top_k
 from tests.raising import raises
-from tests.windows import described, grouped, strangers, with_groups
+from tests.windows import described, grouped, random_history, strangers, window, with_groups
 
 RECIPE = LightFm(factors=8, iterations=20, half_life_days=None)
 
@@ -43,7 +43,7 @@ def test_logistic_learns_from_negative_events():
     assert own_group(recipe.train(history), history) > 0.9
 
 
-def test_the_scores_are_those_of_the_library(monkeypatch):
+def test_the_items_are_those_of_the_library(monkeypatch):
     from lightfm import LightFM
 
     made = []
@@ -55,17 +55,49 @@ def test_the_scores_are_those_of_the_library(monkeypatch):
     monkeypatch.setattr(LightFM, "fit_partial", kept)
     history = with_groups(grouped(), cold_items=False)
     scores = RECIPE.train(history).score(history)
-    model, (_, of_users, of_items, _) = made[-1]
+    model, (_, _, of_items, _) = made[-1]
     assert len(made) == RECIPE.iterations
-    for user in (0, 17):
-        items = np.arange(history.n_items, dtype=np.int32)
-        expected = model.predict(
-            np.full_like(items, user), items, item_features=of_items, user_features=of_users
-        )
-        actual = scores.users[user] @ scores.items.T
-        shift = expected - actual  # a user's own bias moves no list
-        np.testing.assert_allclose(shift, shift[0], atol=1e-4)
-    assert np.abs(scores.items[:, -1]).max() > 0.01
+    biases, vectors = model.get_item_representations(of_items)
+    np.testing.assert_allclose(scores.items[:, :-1], vectors, atol=1e-6)
+    np.testing.assert_allclose(scores.items[:, -1], biases, atol=1e-6)
+    assert np.abs(biases).max() > 0.01
+
+
+def test_a_user_is_the_least_squares_of_confidences_for_fixed_items_and_biases():
+    history = random_history(n_users=40, n_items=30, events=400)
+    scorer = RECIPE.model_copy(update={"half_life_days": 90.0}).train(history)
+    items, bias = np.hsplit(scorer.item_factors.astype(np.float64), [-1])
+    unit = scorer.had_score - scorer.mean_score
+    items, bias = items / unit, (bias[:, 0] - scorer.mean_score) / unit
+    cells = history.confidence(90.0).toarray() * scorer.scale
+    assert cells[cells > 0].mean() == pytest.approx(30.0)
+    users = scorer.score(history).users
+    penalty = np.square(items).sum(axis=0).mean()
+    for row in range(history.n_users):
+        if not cells[row].any():
+            assert not users[row].any()
+            continue
+        had = cells[row] > 0
+        weight = np.where(had, cells[row], 1.0)
+        left = (items.T * weight) @ items + penalty * np.eye(items.shape[1])
+        expected = np.linalg.solve(left, items.T @ (weight * (had - bias)))
+        np.testing.assert_allclose(users[row, :-1], expected, rtol=1e-3, atol=1e-4)
+        assert users[row, -1] == 1.0
+
+
+def test_features_of_some_users_only():
+    history = with_groups(grouped(), cold_items=False)
+    rows = [[int(user[1])] if n % 2 else [] for n, user in enumerate(history.user_ids.tolist())]
+    some = replace(history, user_features=described(rows))
+    scorer = RECIPE.train(some)
+    assert own_group(scorer, some) > 0.95
+    lists = top_k(scorer.score(strangers(some, [[0], [], [2]])), 5)
+    assert lists.counts.tolist() == [5, 0, 5]
+
+
+def test_a_fit_that_learnt_nothing_gives_finite_scores():
+    history = window([("a", "x", 9, 1.0), ("b", "x", 9, 1.0)])
+    assert np.isfinite(RECIPE.train(history).score(history).users).all()
 
 
 def test_an_item_of_which_nothing_is_known_is_learnt_from_its_events():
@@ -135,13 +167,10 @@ def test_it_can_be_the_base_of_ridge():
         indptr=np.concatenate([some.indptr, some.indptr[-1:], some.indptr[-1:]]),
         user_features=described([[2], [0], [2], []]),
     )
-    # LightFM refuses the last two; one of them is answered for by features.
     lists = top_k(scorer.score(both), 5)
     assert lists.counts.tolist() == [5, 5, 5, 0]
     assert lists.of(0).tolist() == top_k(scorer.score(some), 5).of(0).tolist()
     assert {item[1] for item in scorer.item_ids[lists.of(2)].tolist()} <= {"2"}
-    with pytest.raises(KeyError):
-        scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
 def test_without_the_library_the_error_names_the_next_step(monkeypatch):
