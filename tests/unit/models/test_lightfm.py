@@ -11,7 +11,7 @@ from pipeline.models.lightfm import LightFm
 from pipeline.models.ridge import Ridge
 from pipeline.models.topk import top_k
 from tests.raising import raises
-from tests.windows import described, grouped, random_history, strangers, window, with_groups
+from tests.windows import described, grouped, strangers, window, with_groups
 
 RECIPE = LightFm(factors=8, iterations=20, half_life_days=None)
 
@@ -63,26 +63,32 @@ def test_the_items_are_those_of_the_library(monkeypatch):
     assert np.abs(biases).max() > 0.01
 
 
-def test_a_user_is_the_least_squares_of_confidences_for_fixed_items_and_biases():
-    history = random_history(n_users=40, n_items=30, events=400)
-    scorer = RECIPE.model_copy(update={"half_life_days": 90.0}).train(history)
-    items, bias = np.hsplit(scorer.item_factors.astype(np.float64), [-1])
-    unit = scorer.had_score - scorer.mean_score
-    items, bias = items / unit, (bias[:, 0] - scorer.mean_score) / unit
-    cells = history.confidence(90.0).toarray() * scorer.scale
-    assert cells[cells > 0].mean() == pytest.approx(30.0)
-    users = scorer.score(history).users
-    penalty = np.square(items).sum(axis=0).mean()
-    for row in range(history.n_users):
-        if not cells[row].any():
-            assert not users[row].any()
-            continue
-        had = cells[row] > 0
-        weight = np.where(had, cells[row], 1.0)
-        left = (items.T * weight) @ items + penalty * np.eye(items.shape[1])
-        expected = np.linalg.solve(left, items.T @ (weight * (had - bias)))
-        np.testing.assert_allclose(users[row, :-1], expected, rtol=1e-3, atol=1e-4)
-        assert users[row, -1] == 1.0
+def test_folded_in_users_have_nearly_the_vectors_of_the_descent(monkeypatch):
+    from lightfm import LightFM
+
+    models = []
+
+    def kept(self, *arguments, fit=LightFM.fit_partial, **named):
+        models.append(self)
+        return fit(self, *arguments, **named)
+
+    monkeypatch.setattr(LightFM, "fit_partial", kept)
+    history = grouped()
+    scorer = RECIPE.train(history)
+    folded, learnt = scorer.fold_in(history).users, models[-1].user_embeddings
+    assert (folded[:, -1] == 1.0).all()
+    error = np.square(folded[:, :-1] - learnt).sum()
+    assert error < 0.1 * np.square(learnt - learnt.mean(axis=0)).sum()
+
+
+def test_a_described_user_keeps_the_features_and_gains_the_events():
+    history = with_groups(grouped(), cold_items=False)
+    scorer = RECIPE.train(history)
+    bare = replace(history, user_features=None)
+    gained = scorer.fold_in(history).users - scorer.fold_in(bare).users
+    features = scorer.score(strangers(history, [[0], [1], [2]])).users
+    groups = [int(user[1]) for user in history.user_ids.tolist()]
+    np.testing.assert_allclose(gained[:, :-1], features[groups, :-1], atol=1e-6)
 
 
 def test_features_of_some_users_only():
