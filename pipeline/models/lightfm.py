@@ -243,7 +243,8 @@ def library() -> Any:
 
 def _alone(factors: int) -> NDArray[np.float32]:
     """Return a vector of zeros, and 1 for the biases of the items."""
-    return np.eye(1, factors + 1, factors, np.float32)[0]
+    vector: NDArray[np.float32] = np.eye(1, factors + 1, factors, np.float32)[0]
+    return vector
 
 
 def _scale(cells: sp.csr_matrix) -> float:

@@ -32,6 +32,7 @@ from pipeline.data.validate.judge import Baseline
 from pipeline.evaluation.gate.decision import Decision
 from pipeline.evaluation.gate.evidence import HitOption
 from pipeline.evaluation.lift import Lift
+from pipeline.evaluation.new_users import NewUsers
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.models.families import AnyRecipe
 from pipeline.monitoring.policy import RetrainDecision
@@ -346,11 +347,15 @@ class RecipeEvaluation(Frozen):
         Share of the catalogue in any list.
     fits
         Number of replicates; the values are their means.
+    new_users
+        Lists for users without events, made from their features by the first replicate; None if
+        they were not compared with the fallback list.
     """
 
     metrics: Mapping[str, float]
     coverage: float | None
     fits: int
+    new_users: NewUsers | None = None
 
     def interval(self, metric: str) -> tuple[float | None, float | None, float | None]:
         """Return mean, lower and upper 95 % bound of a metric."""
