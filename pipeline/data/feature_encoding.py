@@ -99,7 +99,7 @@ def described_users(window: History, users: pl.DataFrame) -> History:
     Parameters
     ----------
     window
-        Its users define the features; a value that none of them has is no feature.
+        Its users define the features; a value that none of them has is left out.
     users
         The rows that the features of the window were made from.
     """

@@ -348,8 +348,7 @@ class RecipeEvaluation(Frozen):
     fits
         Number of replicates; the values are their means.
     new_users
-        Lists for users without events, made from their features by the first replicate; None if
-        they were not compared with the fallback list.
+        Lists from features for users without events; None if they were not compared.
     """
 
     metrics: Mapping[str, float]
@@ -500,7 +499,7 @@ class ColdCheckFile(Artifact, step="cold_check", file="cold"):
 
 
 class SeedNoise(Frozen):
-    """Share of the first entries that a seed changes, or the reason why it was not measured."""
+    """Share of the first entries that a seed changes; a reason for its absence, or a remark."""
 
     rate: float | None
     reason: str | None
@@ -523,7 +522,7 @@ class ChurnFile(Artifact, step="cold_check", file="churn", volatile=True):
 
 
 class ParityFile(Artifact, step="cold_check", file="parity"):
-    """Overlap of fold-in and refit for users with new events, or the reason for its absence."""
+    """Overlap of fold-in and refit for users with new events; a reason as in `SeedNoise`."""
 
     users: int
     overlap: float | None

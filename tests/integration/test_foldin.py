@@ -368,7 +368,7 @@ def test_a_list_does_not_wait_while_lightfm_is_live(workspace, tmp_path):
     feedback(ws, SECOND)
     ended = nightly(ws, SECOND)
     parity = ws.run(ended.run_id).read(ParityFile)
-    assert parity.reason is None
+    assert "not deterministic" in parity.reason
     assert 0.3 < parity.overlap < 0.999
 
 
