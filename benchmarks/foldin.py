@@ -9,8 +9,9 @@ are those of real later purchases, users are assigned in turn. Measured are the 
 start of a pass to its end, and the CPU seconds of all processors, which do not depend on other load
 of the machine. A file that landed waits for the cron before that; the printed sum includes it.
 
-*Parity*: for five nights, one day and one week later, with ALS and the default blend (selected as
-in `churn.py`). The users with events in between get three kinds of lists: those of the first night,
+*Parity*: for five nights, one day and one week later, with ALS, the default blend (selected as in
+`churn.py`) and, if it is named, LightFM. The users with events in between get three kinds of
+lists: those of the first night,
 those folded in by its model, and those of a retrained model. ``in common`` is the share of the
 first ten entries that the retrained model has, too; NDCG@10 is measured on these users' events in
 the two weeks after. Lists leave out the items that their user had.
@@ -45,6 +46,7 @@ from pipeline.data.matrix import WEIGHT, build_history
 from pipeline.evaluation.prequential import list_quality
 from pipeline.models.als import Als
 from pipeline.models.contract import Recipe
+from pipeline.models.lightfm import LightFm
 from pipeline.serving.churn import churn
 from pipeline.serving.foldin import end_of, histories
 from pipeline.serving.recommend import model_lists
@@ -173,7 +175,11 @@ def parity(name: str, recipe_name: str, folder: Path) -> list[Near]:
         pl.col("at").alias(c.TIMESTAMP),
         pl.lit(1.0, pl.Float32).alias(WEIGHT),
     )
-    recipe = Als(device="cpu") if recipe_name == "als" else selected_blend(events, data.nights[0])
+    recipe: Recipe
+    if recipe_name == "blend":
+        recipe = selected_blend(events, data.nights[0])
+    else:
+        recipe = Als(device="cpu") if recipe_name == "als" else LightFm()
     return [_near(name, recipe_name, recipe, events, timedelta(days=gap)) for gap in GAPS]
 
 
@@ -285,7 +291,7 @@ def main() -> None:
     arguments = parser(__doc__, data=ONLINE_RETAIL)
     arguments.add_argument("dataset", nargs="?", choices=[*DATA, "all"], default="all")
     arguments.add_argument("--part", choices=["freshness", "parity", "all"], default="all")
-    arguments.add_argument("--recipe", choices=["als", "blend", "all"], default="all")
+    arguments.add_argument("--recipe", choices=["als", "blend", "lightfm", "all"], default="all")
     arguments.add_argument("--passes", type=int, default=20, help="passes that are timed")
     options = arguments.parse_args()
     names = list(DATA) if options.dataset == "all" else [options.dataset]

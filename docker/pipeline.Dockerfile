@@ -14,6 +14,14 @@ COPY bootstrap.lock docker/pipeline.lock ./
 RUN /opt/bootstrap/bin/python -m pip install --no-cache-dir --require-hashes -r bootstrap.lock \
     && /opt/bootstrap/bin/python -m uv pip sync --no-cache --python /opt/venv/bin/python \
         --require-hashes --compile-bytecode pipeline.lock
+# LightFM has no wheel for Linux: it is built here, so that no image holds a compiler.
+COPY lightfm.lock ./
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/* \
+    && /opt/bootstrap/bin/python -m uv pip install --no-cache --python /opt/venv/bin/python \
+        --no-deps --require-hashes --build-constraints lightfm.lock -r lightfm.lock \
+    && /opt/bootstrap/bin/python -m uv pip uninstall --python /opt/venv/bin/python setuptools
 
 FROM environment AS gpu-environment
 COPY gpu.lock ./

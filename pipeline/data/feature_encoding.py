@@ -93,6 +93,29 @@ def add_features(
     return history
 
 
+def described_users(window: History, users: pl.DataFrame) -> History:
+    """Return the users without an event in a window that have features, with empty histories.
+
+    Parameters
+    ----------
+    window
+        Its users define the features; a value that none of them has is left out.
+    users
+        The rows that the features of the window were made from.
+    """
+    others = np.setdiff1d(np.asarray(users[c.USER_ID].to_list(), np.str_), window.user_ids)
+    ids = np.concatenate([window.user_ids, others])
+    matrix = None
+    if window.user_features is not None:
+        matrix = _encode_table("users", users, c.USER_ID, ids, window.n_users)
+    rows = np.zeros(0, np.int64)
+    if matrix is not None:
+        rows = window.n_users + np.flatnonzero(np.diff(matrix.cells.indptr)[window.n_users :])
+    none = window.take(np.full(len(rows), -1))
+    features = None if matrix is None else matrix.rows(rows)
+    return replace(none, user_ids=ids[rows], user_features=features)
+
+
 def _encode_table(
     name: str, table: pl.DataFrame, key: str, ids: NDArray[np.str_], n: int
 ) -> FeatureMatrix | None:

@@ -17,6 +17,8 @@ class VersionRow:
 
     Attributes
     ----------
+    deterministic
+        Whether equal data and recipe give equal bytes.
     live
         Since when its lists were live, in words.
     judged
@@ -29,6 +31,7 @@ class VersionRow:
     decision: str
     sentence: str
     trained_on: str
+    deterministic: bool
     live: str
     judged: str
     run_id: str

@@ -131,6 +131,7 @@ def _identity(page: VersionsPage) -> tuple[Pair, ...]:
             "as-of": format_instant(row.as_of),
             "decision": row.sentence,
             "trained on": row.trained_on,
+            "deterministic": "yes" if row.deterministic else "no: another fit may give other lists",
             "live": row.live,
             "holdout": row.judged,
         }

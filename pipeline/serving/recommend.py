@@ -69,6 +69,7 @@ def recommend(
     history: History,
     others: Collection[str],
     rules: ListRules,
+    described: History | None = None,
 ) -> pl.DataFrame:
     """Build the lists of all users.
 
@@ -82,6 +83,9 @@ def recommend(
         Users without an event; they get the fallback list under their own id.
     rules
         Rules of the lists.
+    described
+        Those of the others who get a list from their features; their slot stays `fallback`,
+        because it follows no event of their own.
 
     Returns
     -------
@@ -94,9 +98,16 @@ def recommend(
     nothing = _without_history(history)
     anyone = top_k(fallback.fold_in(nothing), rules.length, allowed=rules.allowed(history))
     rows = _rows(anyone, nothing.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[1])
-    users = pl.DataFrame({c.USER_ID: [c.FALLBACK_USER, *sorted(others)]})
+    by_features = own.clear()
+    if described is not None:
+        lists = _lists(champion.score, described, np.ones(described.n_users, np.bool_), rules)
+        by_features = _rows(
+            lists, described.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[0]
+        )
+    left = set(others) - set(by_features[c.USER_ID])
+    users = pl.DataFrame({c.USER_ID: [c.FALLBACK_USER, *sorted(left)]})
     everyone = users.join(rows.drop(c.USER_ID), how="cross")
-    return pl.concat([own, everyone]).sort(c.USER_ID, c.POSITION)
+    return pl.concat([own, by_features, everyone]).sort(c.USER_ID, c.POSITION)
 
 
 def user_lists(

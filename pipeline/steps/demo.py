@@ -100,12 +100,26 @@ iterations = 8
 half_life_days = 90.0
 """
 
+_LIGHTFM = """
+# Vectors of ids and features; LightFM was installed when this file was written.
+[recipes.lightfm]
+family = "lightfm"
+factors = 32
+iterations = 5
+"""
+
+
+def template() -> str:
+    """Return the config of a new workspace; LightFM is trained beside the others if installed."""
+    installed = importlib.util.find_spec("lightfm") is not None
+    return TEMPLATE + _LIGHTFM if installed else TEMPLATE
+
 
 def prepare(home: Path) -> Workspace:
     """Make the workspace of the demo, or open the existing one."""
     # Missing data are an error before a workspace is made.
     _folder()
-    return Workspace.init(home, TEMPLATE)
+    return Workspace.init(home, template())
 
 
 def land_until(ws: Workspace, night: AsOf, *, progress: Progress = silent) -> tuple[Path, ...]:

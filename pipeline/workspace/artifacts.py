@@ -32,6 +32,7 @@ from pipeline.data.validate.judge import Baseline
 from pipeline.evaluation.gate.decision import Decision
 from pipeline.evaluation.gate.evidence import HitOption
 from pipeline.evaluation.lift import Lift
+from pipeline.evaluation.new_users import NewUsers
 from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.models.families import AnyRecipe
 from pipeline.monitoring.policy import RetrainDecision
@@ -346,11 +347,14 @@ class RecipeEvaluation(Frozen):
         Share of the catalogue in any list.
     fits
         Number of replicates; the values are their means.
+    new_users
+        Lists from features for users without events; None if they were not compared.
     """
 
     metrics: Mapping[str, float]
     coverage: float | None
     fits: int
+    new_users: NewUsers | None = None
 
     def interval(self, metric: str) -> tuple[float | None, float | None, float | None]:
         """Return mean, lower and upper 95 % bound of a metric."""
@@ -495,7 +499,7 @@ class ColdCheckFile(Artifact, step="cold_check", file="cold"):
 
 
 class SeedNoise(Frozen):
-    """Share of the first entries that a seed changes, or the reason why it was not measured."""
+    """Share of the first entries that a seed changes; a reason for its absence, or a remark."""
 
     rate: float | None
     reason: str | None
@@ -518,7 +522,7 @@ class ChurnFile(Artifact, step="cold_check", file="churn", volatile=True):
 
 
 class ParityFile(Artifact, step="cold_check", file="parity"):
-    """Overlap of fold-in and refit for users with new events, or the reason for its absence."""
+    """Overlap of fold-in and refit for users with new events; a reason as in `SeedNoise`."""
 
     users: int
     overlap: float | None

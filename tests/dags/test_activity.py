@@ -106,7 +106,7 @@ def test_the_usual_times_are_those_of_activities_that_exist() -> None:
     # A task has the name of its command, but for `foldin`.
     names = {name.replace("-", "_") for group in GROUPS.values() for name in group}
     names |= {"foldin", "starting Airflow", "landing files", "summary"}
-    recipes = tomllib.loads(steps.TEMPLATE)["recipes"]
+    recipes = [*tomllib.loads(steps.TEMPLATE)["recipes"], "lightfm"]
     names |= {f"train {recipe}" for recipe in recipes}
 
     assert {*demo._FIRST_NIGHT, *demo._LATER_NIGHT} <= names

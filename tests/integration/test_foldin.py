@@ -22,7 +22,7 @@ from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.workspace import task_log
-from pipeline.workspace.artifacts import ChurnFile, PatchFile
+from pipeline.workspace.artifacts import ChurnFile, ParityFile, PatchFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import PatchEntry
 from pipeline.workspace.workspace import Workspace
@@ -346,6 +346,30 @@ def test_a_champion_that_cannot_fold_in_leaves_lists_as_they_are(workspace, tmp_
         "the next nightly run"
     )
     assert shown(ws) == before
+
+
+def test_a_list_does_not_wait_while_lightfm_is_live(workspace, tmp_path):
+    pytest.importorskip("lightfm")
+    toml = CONFIG.split("[recipes.als]")[0].replace("[publish]", "min_users = 60\n\n[publish]")
+    recipe = '[recipes.lightfm]\nfamily = "lightfm"\nfactors = 8\niterations = 10\n'
+    ws = workspace(tmp_path / "lightfm", toml + "[gate]\nmin_users = 60\n\n" + recipe)
+    events = purchases(**SMALL)
+    land(ws.home, events, FIRST)
+    feedback(ws, FIRST)
+    ended = nightly(ws, FIRST)
+    assert ended.recipe == "lightfm"
+    before = shown(ws)
+    did(ws, ("u1", "i3", LATER), ago=(now() - START).total_seconds())
+    assert feedback(ws, LATER + timedelta(hours=1)).foldin.users_refreshed == 1
+    after = shown(ws)
+    assert after.pop("u1") != before.pop("u1")
+    assert after == before
+    land(ws.home, events, SECOND, FIRST)
+    feedback(ws, SECOND)
+    ended = nightly(ws, SECOND)
+    parity = ws.run(ended.run_id).read(ParityFile)
+    assert "not deterministic" in parity.reason
+    assert 0.3 < parity.overlap < 0.999
 
 
 def test_the_command_line_folds_in_and_prints_one_object(ws):

@@ -130,6 +130,16 @@ def test_images_hold_nothing_that_installs_packages(dockerfile: Path) -> None:
     )
 
 
+def test_lightfm_is_built_by_its_lock_in_a_stage_that_no_image_contains() -> None:
+    steps = instructions(DOCKER / "pipeline.Dockerfile")
+    (built,) = [n for n, (word, rest) in enumerate(steps) if word == "RUN" and "gcc" in rest]
+    assert "--build-constraints lightfm.lock -r lightfm.lock" in steps[built][1]
+    stages = [rest.split(" ")[-1] for word, rest in steps[:built] if word == "FROM"]
+    assert stages == ["environment"]
+    assert ("COPY", "lightfm.lock ./") in steps[:built]
+    assert "!lightfm.lock" in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+
+
 def test_the_image_for_a_gpu_has_its_tests_and_needs_no_path_to_its_libraries() -> None:
     steps = instructions(DOCKER / "pipeline.Dockerfile")
     at = steps.index(("FROM", "base AS gpu"))

@@ -240,4 +240,17 @@ def _seed_noise(
     except NightjarError as error:
         return SeedNoise(rate=None, reason=f"not measured: {error.sentence}")
     kept = overlap(other)
-    return SeedNoise(rate=None if kept is None else 1.0 - kept, reason=None)
+    return SeedNoise(rate=None if kept is None else 1.0 - kept, reason=variation(night, name))
+
+
+def variation(night: Night, name: str) -> str | None:
+    """Return a remark for compared lists of a recipe that is not deterministic.
+
+    Parameters
+    ----------
+    night, name
+        A run, and the name of one of its recipes.
+    """
+    if night.recipes[name].capabilities.deterministic:
+        return None
+    return f"{name} is not deterministic: another fit on equal data may give other lists"

@@ -30,11 +30,12 @@ from pipeline.serving.churn import FIRST, churn, lists_of_users
 from pipeline.serving.foldin import end_of, histories
 from pipeline.serving.publish import unavailable
 from pipeline.serving.recommend import model_lists
+from pipeline.steps.diagnostics.churn import variation
 from pipeline.stores.runs import Draft, Run
 from pipeline.workspace.artifacts import REFIT, FollowedParityFile, ParityFile
 from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import Night, open_night
-from pipeline.workspace.run_files import read_scorer, read_split
+from pipeline.workspace.run_files import promoted, read_scorer, read_split
 
 FOLDED: Final = "folded"
 RETRAINED: Final = "retrained"
@@ -70,6 +71,7 @@ def measure_parity(night: Night, draft: Draft, progress: Progress) -> ParityFile
         users = len(common)
         if users >= MIN_GROUP_SIZE:
             overlap = churn(retrained, folded, common, k=FIRST).overlap
+            reason = variation(night, str(promoted(night).recipe))
         else:
             reason = f"not reported: fewer than {MIN_GROUP_SIZE} users have events since"
         draft.frame(FOLDED, lists_of_users(folded, common))

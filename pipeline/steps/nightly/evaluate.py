@@ -17,12 +17,14 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import Progress
+from pipeline.data.feature_encoding import described_users
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.data.targets import is_target
 from pipeline.evaluation.evaluate import NDCG, evaluate_stored, metric_name
 from pipeline.evaluation.evaluate import evaluate as evaluate_scorer
 from pipeline.evaluation.fits import averaged
+from pipeline.evaluation.new_users import NewUsers, evaluate_new_users
 from pipeline.failpoints import failpoint
 from pipeline.steps.diagnostics.foldin_parity import follow_parity
 from pipeline.steps.diagnostics.hit_options import hit_options
@@ -113,6 +115,7 @@ def evaluate(night: Night, progress: Progress) -> str:
     policy_of(night, progress)
     catch_up(night, progress)
     recipes = {}
+    described = described_users(holdout.history, night.run.frame("features", "users"))
     with night.run.draft("evaluate") as draft:
         for name in trained(night):
             progress(f"evaluate {name}")
@@ -123,7 +126,10 @@ def evaluate(night: Night, progress: Progress) -> str:
             evaluation = averaged([evaluate_scorer(scorer, **vars(holdout)) for scorer in scorers])
             draft.frame(f"users-{name}", evaluation.users)
             recipes[name] = RecipeEvaluation(
-                metrics=evaluation.metrics, coverage=evaluation.coverage, fits=len(names)
+                metrics=evaluation.metrics,
+                coverage=evaluation.coverage,
+                fits=len(names),
+                new_users=_new_users(night, name, described, holdout),
             )
         paired = _references(night, draft, holdout, progress)
         options = hit_options(night, holdout.split, recipes, progress)
@@ -140,6 +146,15 @@ def evaluate(night: Night, progress: Progress) -> str:
         draft.rows = holdout.split.n_users
     failpoint("evaluated")
     return _summary(recipes, metric_name(NDCG, holdout.k))
+
+
+def _new_users(night: Night, name: str, described: History, holdout: _Holdout) -> NewUsers | None:
+    """Compare the lists of a recipe for users without events with the fallback list."""
+    able = night.recipes[name].capabilities.fold_in and FALLBACK in trained(night)
+    if not described.n_users or not able:
+        return None
+    scorer, fallback = (read_scorer(night.run, train_step(one)) for one in (name, FALLBACK))
+    return evaluate_new_users(scorer, fallback, described, holdout.split, holdout.k)
 
 
 def _answered(night: Night, progress: Progress) -> pl.DataFrame | None:

@@ -202,6 +202,7 @@ def _children(
                 "recipe": name,
                 **shared,
                 "trained_on": file.trained_on,
+                "deterministic": str(file.recipe.capabilities.deterministic).lower(),
                 **hyper_parameters(file.recipe),
             },
             metrics={

@@ -85,6 +85,7 @@ def _row(version: Version) -> VersionRow:
         decision=version.decision.kind,
         sentence=version.decision.sentence,
         trained_on=night.run.read(RecipeFile, REFIT).trained_on,
+        deterministic=night.recipes[version.name].capabilities.deterministic,
         live=live,
         judged=evaluated_on(version),
         run_id=night.run_id,

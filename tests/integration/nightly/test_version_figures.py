@@ -130,6 +130,7 @@ def test_compare_shows_what_a_version_was_measured_on(nights):
         "list_length": "20",
         "task": "discovery",
         "trained_on": "cpu",
+        "deterministic": "true",
     }
     assert wanted.items() <= run.data.params.items()
     inputs = {i.dataset.name: i.tags[0].value for i in run.inputs.dataset_inputs}

@@ -9,7 +9,7 @@ import pytest
 from pipeline import columns as c
 from pipeline.data import feature_encoding
 from pipeline.data.clean.policies import ColumnTreatment
-from pipeline.data.feature_encoding import add_features
+from pipeline.data.feature_encoding import add_features, described_users
 from pipeline.data.matrix import WEIGHT, History, build_history
 from pipeline.data.windows import cleaned
 from tests.raising import raises
@@ -147,6 +147,26 @@ def test_a_persons_name_is_no_feature_but_a_segment_is():
 
 
 # --- who is described ---------------------------------------------------------------------------
+
+
+def test_users_without_events_are_described_by_the_values_of_the_windows_users():
+    users = pl.DataFrame(
+        {
+            c.USER_ID: ["ann", "bob", "eve", "sam", "xi", "zoe"],
+            c.SEGMENT: ["new", "new", "old", "new", "unseen", "old"],
+            "age": ["20-29", "30-39", "20-29", None, "unseen", "30-39"],
+        }
+    )
+    known = add_features(window(users=("ann", "bob", "eve", "zoe")), users=users)
+    described = described_users(known, users)
+    assert described.user_ids.tolist() == ["sam"]  # xi has unseen values only
+    assert described.indptr.tolist() == [0, 0]
+    names = described.user_features.names.tolist()
+    assert names == known.user_features.names.tolist()
+    assert dict(zip(names, described.user_features.cells.toarray()[0], strict=True)) == {
+        name: float(name == "segment=new") for name in names
+    }
+    assert described_users(window(), users).n_users == 0
 
 
 def test_an_item_without_a_row_has_no_features():

@@ -11,7 +11,7 @@ from pipeline.models.lightfm import LightFm
 from pipeline.models.ridge import Ridge
 from pipeline.models.topk import top_k
 from tests.raising import raises
-from tests.windows import described, grouped, strangers, with_groups
+from tests.windows import described, grouped, strangers, window, with_groups
 
 RECIPE = LightFm(factors=8, iterations=20, half_life_days=None)
 
@@ -43,7 +43,7 @@ def test_logistic_learns_from_negative_events():
     assert own_group(recipe.train(history), history) > 0.9
 
 
-def test_the_scores_are_those_of_the_library(monkeypatch):
+def test_the_items_are_those_of_the_library(monkeypatch):
     from lightfm import LightFM
 
     made = []
@@ -55,17 +55,55 @@ def test_the_scores_are_those_of_the_library(monkeypatch):
     monkeypatch.setattr(LightFM, "fit_partial", kept)
     history = with_groups(grouped(), cold_items=False)
     scores = RECIPE.train(history).score(history)
-    model, (_, of_users, of_items, _) = made[-1]
+    model, (_, _, of_items, _) = made[-1]
     assert len(made) == RECIPE.iterations
-    for user in (0, 17):
-        items = np.arange(history.n_items, dtype=np.int32)
-        expected = model.predict(
-            np.full_like(items, user), items, item_features=of_items, user_features=of_users
-        )
-        actual = scores.users[user] @ scores.items.T
-        shift = expected - actual  # a user's own bias moves no list
-        np.testing.assert_allclose(shift, shift[0], atol=1e-4)
-    assert np.abs(scores.items[:, -1]).max() > 0.01
+    biases, vectors = model.get_item_representations(of_items)
+    np.testing.assert_allclose(scores.items[:, :-1], vectors, atol=1e-6)
+    np.testing.assert_allclose(scores.items[:, -1], biases, atol=1e-6)
+    assert np.abs(biases).max() > 0.01
+
+
+def test_folded_in_users_have_nearly_the_vectors_of_the_descent(monkeypatch):
+    from lightfm import LightFM
+
+    models = []
+
+    def kept(self, *arguments, fit=LightFM.fit_partial, **named):
+        models.append(self)
+        return fit(self, *arguments, **named)
+
+    monkeypatch.setattr(LightFM, "fit_partial", kept)
+    history = grouped()
+    scorer = RECIPE.train(history)
+    folded, learnt = scorer.fold_in(history).users, models[-1].user_embeddings
+    assert (folded[:, -1] == 1.0).all()
+    error = np.square(folded[:, :-1] - learnt).sum()
+    assert error < 0.1 * np.square(learnt - learnt.mean(axis=0)).sum()
+
+
+def test_a_described_user_keeps_the_features_and_gains_the_events():
+    history = with_groups(grouped(), cold_items=False)
+    scorer = RECIPE.train(history)
+    bare = replace(history, user_features=None)
+    gained = scorer.fold_in(history).users - scorer.fold_in(bare).users
+    features = scorer.score(strangers(history, [[0], [1], [2]])).users
+    groups = [int(user[1]) for user in history.user_ids.tolist()]
+    np.testing.assert_allclose(gained[:, :-1], features[groups, :-1], atol=1e-6)
+
+
+def test_features_of_some_users_only():
+    history = with_groups(grouped(), cold_items=False)
+    rows = [[int(user[1])] if n % 2 else [] for n, user in enumerate(history.user_ids.tolist())]
+    some = replace(history, user_features=described(rows))
+    scorer = RECIPE.train(some)
+    assert own_group(scorer, some) > 0.95
+    lists = top_k(scorer.score(strangers(some, [[0], [], [2]])), 5)
+    assert lists.counts.tolist() == [5, 0, 5]
+
+
+def test_a_fit_that_learnt_nothing_gives_finite_scores():
+    history = window([("a", "x", 9, 1.0), ("b", "x", 9, 1.0)])
+    assert np.isfinite(RECIPE.train(history).score(history).users).all()
 
 
 def test_an_item_of_which_nothing_is_known_is_learnt_from_its_events():
@@ -135,13 +173,10 @@ def test_it_can_be_the_base_of_ridge():
         indptr=np.concatenate([some.indptr, some.indptr[-1:], some.indptr[-1:]]),
         user_features=described([[2], [0], [2], []]),
     )
-    # LightFM refuses the last two; one of them is answered for by features.
     lists = top_k(scorer.score(both), 5)
     assert lists.counts.tolist() == [5, 5, 5, 0]
     assert lists.of(0).tolist() == top_k(scorer.score(some), 5).of(0).tolist()
     assert {item[1] for item in scorer.item_ids[lists.of(2)].tolist()} <= {"2"}
-    with pytest.raises(KeyError):
-        scorer.score(replace(some, user_ids=np.array(["x", "y"]), user_features=None))
 
 
 def test_without_the_library_the_error_names_the_next_step(monkeypatch):

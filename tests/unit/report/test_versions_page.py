@@ -43,8 +43,8 @@ COMPARISON = PairedComparison(
 def row(number: int) -> VersionRow:
     return VersionRow(
         number, "blend", datetime(2017, 12, number, tzinfo=UTC), "first",
-        f"first: <b>{number}</b>", "cpu", "never", "2017-11-03 to 2017-12-01", f"run-{number}",
-        "abc",
+        f"first: <b>{number}</b>", "cpu", number == 1, "never", "2017-11-03 to 2017-12-01",
+        f"run-{number}", "abc",
     )  # fmt: skip
 
 

@@ -5,9 +5,12 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.matrix import WEIGHT, build_history
+from pipeline.models.als import Als
 from pipeline.models.families import default_recipes
+from pipeline.models.ridge import Ridge
 from pipeline.serving.churn import churn
 from pipeline.serving.recommend import ListRules, fallback_list, model_lists, recommend
+from tests.windows import grouped, strangers, with_groups
 
 END = datetime(2017, 12, 1, tzinfo=UTC)
 
@@ -73,6 +76,22 @@ def test_users_without_taste_get_the_fallback_and_it_is_marked(made):
     taker = rows.filter(pl.col(c.USER_ID) == "taker")
     assert "i0" not in taker[c.ITEM_ID].to_list()
     assert taker[c.REASON].unique().to_list() == ["decayed_popularity"]
+
+
+def test_described_users_get_a_list_by_their_features():
+    window = with_groups(grouped(), cold_items=False)
+    champion = Ridge(factors_of=Als(factors=4, regularization=0.1, device="cpu")).train(window)
+    fallback = default_recipes()["decayed_popularity"].train(window)
+    others, rules = ["new0", "new1", "stranger"], ListRules(("i00",), False, 5, ("ridge", "pop"))
+    described = strangers(window, [[0], [2]])
+    rows = recommend(champion, fallback, window, others, rules, described)
+    for user, group in (("new0", "i0"), ("new1", "i2")):
+        own = rows.filter(pl.col(c.USER_ID) == user)
+        assert own.height == 5 and set(own[c.ITEM_ID].str.head(2)) == {group}
+        assert "i00" not in own[c.ITEM_ID].to_list()
+        assert (set(own[c.REASON]), set(own[c.SLOT])) == ({"ridge"}, {"fallback"})
+    assert rows.filter(pl.col(c.USER_ID) == "stranger")[c.REASON].unique().to_list() == ["pop"]
+    assert rows.select(c.USER_ID, c.POSITION).is_unique().all()
 
 
 def test_users_without_events_get_the_fallback(made):

@@ -33,6 +33,18 @@ def test_our_own_templates_are_valid_and_survive_a_round_trip(file, text):
     assert "popularity" in config.recipes
 
 
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_demo_trains_lightfm_where_it_is_installed(file, monkeypatch, installed):
+    spec = object() if installed else None
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: spec)
+    file.write_text(demo.template())
+    recipes = compose(file, {}).config.recipes
+    assert {"blend", "als", "als_overconfident"} < set(recipes)
+    assert [recipes[name].family for name in recipes if name == "lightfm"] == [
+        "lightfm"
+    ] * installed
+
+
 def test_the_template_is_short():
     lines = [line for line in TEMPLATE.splitlines() if line and not line.startswith("#")]
     assert len(lines) <= 5
