@@ -57,5 +57,5 @@ def test_a_model_that_is_not_trained_again_is_its_own_equal(events, monkeypatch)
 def test_the_promise_is_printed_with_the_cron(capsys):
     foldin.print_fresh(foldin.Fresh("x", "als", 9, 5000, 4.0, 61.0, 3.0, 5.0, 5.5, 2))
     printed = capsys.readouterr().out
-    assert "MISSED  aim: 95 % within 60 s" in printed
+    assert "MISSED  aim: 95 % within 10 s" in printed
     assert "300 s until the cron + 2 s to lie still + 61.0 s = 363 s" in printed
