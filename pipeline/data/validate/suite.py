@@ -92,6 +92,8 @@ def _library() -> ModuleType:
         # The library imports modules that Python 3.11 deprecated.
         warnings.filterwarnings("ignore", r"module 'sre_\w+' is deprecated", DeprecationWarning)
         import great_expectations
+    # This module sets a level of its own, for a line about a folder that it makes in every run.
+    logging.getLogger("great_expectations.data_context.types.base").setLevel(logging.NOTSET)
     return great_expectations
 
 

@@ -24,7 +24,7 @@ _READING: Final = (
     "users and days. It shows which of the two is better.\n"
     "* *3 lift over baseline pct*: over the best baseline, on the holdout of the run. Two nights "
     "have other days and users: do not compare it between versions.\n"
-    "* *4 ndcg*: as metric 3, not comparable between versions."
+    "* *4 ndcg_at_N*, for lists of N items: as metric 3, not comparable between versions."
 )
 MODEL: Final = (
     "Retrained every night. Alias champion is the live version, previous the one before it.\n\n"
