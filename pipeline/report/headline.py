@@ -141,8 +141,8 @@ class NightFacts:
     ----------
     data_since
         As-of of the live version before the run; None without one.
-    replay
-        The run repeats an earlier instant, and changes nothing.
+    publishes
+        Whether the run publishes what it promotes; a replay does not.
     failed_checks
         Checks of the data that stopped the run.
     decision
@@ -163,7 +163,7 @@ class NightFacts:
     run_id: str
     as_of: Instant
     data_since: Instant | None
-    replay: bool
+    publishes: bool
     failed_checks: tuple[DataCheck, ...] = ()
     decision: Decision | None = None
     over_blocks: Lift | None = None
@@ -227,7 +227,7 @@ def night_facts(run: Run) -> NightFacts:
         run_id=run.run_id,
         as_of=snapshot.as_of,
         data_since=None if snapshot.champion is None else snapshot.champion.as_of,
-        replay=snapshot.replay,
+        publishes=snapshot.publish and not snapshot.replay,
         failed_checks=() if validation is None else validation.failed,
     )
     if run.committed("gate") is None:
@@ -254,7 +254,7 @@ def _promoted(facts: NightFacts, decision: Decision) -> Headline:
     lists = "first lists" if decision.kind == "first" else "new lists"
     if facts.published:
         opening = f"{lists.capitalize()} are live"
-    elif facts.published is None and not facts.replay:
+    elif facts.published is None and facts.publishes:
         opening = f"{lists.capitalize()} go live"
     else:
         opening = f"{lists.capitalize()} passed every check, and were not published"

@@ -253,7 +253,7 @@ def _datasets(night: Night, split: SplitFile) -> tuple[DatasetRecord, ...]:
         DatasetRecord(
             name="holdout",
             lake_version=events or 0,
-            digest=f"{holdout.start:%Y%m%d}-{holdout.end:%Y%m%d}@{events}",
+            digest=f"{holdout.start:%Y%m%d}-{holdout.end:%Y%m%d}@{events}-{compact_instant(night.as_of)}",
             rows=night.run.frame("features", "truth").height,
             context=EVALUATION,
         ),

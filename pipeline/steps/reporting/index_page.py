@@ -58,8 +58,9 @@ def draw_index(ws: Workspace) -> Path:
     """Draw the page of all nights, and return its path."""
     history = LedgerHistory.of(ws.ledger)
     entries = history.decisions[-_NIGHTS:]
-    rows = [_decided(ws, history, entry, newest=entry is entries[-1]) for entry in entries]
-    rows += _refused(ws, {entry.run_id for entry in history.decisions})
+    rows = list(_refused(ws, {entry.run_id for entry in history.decisions}))
+    rows += [_decided(ws, history, entry, newest=entry is entries[-1]) for entry in entries]
+    # A stable sort: a refused night comes before the result of the one that repeats it.
     rows.sort(key=lambda row: row.as_of)
     metric = metric_name(NDCG, ws.config.recommend.length)
     earlier = len(history.decisions) - len(entries) + max(0, len(rows) - _NIGHTS)
@@ -107,7 +108,7 @@ def _facts(run: Run, history: LedgerHistory, entry: DecisionEntry) -> NightFacts
         run_id=entry.run_id,
         as_of=entry.as_of,
         data_since=None if before is None else before.as_of,
-        replay=False,
+        publishes=True,
         decision=entry.decision if changed is None else changed.decision,
         cold_fault=None if cold is None else cold.fault,
         published=history.publication_of(entry.run_id) is not None,

@@ -74,7 +74,7 @@ def _row(version: Version) -> VersionRow:
     if publication is not None:
         since = format_instant(publication.live_from)
         live = f"from {since} on ({publication.publication_id})"
-    elif night.replay or night.run.committed("publish") is not None:
+    elif night.replay or not night.snapshot.publish or night.run.committed("publish") is not None:
         live = "not published"
     else:  # `register` makes a page before the lists are published
         live = "to be published by its run"

@@ -8,6 +8,8 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.number_text import change
+from pipeline.report.headline import Headline
+from pipeline.report.nights import NightRow
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import live_lists
 from pipeline.steps.nightly.nightly import nightly
@@ -16,7 +18,7 @@ from pipeline.steps.nightly.register import Mirror
 from pipeline.steps.reporting import index_page
 from pipeline.steps.reporting.index_page import INDEX, draw_index
 from pipeline.steps.reporting.page_files import draw_page, page_files
-from pipeline.workspace.artifacts import CostFile, MlflowFile, ValidationFile
+from pipeline.workspace.artifacts import CostFile, MlflowFile, SnapshotFile, ValidationFile
 from pipeline.workspace.lifts import registered_figures
 from pipeline.workspace.night import open_night
 from pipeline.workspace.workspace import Workspace
@@ -140,6 +142,14 @@ def test_a_night_that_a_check_stopped_is_on_the_page(workspace, tmp_path):
     assert page.count("✗ failed") == len(run.read(ValidationFile).failed) > 0
     (run.folder / "page.html").unlink()
     assert "<a href" not in draw_index(ws).read_text()
+
+
+def test_a_refused_night_that_was_repeated_comes_before_its_result(copy, shop, monkeypatch):
+    as_of = copy.run(shop[2].run_id).read(SnapshotFile).as_of
+    refused = NightRow(as_of, Headline("act", "The data were refused."))
+    monkeypatch.setattr(index_page, "_refused", lambda *_: [refused])
+    html = draw_index(copy).read_text()
+    assert html.index("✓ Good") < html.index("New lists are live") < html.index("✗ Act")
 
 
 def test_equal_titles_of_a_list_show_the_ids_of_their_items():

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from pipeline import columns as c
-from pipeline.base import format_instant, silent
+from pipeline.base import compact_instant, format_instant, silent
 from pipeline.evaluation.lift import chained
 from pipeline.report.headline import headline, night_facts
 from pipeline.steps.nightly import version_figures
@@ -135,6 +135,9 @@ def test_compare_shows_what_a_version_was_measured_on(nights):
     assert wanted.items() <= run.data.params.items()
     inputs = {i.dataset.name: i.tags[0].value for i in run.inputs.dataset_inputs}
     assert inputs["holdout"] == "evaluation"
+    # Two runs of one day have other holdouts, so the as-of is a part of their digests.
+    digests = {i.dataset.digest for i in run.inputs.dataset_inputs}
+    assert all(digest.endswith(compact_instant(night.as_of)) for digest in digests)
     assert run.data.tags["mlflow.source.git.commit"] == night.snapshot.commit
     began, ended = night.span
     for one in (parent, run):

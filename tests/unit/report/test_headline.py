@@ -20,7 +20,7 @@ FACTS = NightFacts(
     run_id="20240101T000000Z-1a2b3c4d",
     as_of=AS_OF,
     data_since=AS_OF - timedelta(days=14),
-    replay=False,
+    publishes=True,
     over_baseline=Lift("popularity", 0.226, 0.11, 0.345, 0.02),
     over_before=Lift("the version before", 0.028, -0.015, 0.071, 0.02),
     published=True,
@@ -54,7 +54,7 @@ def test_a_refresh_reads_as_a_person_would_write_it():
         (facts("first"), "good"),
         (facts("switch"), "good"),
         (facts("refresh"), "good"),
-        (facts("refresh", more={"published": False, "replay": True}), "good"),
+        (facts("refresh", more={"published": False, "publishes": False}), "good"),
         (facts("refresh", more={"published": None}), "good"),
         (facts("first", rules=(FEW,)), "look"),
         (facts("refresh", rules=(ABSENT,)), "look"),
@@ -73,6 +73,19 @@ def test_every_outcome_has_a_status(given, expected):
     result = headline(given)
     assert result.status == expected
     assert (result.todo == "Nothing to do.") == (expected == "good")
+
+
+@pytest.mark.parametrize(
+    ("published", "publishes", "opening"),
+    [
+        (True, True, "New lists are live"),
+        (None, True, "New lists go live"),
+        (None, False, "New lists passed every check, and were not published"),
+    ],
+)
+def test_a_headline_states_whether_lists_are_live(published, publishes, opening):
+    given = facts("refresh", more={"published": published, "publishes": publishes})
+    assert headline(given).news.startswith(opening)
 
 
 @pytest.mark.parametrize(

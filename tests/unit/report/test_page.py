@@ -117,7 +117,7 @@ def written(night: NightPage) -> tuple[str, Page]:
 
 def facts_of(night: NightPage, **fields: Any) -> NightFacts:
     given = {"decision": night.decision, "published": True}
-    return NightFacts(night.run_id, night.as_of, None, replay=False, **given | fields)
+    return NightFacts(night.run_id, night.as_of, None, publishes=True, **given | fields)
 
 
 def changed(page: NightPage, **changes: Any) -> NightPage:
