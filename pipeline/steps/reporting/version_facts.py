@@ -77,7 +77,7 @@ def _row(version: Version) -> VersionRow:
     elif night.replay or not night.snapshot.publish or night.run.committed("publish") is not None:
         live = "not published"
     else:  # `register` makes a page before the lists are published
-        live = "to be published by its run"
+        live = "not published yet when this page was made"
     return VersionRow(
         number=version.number,
         recipe=version.name,

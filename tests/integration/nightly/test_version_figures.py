@@ -178,8 +178,8 @@ def test_the_page_beside_the_version_before_evaluates_nothing(nights, monkeypatc
     _, owner = runs_of(ws, second, 2)
     stored = mlflow_client(ws).download_artifacts(owner.info.run_id, f"{PAGES}/{BEFORE_PAGE}")
     # That of MLflow was made before the lists were published.
-    assert "to be published by its run" in Path(stored).read_text()
-    assert "to be published by its run" not in page
+    assert "not published yet when this page was made" in Path(stored).read_text()
+    assert "not published yet when this page was made" not in page
 
 
 def test_after_a_switch_the_scorer_of_the_old_recipe_is_the_reference(nights):
