@@ -55,8 +55,9 @@ from pipeline.steps.feedback.drift import read_drift
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.stores.registry.connection import relocate_artifact_uris
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import ColdCheckFile, DecisionFile, SplitFile, ValidationFile
+from pipeline.workspace.artifacts import SplitFile, ValidationFile
 from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.release_artifacts import ColdCheckFile, DecisionFile
 from pipeline.workspace.workspace import Workspace
 
 DAY = timedelta(days=1)

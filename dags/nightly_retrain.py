@@ -204,9 +204,9 @@ def cold_check(run: NightlyRun) -> Ref:
 def register(run: NightlyRun) -> Registered:
     """Record the run in MLflow; a promoted model becomes a version there."""
     from pipeline.steps.nightly.register import register
-    from pipeline.workspace.artifacts import MlflowFile
     from pipeline.workspace.night import register_folder
     from pipeline.workspace.registry import registry
+    from pipeline.workspace.release_artifacts import MlflowFile
 
     ref = register(run.workspace, run.run_id, progress=run.progress)
     committed = run.workspace.run(run.run_id)

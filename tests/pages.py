@@ -18,16 +18,14 @@ from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
 from pipeline.serving.churn import FIRST, ChurnShares
 from pipeline.workspace.artifacts import (
     AnsweredTargets,
-    ChurnFile,
     CleanFile,
     CostFile,
-    ParityFile,
     RecipeEvaluation,
-    SeedNoise,
     SplitFile,
     TablesFile,
 )
 from pipeline.workspace.ledger import CalibrationEntry
+from pipeline.workspace.release_artifacts import ChurnFile, ParityFile, SeedNoise
 from tests.records import KNOWN
 
 AS_OF = datetime(2017, 12, 1, 9, tzinfo=UTC)

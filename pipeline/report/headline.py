@@ -34,15 +34,10 @@ from pipeline.report.wording import (
     stops,
 )
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import (
-    ColdCheckFile,
-    EvaluationFile,
-    PublicationFile,
-    SnapshotFile,
-    ValidationFile,
-)
+from pipeline.workspace.artifacts import EvaluationFile, SnapshotFile, ValidationFile
 from pipeline.workspace.lifts import over_baseline, over_version_before
 from pipeline.workspace.night import decision_of
+from pipeline.workspace.release_artifacts import ColdCheckFile, PublicationFile
 from pipeline.workspace.run_files import read_evaluated_recipes
 
 Status = Literal["good", "look", "act"]

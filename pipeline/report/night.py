@@ -21,18 +21,17 @@ from pipeline.report.wording import advice
 from pipeline.stores.json_files import Artifact
 from pipeline.workspace.artifacts import (
     AnsweredTargets,
-    ChurnFile,
     CleanFile,
     CostFile,
     FollowedParityFile,
     Known,
-    ParityFile,
     RecipeEvaluation,
     SplitFile,
     TablesFile,
     Versions,
 )
 from pipeline.workspace.ledger import CalibrationEntry
+from pipeline.workspace.release_artifacts import ChurnFile, ParityFile
 
 T = TypeVar("T")
 

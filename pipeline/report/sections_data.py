@@ -14,7 +14,8 @@ from pipeline.evaluation.evaluate import NDCG
 from pipeline.report import wording
 from pipeline.report.markup import Row, Table, verdict
 from pipeline.report.night import Dated, NightPage, PastParity
-from pipeline.workspace.artifacts import ChurnFile, CostFile
+from pipeline.workspace.artifacts import CostFile
+from pipeline.workspace.release_artifacts import ChurnFile
 
 _CHECKS = ("Outcome", "Check", "Value|n", "Bound|n", "|wholly")
 

@@ -15,7 +15,7 @@ from pipeline.evaluation.prequential import LiveFigures
 from pipeline.number_text import NO_CHANGE, change
 from pipeline.report.night import Dated, LiftRow, PastRun, SliceRow
 from pipeline.report.wording import counted, day, metric_label, number, plain, share
-from pipeline.workspace.artifacts import ChurnFile
+from pipeline.workspace.release_artifacts import ChurnFile
 
 LiftName = Literal["over_baseline", "over_before"]
 """Name of a reference, that of a lift of `VersionFiguresFile`."""

@@ -39,7 +39,7 @@ from pipeline.report.titles import (
     metric_title,
 )
 from pipeline.report.wording import day, metric_label, plain, power_of_ten, share
-from pipeline.workspace.artifacts import ChurnFile
+from pipeline.workspace.release_artifacts import ChurnFile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

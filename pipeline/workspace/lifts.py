@@ -19,13 +19,9 @@ import polars as pl
 from pipeline.evaluation.gate.rules import seed_sd_of
 from pipeline.evaluation.lift import Lift, over_best_baseline, over_stored
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import (
-    REFIT,
-    EvaluationFile,
-    SnapshotFile,
-    VersionFiguresFile,
-)
+from pipeline.workspace.artifacts import REFIT, EvaluationFile, SnapshotFile
 from pipeline.workspace.night import register_folder
+from pipeline.workspace.release_artifacts import VersionFiguresFile
 from pipeline.workspace.run_files import read_evaluated_recipes
 
 REPLACED: Final = "replaced"

@@ -22,16 +22,11 @@ from pipeline.stores.batches import MERGED, Batches
 from pipeline.stores.pruning import touch
 from pipeline.stores.runs import Run
 from pipeline.workspace.agreement import refuse_other_workspace
-from pipeline.workspace.artifacts import (
-    DecisionFile,
-    RecipeFile,
-    SnapshotFile,
-    WeightsFile,
-    train_step,
-)
+from pipeline.workspace.artifacts import RecipeFile, SnapshotFile, WeightsFile, train_step
 from pipeline.workspace.config import Config
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import Champion
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.workspace import Workspace
 
 ACCEPT: Final = "accept"

@@ -15,12 +15,12 @@ from typing import Final
 from pipeline.errors import ConfigError, StorageError
 from pipeline.evaluation.gate import Decision
 from pipeline.models.contract import Recipe
-from pipeline.workspace.artifacts import MlflowFile
 from pipeline.workspace.config import flat
 from pipeline.workspace.config_errors import Tree
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import PublicationEntry
 from pipeline.workspace.night import Night, decision_of, register_folder
+from pipeline.workspace.release_artifacts import MlflowFile
 from pipeline.workspace.workspace import Workspace
 
 _SHOWN = 12

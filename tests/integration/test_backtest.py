@@ -21,8 +21,8 @@ from pipeline.steps.experiments.backtest.backtest import backtest, parse_every, 
 from pipeline.steps.experiments.backtest.days import RetrainSchedule
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.artifacts import DecisionFile
 from pipeline.workspace.config import Composed
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.workspace import Workspace
 from tests import worlds
 from tests.raising import raises

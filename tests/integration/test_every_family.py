@@ -10,7 +10,8 @@ import pytest
 from pipeline.models.families import FAMILIES
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.artifacts import DecisionFile, EvaluationFile
+from pipeline.workspace.artifacts import EvaluationFile
+from pipeline.workspace.release_artifacts import DecisionFile
 from tests.worlds import NIGHTS, START, land, purchases, ratings
 
 USERS, ITEMS = 150, 60

@@ -22,9 +22,9 @@ from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.workspace import task_log
-from pipeline.workspace.artifacts import ChurnFile, ParityFile, PatchFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import PatchEntry
+from pipeline.workspace.release_artifacts import ChurnFile, ParityFile, PatchFile
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, START, catalogue, land, purchases

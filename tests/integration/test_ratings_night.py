@@ -11,7 +11,8 @@ from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.steps.nightly.train import Failure, train
 from pipeline.steps.nightly.validate import validate
-from pipeline.workspace.artifacts import ColdCheckFile, EvaluationFile, MetaFile, RoleMetrics
+from pipeline.workspace.artifacts import EvaluationFile, MetaFile
+from pipeline.workspace.release_artifacts import ColdCheckFile, RoleMetrics
 from pipeline.workspace.workspace import Workspace
 from tests.worlds import NIGHTS, land, purchases, ratings
 

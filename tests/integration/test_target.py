@@ -12,8 +12,9 @@ from pipeline.cli.app import app
 from pipeline.errors import ConfigError
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.accept import accept_target
-from pipeline.workspace.artifacts import DecisionFile, SplitFile
+from pipeline.workspace.artifacts import SplitFile
 from pipeline.workspace.ledger import TargetEntry, entries_of
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.raising import raises

@@ -17,11 +17,12 @@ from pipeline.steps.feedback.feedback import feedback, is_idle
 from pipeline.steps.feedback.policy import drift_if_needed, policy, read_policy
 from pipeline.steps.ingest.ingest import ingest_landed
 from pipeline.steps.nightly.requested import start_requested
-from pipeline.workspace.artifacts import AttributionFile, MlflowFile, SnapshotFile
+from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import DriftSummary
 from pipeline.workspace.night import open_night
 from pipeline.workspace.registry import registry
+from pipeline.workspace.release_artifacts import AttributionFile, MlflowFile
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
 from tests.worlds import CONFIG, NIGHTS, START, copy_of, land, purchases

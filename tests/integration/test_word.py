@@ -14,10 +14,11 @@ from pipeline.steps.nightly.accept import accept_run, set_anchor
 from pipeline.steps.nightly.gate_history import gate_history_of
 from pipeline.steps.nightly.nightly import nightly, result
 from pipeline.steps.reporting.page_files import page_files
-from pipeline.workspace.artifacts import DecisionFile, EvaluationFile
+from pipeline.workspace.artifacts import EvaluationFile
 from pipeline.workspace.ledger import entries_of
 from pipeline.workspace.night import decision_of, open_night
 from pipeline.workspace.registry import registry
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide
 from tests.raising import raises

@@ -36,18 +36,12 @@ from pipeline.serving.churn import (
 from pipeline.serving.publish import chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import (
-    REFIT,
-    ChurnFile,
-    ColdCheckFile,
-    CostFile,
-    SeedNoise,
-    train_step,
-)
+from pipeline.workspace.artifacts import REFIT, CostFile, train_step
 from pipeline.workspace.ledger import Champion
 from pipeline.workspace.memory import refuse_too_large
 from pipeline.workspace.night import Night
 from pipeline.workspace.publications import read_lists
+from pipeline.workspace.release_artifacts import ChurnFile, ColdCheckFile, SeedNoise
 from pipeline.workspace.run_files import promoted, read_history, read_scorer, read_split, trained
 
 MIN_IDLE_USERS: Final = 20

@@ -32,9 +32,10 @@ from pipeline.serving.publish import unavailable
 from pipeline.serving.recommend import model_lists
 from pipeline.steps.diagnostics.churn import variation
 from pipeline.stores.runs import Draft, Run
-from pipeline.workspace.artifacts import REFIT, FollowedParityFile, ParityFile
+from pipeline.workspace.artifacts import REFIT, FollowedParityFile
 from pipeline.workspace.ledger import Champion
 from pipeline.workspace.night import Night, open_night
+from pipeline.workspace.release_artifacts import ParityFile
 from pipeline.workspace.run_files import promoted, read_scorer, read_split
 
 FOLDED: Final = "folded"

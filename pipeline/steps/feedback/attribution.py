@@ -26,11 +26,11 @@ from pipeline.monitoring.shown_effect import EDGE
 from pipeline.serving.publish import publication_rows, spare_entries, unavailable
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import AttributionFile
 from pipeline.workspace.as_of_view import AsOfView
 from pipeline.workspace.ledger import AttributionSummary
 from pipeline.workspace.mlflow_names import in_folders
 from pipeline.workspace.night import Night
+from pipeline.workspace.release_artifacts import AttributionFile
 from pipeline.workspace.task_log import TaskLog, task_log
 from pipeline.workspace.workspace import Workspace
 

@@ -15,7 +15,7 @@ from pipeline.steps.feedback.attribution import attribution_summary
 from pipeline.steps.feedback.drift import drift_summary
 from pipeline.steps.feedback.policy import read_policy
 from pipeline.workspace.agreement import refuse_cut_ledger
-from pipeline.workspace.artifacts import DecisionFile, OverrideFile, SplitFile
+from pipeline.workspace.artifacts import SplitFile
 from pipeline.workspace.history import AGAIN
 from pipeline.workspace.ledger import (
     ComparisonKey,
@@ -27,6 +27,7 @@ from pipeline.workspace.ledger import (
 )
 from pipeline.workspace.night import ACCEPT, Night
 from pipeline.workspace.publications import reconcile
+from pipeline.workspace.release_artifacts import DecisionFile, OverrideFile
 from pipeline.workspace.workspace import Workspace
 
 

@@ -27,10 +27,10 @@ from pipeline.monitoring.verdicts import Drift, DriftStatus
 from pipeline.steps.diagnostics.live_quality import score_span
 from pipeline.steps.feedback.attribution import attribute_span
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import DriftFile
 from pipeline.workspace.as_of_view import AsOfView
 from pipeline.workspace.ledger import AttributionSummary, DecisionEntry, DriftSummary
 from pipeline.workspace.night import Night
+from pipeline.workspace.release_artifacts import DriftFile
 from pipeline.workspace.run_files import read_split
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace

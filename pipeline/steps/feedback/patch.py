@@ -23,8 +23,9 @@ from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_users
 from pipeline.serving.publish import Patch, PublicationRow, unavailable
 from pipeline.serving.recommend import ListRules, user_lists
 from pipeline.stores.batches import Batches
-from pipeline.workspace.artifacts import REFIT, PatchFile
+from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.night import Night, last_file
+from pipeline.workspace.release_artifacts import PatchFile
 from pipeline.workspace.run_files import FALLBACK, read_scorer, read_split
 
 STEP: Final = "foldin"

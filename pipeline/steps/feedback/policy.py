@@ -32,9 +32,10 @@ from pipeline.serving.foldin import new_since
 from pipeline.steps.feedback.drift import drift_of, measure_drift
 from pipeline.stores.batches import Batches
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import PolicyFile, SnapshotFile, TablesFile
+from pipeline.workspace.artifacts import SnapshotFile, TablesFile
 from pipeline.workspace.as_of_view import AsOfView
 from pipeline.workspace.night import Night, last_file
+from pipeline.workspace.release_artifacts import PolicyFile
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.workspace import Workspace
 

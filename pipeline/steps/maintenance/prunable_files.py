@@ -23,8 +23,9 @@ from pipeline.errors import ConfigError
 from pipeline.steps.nightly.accept import refuse_gone_on
 from pipeline.stores.pruning import last_activity
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import DecisionFile, train_step
+from pipeline.workspace.artifacts import train_step
 from pipeline.workspace.night import Night, decision_of
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.run_files import fit_name
 from pipeline.workspace.workspace import Workspace
 

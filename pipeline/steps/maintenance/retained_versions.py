@@ -20,13 +20,14 @@ from pipeline.steps.nightly.snapshot import TABLES
 from pipeline.stores.pruning import last_activity
 from pipeline.stores.runs import Runs
 from pipeline.stores.studies.store import FILE, Studies
-from pipeline.workspace.artifacts import PinFile, SnapshotFile, Versions
+from pipeline.workspace.artifacts import SnapshotFile, Versions
 from pipeline.workspace.experiment_artifacts import (
     BacktestPlanFile,
     CalibrationFile,
     CalibrationPlanFile,
 )
 from pipeline.workspace.history import LedgerHistory
+from pipeline.workspace.release_artifacts import PinFile
 from pipeline.workspace.workspace import Workspace
 
 _DATA: Final = ("events", "items", "users")

@@ -12,10 +12,11 @@ from pipeline.evaluation.gate import accept, offers
 from pipeline.evaluation.gate.accept import anchor_from
 from pipeline.steps.feedback.decisions import override_entry
 from pipeline.steps.nightly.gate_history import gate_history_of
-from pipeline.workspace.artifacts import DecisionFile, OverrideFile, SplitFile
+from pipeline.workspace.artifacts import SplitFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import AnchorEntry, OverrideEntry, TargetEntry, append_entry
 from pipeline.workspace.night import ACCEPT, Night, open_night
+from pipeline.workspace.release_artifacts import DecisionFile, OverrideFile
 from pipeline.workspace.workspace import Workspace
 
 

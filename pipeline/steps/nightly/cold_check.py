@@ -33,9 +33,10 @@ from pipeline.steps.nightly.refit import canary_lists
 from pipeline.steps.reporting.index_page import draw_index
 from pipeline.steps.reporting.night_page import build_page
 from pipeline.steps.reporting.page_files import draft_page, draw_page
-from pipeline.workspace.artifacts import REFIT, ChurnFile, ColdCheckFile
+from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.child_process import run_child
 from pipeline.workspace.night import Night
+from pipeline.workspace.release_artifacts import ChurnFile, ColdCheckFile
 from pipeline.workspace.run_files import promoted, read_scorer, read_split
 from pipeline.workspace.step_outputs import record_step
 from pipeline.workspace.task_log import task_step

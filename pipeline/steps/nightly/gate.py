@@ -26,17 +26,15 @@ from pipeline.steps.reporting.night_page import build_page
 from pipeline.steps.reporting.page_files import draft_page, draw_page
 from pipeline.stores.runs import Ref
 from pipeline.workspace.artifacts import (
-    DecisionFile,
     EvaluationFile,
-    MetricsFile,
     ReferenceRun,
-    RoleMetrics,
     SplitFile,
     ValidationFile,
     train_step,
 )
 from pipeline.workspace.ledger import append_entry
 from pipeline.workspace.night import Night, open_night
+from pipeline.workspace.release_artifacts import DecisionFile, MetricsFile, RoleMetrics
 from pipeline.workspace.run_files import (
     absences,
     read_earlier_blocks,

@@ -46,7 +46,6 @@ from pipeline.workspace.artifacts import (
     REFIT,
     CleanFile,
     CostFile,
-    DecisionFile,
     EvaluationFile,
     RecipeFile,
     SplitFile,
@@ -55,6 +54,7 @@ from pipeline.workspace.artifacts import (
 )
 from pipeline.workspace.mlflow_names import OVER_BASELINE, bounds, in_folders, lift_metrics
 from pipeline.workspace.night import Night, decision_of
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.run_files import absences, read_evaluated_recipes, trained
 from pipeline.workspace.versions import hyper_parameters
 

@@ -32,8 +32,8 @@ from pipeline.steps.nightly.snapshot import Started, snapshot
 from pipeline.steps.nightly.train import Failure, train
 from pipeline.steps.nightly.validate import validate
 from pipeline.steps.reporting.page_files import draw_lost_page
-from pipeline.workspace.artifacts import MetricsFile, RoleMetrics
 from pipeline.workspace.night import Night, decision_of
+from pipeline.workspace.release_artifacts import MetricsFile, RoleMetrics
 from pipeline.workspace.workspace import Workspace
 
 EXIT_CODES: Final = {"keep": 4, "block": 5}

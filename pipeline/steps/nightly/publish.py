@@ -28,10 +28,10 @@ from pipeline.number_text import share
 from pipeline.serving import publish as serving
 from pipeline.steps.feedback.patch import make_patch
 from pipeline.steps.reporting.index_page import draw_reports
-from pipeline.workspace.artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.night import Night, register_folder
 from pipeline.workspace.publications import append_ledger_entry, go_live, stage, verify_staged
 from pipeline.workspace.registry import point_aliases
+from pipeline.workspace.release_artifacts import ChurnFile, MlflowFile, PinFile, PublicationFile
 from pipeline.workspace.run_files import promoted
 from pipeline.workspace.step_outputs import verify_outputs
 from pipeline.workspace.task_log import task_step

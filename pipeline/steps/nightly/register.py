@@ -27,10 +27,11 @@ from pipeline.steps.reporting.page_files import draw_lost_page
 from pipeline.stores.registry.client import Registry
 from pipeline.stores.registry.records import Mirrored, NightRecord
 from pipeline.stores.runs import Ref, Run
-from pipeline.workspace.artifacts import REFIT, MlflowFile
+from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.night import Night, decision_of, register_folder
 from pipeline.workspace.registry import point_aliases, registry
+from pipeline.workspace.release_artifacts import MlflowFile
 from pipeline.workspace.task_log import task_step
 from pipeline.workspace.versions import runs_by_version
 from pipeline.workspace.workspace import Workspace

@@ -19,12 +19,7 @@ from pipeline.evaluation.lift import Lift, chained, verdict
 from pipeline.number_text import change
 from pipeline.stores.runs import Draft
 from pipeline.workspace import lifts
-from pipeline.workspace.artifacts import (
-    EvaluationFile,
-    SplitFile,
-    VersionFiguresFile,
-    train_step,
-)
+from pipeline.workspace.artifacts import EvaluationFile, SplitFile, train_step
 from pipeline.workspace.mlflow_names import (
     DAYS,
     MINUTES,
@@ -36,6 +31,7 @@ from pipeline.workspace.mlflow_names import (
     lift_metrics,
 )
 from pipeline.workspace.night import Night, decision_of
+from pipeline.workspace.release_artifacts import VersionFiguresFile
 from pipeline.workspace.run_files import (
     FALLBACK,
     read_history,

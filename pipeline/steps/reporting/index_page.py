@@ -27,17 +27,12 @@ from pipeline.report.titles import LiftName
 from pipeline.serving.publish import chain, live, newest, of_chain, of_these_users
 from pipeline.steps.reporting.page_files import PAGE, draw_page, write_atomically
 from pipeline.stores.runs import Run
-from pipeline.workspace.artifacts import (
-    REFIT,
-    ColdCheckFile,
-    SnapshotFile,
-    ValidationFile,
-    VersionFiguresFile,
-)
+from pipeline.workspace.artifacts import REFIT, SnapshotFile, ValidationFile
 from pipeline.workspace.history import LedgerHistory
 from pipeline.workspace.ledger import DecisionEntry
 from pipeline.workspace.lifts import registered_figures
 from pipeline.workspace.night import Night
+from pipeline.workspace.release_artifacts import ColdCheckFile, VersionFiguresFile
 from pipeline.workspace.run_files import training_costs
 from pipeline.workspace.workspace import Workspace
 

@@ -25,19 +25,21 @@ from pipeline.steps.reporting.past_nights import (
 from pipeline.stores.json_files import RootArtifact
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import (
-    AttributionFile,
-    ChurnFile,
     CleanFile,
-    DriftFile,
     EvaluationFile,
-    ParityFile,
-    PolicyFile,
     SplitFile,
     TablesFile,
     ValidationFile,
 )
 from pipeline.workspace.history import MAX_PAST_NIGHTS
 from pipeline.workspace.night import Night
+from pipeline.workspace.release_artifacts import (
+    AttributionFile,
+    ChurnFile,
+    DriftFile,
+    ParityFile,
+    PolicyFile,
+)
 from pipeline.workspace.run_files import absences, read_split, training_costs
 
 T = TypeVar("T")

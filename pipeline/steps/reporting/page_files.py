@@ -27,8 +27,9 @@ from pipeline.report.night import NightPage
 from pipeline.report.page import night_figures, night_page, refused_page
 from pipeline.stores.disk import storage_errors, sync, write_synced
 from pipeline.stores.runs import Draft, Run
-from pipeline.workspace.artifacts import MlflowFile, SnapshotFile, ValidationFile
+from pipeline.workspace.artifacts import SnapshotFile, ValidationFile
 from pipeline.workspace.night import register_folder
+from pipeline.workspace.release_artifacts import MlflowFile
 
 PAGE: Final = "page.html"
 DATA: Final = "page.json"

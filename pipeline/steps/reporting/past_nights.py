@@ -19,17 +19,11 @@ from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.evaluation.prequential import LiveFigures
 from pipeline.report.night import Dated, PastParity, PastRun
 from pipeline.stores.json_files import JsonFile
-from pipeline.workspace.artifacts import (
-    ChurnFile,
-    EvaluationFile,
-    FollowedParityFile,
-    LiveFile,
-    ParityFile,
-    SplitFile,
-)
+from pipeline.workspace.artifacts import EvaluationFile, FollowedParityFile, LiveFile, SplitFile
 from pipeline.workspace.ledger import DecisionEntry
 from pipeline.workspace.lifts import over_baseline, registered_figures
 from pipeline.workspace.night import Night
+from pipeline.workspace.release_artifacts import ChurnFile, ParityFile
 
 A = TypeVar("A", bound=JsonFile)
 

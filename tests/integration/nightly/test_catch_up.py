@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.base import Interval, as_of
-from pipeline.workspace.artifacts import DecisionFile, EarlierBlockFile
+from pipeline.workspace.artifacts import EarlierBlockFile
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.run_files import earlier_step
 from pipeline.workspace.workspace import Workspace
 from tests.deciding import decide

@@ -24,8 +24,14 @@ from pipeline.steps.nightly import cold_check as cold_check_module
 from pipeline.steps.nightly.cold_check import cold_check, judge_overlap
 from pipeline.steps.nightly.refit import refit
 from pipeline.steps.reporting.page_files import page_files
-from pipeline.workspace.artifacts import ChurnFile, ColdCheckFile, MlflowFile, ParityFile, SeedNoise
 from pipeline.workspace.night import open_night
+from pipeline.workspace.release_artifacts import (
+    ChurnFile,
+    ColdCheckFile,
+    MlflowFile,
+    ParityFile,
+    SeedNoise,
+)
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import labels, mlflow_metrics, page_of
 from tests.raising import raises

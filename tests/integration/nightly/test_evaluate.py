@@ -13,8 +13,9 @@ from pipeline.evaluation.prequential import PrequentialFigures
 from pipeline.report.live import live_table
 from pipeline.steps.diagnostics.live_quality import live_history, live_summary, score
 from pipeline.steps.nightly.night_record import night_record
-from pipeline.workspace.artifacts import DecisionFile, EvaluationFile, LiveFile, MlflowFile
+from pipeline.workspace.artifacts import EvaluationFile, LiveFile
 from pipeline.workspace.night import open_night
+from pipeline.workspace.release_artifacts import DecisionFile, MlflowFile
 from pipeline.workspace.run_files import read_split, trained
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_metrics

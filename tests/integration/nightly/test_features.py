@@ -7,7 +7,8 @@ from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.nightly.features import features
 from pipeline.steps.nightly.snapshot import snapshot
 from pipeline.steps.nightly.validate import validate
-from pipeline.workspace.artifacts import CleanFile, MlflowFile, SplitFile
+from pipeline.workspace.artifacts import CleanFile, SplitFile
+from pipeline.workspace.release_artifacts import MlflowFile
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_metrics
 from tests.worlds import CONFIG, NIGHTS, land, purchases

@@ -5,8 +5,9 @@ import json
 from pipeline.steps.nightly.gate import gate
 from pipeline.steps.reporting.comparison_rows import lift_rows
 from pipeline.steps.reporting.night_page import build_page
-from pipeline.workspace.artifacts import DecisionFile, ValidationFile
+from pipeline.workspace.artifacts import ValidationFile
 from pipeline.workspace.night import open_night
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import page_of
 

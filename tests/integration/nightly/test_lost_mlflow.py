@@ -24,8 +24,9 @@ from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.nightly.refit import refit
 from pipeline.steps.nightly.register import register
 from pipeline.stores.registry import versions as registry_versions
-from pipeline.workspace.artifacts import REFIT, MlflowFile
+from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.registry import registry
+from pipeline.workspace.release_artifacts import MlflowFile
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_client
 from tests.integration.test_versions import nightjar

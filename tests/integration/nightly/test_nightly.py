@@ -10,7 +10,8 @@ from pipeline.steps.diagnostics.foldin_parity import parity_metrics
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import history, lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.artifacts import ChurnFile, FollowedParityFile
+from pipeline.workspace.artifacts import FollowedParityFile
+from pipeline.workspace.release_artifacts import ChurnFile
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import outcome, page_of
 from tests.worlds import NIGHTS, copy_of

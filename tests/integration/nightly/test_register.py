@@ -6,8 +6,8 @@ from pipeline.errors import RegistryError
 from pipeline.steps.lists import history
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.steps.reporting.page_files import page_files
-from pipeline.workspace.artifacts import ChurnFile, MlflowFile
 from pipeline.workspace.registry import registry
+from pipeline.workspace.release_artifacts import ChurnFile, MlflowFile
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_client, page_of
 from tests.worlds import NIGHTS

@@ -18,9 +18,10 @@ from pipeline.steps.nightly.register import Mirror
 from pipeline.steps.reporting import index_page
 from pipeline.steps.reporting.index_page import INDEX, draw_index
 from pipeline.steps.reporting.page_files import draw_page, page_files
-from pipeline.workspace.artifacts import CostFile, MlflowFile, SnapshotFile, ValidationFile
+from pipeline.workspace.artifacts import CostFile, SnapshotFile, ValidationFile
 from pipeline.workspace.lifts import registered_figures
 from pipeline.workspace.night import open_night
+from pipeline.workspace.release_artifacts import MlflowFile
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import page_of
 from tests.raising import raises

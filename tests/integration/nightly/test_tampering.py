@@ -18,7 +18,7 @@ from pipeline.steps.nightly.recommend import recommend
 from pipeline.steps.nightly.refit import refit
 from pipeline.steps.nightly.register import register
 from pipeline.stores.ledger import Ledger
-from pipeline.workspace.artifacts import ColdCheckFile
+from pipeline.workspace.release_artifacts import ColdCheckFile
 from pipeline.workspace.workspace import Workspace
 from tests.raising import raises
 from tests.tampered import replace_file

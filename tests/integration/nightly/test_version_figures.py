@@ -24,9 +24,10 @@ from pipeline.steps.nightly.version_figures import (
 from pipeline.steps.reporting.comparison_rows import lift_rows
 from pipeline.stores.registry.client import PAGES
 from pipeline.workspace import lifts
-from pipeline.workspace.artifacts import DecisionFile, MlflowFile, SplitFile
+from pipeline.workspace.artifacts import SplitFile
 from pipeline.workspace.lifts import pair_with_version_before
 from pipeline.workspace.night import open_night
+from pipeline.workspace.release_artifacts import DecisionFile, MlflowFile
 from pipeline.workspace.workspace import Workspace
 from tests.integration.nightly.contents import mlflow_client
 from tests.raising import raises

@@ -7,7 +7,8 @@ from pipeline import columns as c
 from pipeline.base import Interval
 from pipeline.data.split import Split
 from pipeline.stores.runs import Runs
-from pipeline.workspace.artifacts import MlflowFile, SplitFile
+from pipeline.workspace.artifacts import SplitFile
+from pipeline.workspace.release_artifacts import MlflowFile
 from tests.raising import raises
 
 TRUTH = pl.DataFrame({c.USER_ID: ["u"], c.ITEM_ID: ["a"]})

@@ -36,12 +36,12 @@ from pipeline.workspace import provenance
 from pipeline.workspace.artifacts import (
     REFIT,
     AbsentFile,
-    DecisionFile,
     RecipeFile,
     TablesFile,
     WeightsFile,
     train_step,
 )
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.task_log import task_log
 from pipeline.workspace.versions import Version, find
 from pipeline.workspace.workspace import LEARNT_FROM, Workspace

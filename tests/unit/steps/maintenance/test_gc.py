@@ -30,10 +30,11 @@ from pipeline.stores.lake import SCHEMAS, Lake
 from pipeline.stores.lake.commit_integrity import CommitIntegrity
 from pipeline.stores.runs import Run, Runs
 from pipeline.stores.studies.store import Studies
-from pipeline.workspace.artifacts import DecisionFile, SnapshotFile
+from pipeline.workspace.artifacts import SnapshotFile
 from pipeline.workspace.child_process import Child
 from pipeline.workspace.experiment_artifacts import CalibrationPlanFile
 from pipeline.workspace.night import open_night
+from pipeline.workspace.release_artifacts import DecisionFile
 from pipeline.workspace.workspace import PINS, Workspace
 from tests.dying import parsed_here
 from tests.ingesting import AT, land, orders, state, workspace

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.steps.reporting.page_files import _links
-from pipeline.workspace.artifacts import MlflowFile, SnapshotFile
+from pipeline.workspace.artifacts import SnapshotFile
+from pipeline.workspace.release_artifacts import MlflowFile
 
 LOCAL = "http://127.0.0.1:5000"
 

@@ -8,7 +8,8 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.evaluation.gate.e_process_status import EProcessStatus
 from pipeline.steps.reporting.past_nights import e_process_paths, past_churn, past_parity
-from pipeline.workspace.artifacts import ChurnFile, FollowedParityFile, ParityFile
+from pipeline.workspace.artifacts import FollowedParityFile
+from pipeline.workspace.release_artifacts import ChurnFile, ParityFile
 from tests.pages import churn, scored
 
 NIGHTS = [datetime(2024, 6, day, 9, tzinfo=UTC) for day in (1, 8, 15, 22)]
