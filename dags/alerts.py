@@ -1,5 +1,8 @@
 """Messages to the webhook: one per cause, repeated only after a day.
 
+A cause is a problem, not a place: a config that cannot be read makes tasks of several DAGs fail,
+and is one cause. It is over when the first of the tasks that reported it succeeds again.
+
 An Airflow variable holds the causes of a workspace that are not over (`shop_alerts`), so that all
 machines of an Airflow read the same ones.
 
@@ -21,11 +24,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk import Context, Variable
-from airflow.sdk.exceptions import AirflowException
 
 from dags import webhook
-from dags.common import NOTE, AirflowWorkspace, log, run_address
-from dags.problems import PROBLEM
+from dags.common import NOTE, AirflowWorkspace, log, run_address, task_address
+from dags.problems import PROBLEM, problem_key, restart_text
 
 REPEAT_AFTER = timedelta(hours=23)
 """A run that fails each day may fail some minutes earlier than on the day before."""
@@ -37,11 +39,16 @@ _WAIT_S = 30.0
 
 Causes = dict[str, dict[str, Any]]
 """Cause -> ``count`` of its reports, ``seen`` when last, ``posted`` when its last message was, or
-``None``."""
+``None``, and ``places`` that have reported it."""
 
 
 def report(
-    workspace: AirflowWorkspace, cause: str, message: Mapping[str, Any], *, after: int = 1
+    workspace: AirflowWorkspace,
+    cause: str,
+    message: Mapping[str, Any],
+    *,
+    place: str,
+    after: int = 1,
 ) -> bool:
     """Report a problem; post it unless a message about its cause was posted within a day.
 
@@ -50,9 +57,11 @@ def report(
     workspace
         Airflow's names of the workspace.
     cause
-        The same for each report of one problem; begins with the id of its DAG.
+        The same for each report of one problem.
     message
         From `message`.
+    place
+        Task that reports, from `place_of`, or another text that `end` gets.
     after
         Number of reports from which on it is posted.
 
@@ -64,8 +73,9 @@ def report(
         return False
     with _shared_causes(workspace) as causes:
         now = datetime.now(UTC)
-        known = causes.setdefault(cause, {"count": 0, "posted": None})
-        known |= {"count": known["count"] + 1, "seen": now.isoformat()}
+        known = causes.setdefault(cause, {"count": 0, "posted": None, "places": []})
+        places = sorted({*known["places"], place})
+        known |= {"count": known["count"] + 1, "seen": now.isoformat(), "places": places}
         posted = known["posted"]
         due = posted is None or now - datetime.fromisoformat(posted) >= REPEAT_AFTER
         is_due = known["count"] >= after and due
@@ -81,13 +91,28 @@ def end(workspace: AirflowWorkspace, prefix: str) -> None:
     Parameters
     ----------
     prefix
-        Start of the causes.
+        Start of a place that reported them.
     """
-    if not webhook.exists(workspace.webhook_connection):
+    # Most tasks end no cause: they neither wait for the lock nor create a file.
+    if not webhook.exists(workspace.webhook_connection) or not _of(_read(workspace), prefix):
         return
     with _shared_causes(workspace) as causes:
-        for cause in [cause for cause in causes if cause.startswith(prefix)]:
+        for cause in _of(causes, prefix):
             del causes[cause]
+
+
+def _of(causes: Causes, prefix: str) -> list[str]:
+    """Return the causes that a place has reported."""
+    return [
+        cause
+        for cause, known in causes.items()
+        if any(place.startswith(prefix) for place in known["places"])
+    ]
+
+
+def place_of(ti: Any, task: str = "") -> str:
+    """Return the place of a task instance, or of another task of its DAG."""
+    return f"{ti.dag_id}.{task or ti.task_id}."
 
 
 def message(ti: Any, status: str, sentence: str, headline: str = "") -> dict[str, Any]:
@@ -107,7 +132,8 @@ def message(ti: Any, status: str, sentence: str, headline: str = "") -> dict[str
     ``text`` is what Slack and Teams show; ``url`` is the address of the run.
     """
     url = run_address(ti)
-    text = f"{ti.dag_id}: {status}. {headline or sentence} {url}"
+    # Teams reads one line feed as a space.
+    text = f"{ti.dag_id}: {status}. {headline or sentence}\n\n{url}"
     return {
         "text": text,
         "dag": ti.dag_id,
@@ -123,19 +149,34 @@ def on_failure(workspace: AirflowWorkspace) -> Callable[[Context], None]:
 
     def report_failure(context: Context) -> None:
         ti = context["ti"]
-        problem = ti.xcom_pull(task_ids=ti.task_id, key=PROBLEM) or {}
         exception = context.get("exception")
-        sentence = problem.get("sentence") or str(exception or "see its log")
-        # The text of an error or a bug may hold numbers that change from pass to pass.
-        known = sentence if isinstance(exception, AirflowException) else type(exception).__name__
-        cause = f"{ti.dag_id}.{ti.task_id} {problem.get('id') or known}"
+        problem = ti.xcom_pull(task_ids=ti.task_id, key=PROBLEM) or {
+            "id": type(exception).__name__,  # of a task that was stopped
+            "sentence": str(exception or "the task was stopped: see its log"),
+        }
+        sentence = f"{ti.task_id} failed: {problem['sentence'].rstrip('.')}."
+        todo = f"{problem.get('next_step') or restart_text(ti.dag_id)}."
         try:
-            ti.xcom_push(key=NOTE, value=f"{ti.task_id}: {sentence}")
-            report(workspace, cause, message(ti, "failed", f"{ti.task_id}: {sentence}"))
+            link = f"[log of {ti.task_id}]({task_address(ti, ti.task_id)})"
+            ti.xcom_push(key=NOTE, value=f"{sentence}\n\n{todo} {link}")
+            text = message(ti, "failed", sentence, headline=f"{sentence} {todo}")
+            report(workspace, problem_key(problem), text, place=place_of(ti))
         except Exception:
             log.exception("The failure could not be reported.")
 
     return report_failure
+
+
+def on_success(workspace: AirflowWorkspace) -> Callable[[Context], None]:
+    """Return Airflow's callback that ends the causes that a task has reported."""
+
+    def end_causes(context: Context) -> None:
+        try:
+            end(workspace, place_of(context["ti"]))
+        except Exception:
+            log.exception("The end of a problem could not be recorded.")
+
+    return end_causes
 
 
 def _variable(workspace: AirflowWorkspace) -> str:
@@ -168,16 +209,17 @@ def _read(workspace: AirflowWorkspace) -> Causes:
     """Return the causes; none if a user has damaged the variable."""
     try:
         causes = Variable.get(_variable(workspace), default={}, deserialize_json=True)
-        return {cause: _known(**reports) for cause, reports in causes.items()}
+        return {cause: _known(**known) for cause, known in causes.items()}
     except (AttributeError, TypeError, ValueError):
         log.warning(f"The Airflow variable {_variable(workspace)} is damaged, and is made anew.")
         return {}
 
 
-def _known(count: int, seen: str, posted: str | None) -> dict[str, Any]:
+def _known(count: int, seen: str, posted: str | None, places: list[str]) -> dict[str, Any]:
     times = {"seen": seen, "posted": posted}
     return {
         "count": int(count),
+        "places": [str(place) for place in places],
         **{
             name: text and datetime.fromisoformat(text).astimezone(UTC).isoformat()
             for name, text in times.items()

@@ -7,6 +7,9 @@ before it trains.
 **Results.** A table in the log, and a figure in the workspace under `backtests/`. Each schedule is
 replayed in a sandbox with its own lake, ledger and registry; nothing live changes.
 
+**Messages.** A red run has a note with the reason and the next step, and is posted as a red run of
+`nightly_retrain` is.
+
 **Repeated runs.** An attempt has two hours. The next attempt resumes where the last one ended, and
 so does a backtest that is triggered again with the same params. A finished backtest returns its
 result again.

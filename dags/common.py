@@ -256,6 +256,20 @@ def run_address(ti: Any) -> str:
     return f"{ti.log_url.partition('/runs/')[0]}/runs/{quote(ti.run_id, safe=':+')}"
 
 
+def task_address(ti: Any, task: str, map_index: int = -1) -> str:
+    """Return the address of a task of the run of a task instance.
+
+    Parameters
+    ----------
+    ti
+        Airflow's task instance.
+    task, map_index
+        Id of the task, and the index of an instance of a mapped one.
+    """
+    instance = "" if map_index < 0 else f"/mapped/{map_index}"
+    return f"{run_address(ti)}/tasks/{task}{instance}"
+
+
 def leave_note(text: str) -> None:
     """Leave a text for the note of the run, after that of a callback of the task."""
     ti = get_current_context()["ti"]

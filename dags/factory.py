@@ -5,8 +5,8 @@ Guarantees:
 * Each DAG starts paused, runs once at a time and does not catch up on missed runs.
 * Each task has an owner, retries, a time limit and its function's docstring as documentation.
 * XCom holds only scalars, lists and dicts; Airflow's logs hold no returned values.
-* An expected failure reaches Airflow as one sentence, and is retried only if a retry can help. A
-  line of level ERROR above the traceback names the lists that stay live and the next step.
+* An expected failure is retried only if a retry can help. One line of level ERROR above the
+  traceback has its sentence, the lists that stay live and the next step.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ from airflow.sdk import (
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 from dags import common
-from dags.alerts import on_failure
+from dags.alerts import on_failure, on_success
 from dags.common import AirflowWorkspace
-from dags.problems import PROBLEM, bug_text, log_problem, retry_text
+from dags.problems import PROBLEM, SEE_ABOVE, bug_text, log_problem, retry_text
 
 if TYPE_CHECKING:
     from pipeline.workspace.workspace import Workspace
@@ -57,7 +57,6 @@ def nightjar_dag(
     params: Mapping[str, Param | Callable[[AirflowWorkspace], Param]],
     cron: str | None = None,
     retrains: bool = False,
-    reports_failures: bool = False,
 ) -> Callable[[Callable[[AirflowWorkspace], None]], list[DAG]]:
     """Decorate a function that adds the tasks of a DAG for a workspace.
 
@@ -76,9 +75,8 @@ def nightjar_dag(
         Schedule in UTC.
     retrains
         Whether section ``[schedule]`` of each workspace decides what starts the DAG. Without this
-        and without a cron it is only started by hand.
-    reports_failures
-        Whether each task that failed is noted and reported to the webhook.
+        and without a cron it is only started by hand. The last task of such a DAG reports which
+        task has failed; in others each task notes and reports that itself.
 
     Returns
     -------
@@ -89,7 +87,9 @@ def nightjar_dag(
         dags = []
         for workspace in common.WORKSPACES:
             schedule = _retrain_schedule(workspace) if retrains else cron and _timetable(cron)
-            callback = {"on_failure_callback": on_failure(workspace)} if reports_failures else {}
+            callbacks = {"on_success_callback": on_success(workspace)}
+            if not retrains:
+                callbacks["on_failure_callback"] = on_failure(workspace)
             with DAG(
                 workspace.dag_id(add_tasks.__name__),
                 description=add_tasks.__doc__,
@@ -98,7 +98,7 @@ def nightjar_dag(
                 catchup=False,
                 max_active_runs=1,
                 is_paused_upon_creation=True,
-                default_args=DEFAULT_ARGS | callback,
+                default_args=DEFAULT_ARGS | callbacks,
                 params={
                     name: param(workspace) if callable(param) else param
                     for name, param in params.items()
@@ -266,7 +266,7 @@ def workspace_task(**options: Any) -> Callable[[Callable[..., Any]], NightjarTas
 
 @contextmanager
 def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
-    """Open a workspace; an expected failure becomes Airflow's failure with the same sentence.
+    """Open a workspace; an expected failure is logged and becomes a failure of Airflow.
 
     The output of a library that panicked appears in the log only for a bug.
 
@@ -290,35 +290,24 @@ def open_workspace(workspace: AirflowWorkspace) -> Iterator[Workspace]:
         raise
     except BaseException as error:  # a panic of a Rust library is not an `Exception`
         ti = get_current_context()["ti"]
+        # A failed task returns no value, so `report_outcome` reads the error from its own key.
         if (failure := expected_failure(error)) is None:
             output.show()
             if is_failure(error):
-                log_problem(workspace, bug_text(error), retry_text(ti, is_retried=True))
+                bug = {"id": "bug", "sentence": bug_text(error), "exit_code": 1}
+                log_problem(workspace, bug["sentence"], retry_text(ti, is_retried=True))
+                ti.xcom_push(key=PROBLEM, value=bug)
             raise
         is_retried = isinstance(failure, StorageError)
         sentence = f"{failure.sentence} [{failure.id}, docs/ERRORS.md]"
         log_problem(workspace, sentence, retry_text(ti, is_retried=is_retried))
         problem = {"id": failure.id, "sentence": failure.sentence, "exit_code": failure.exit_code}
-        # A failed task returns no value, so `report_outcome` reads the error from its own key.
         ti.xcom_push(key=PROBLEM, value=problem)
         # Without the cause: its traceback would push the line above out of Airflow's window.
-        if is_retried:
-            raise AirflowException(failure.sentence) from None
-        raise AirflowFailException(failure.sentence) from None
+        kind = AirflowException if is_retried else AirflowFailException
+        raise kind(f"{failure.id}: {SEE_ABOVE}") from None
     finally:
         output.restore()
-
-
-def task_problem(name: str) -> dict[str, Any] | None:
-    """Return what a failed task of this run left under `PROBLEM`, or ``None``.
-
-    `name` ends in ``_3`` for the fourth instance of a mapped task.
-    """
-    pull = get_current_context()["ti"].xcom_pull
-    task_id, _, index = name.rpartition("_")
-    place = {"task_ids": task_id, "map_indexes": int(index)} if index.isdigit() else {}
-    problem: dict[str, Any] | None = pull(**{"task_ids": name, "key": PROBLEM, **place})
-    return problem
 
 
 def _xcom_value(result: Any) -> Any:

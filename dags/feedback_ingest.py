@@ -17,8 +17,9 @@ the lake: the next pass requests the retrain again, even without new files. With
 under `[schedule]` (the default) no pass requests a retrain.
 
 **Messages.** A task that failed, and a night that did not start or is not over three hours after it
-was due, are posted to the Airflow connection `nightjar_webhook`, if that exists: once per cause,
-and again after a day. A night counts only if the one before it began at a time of the same cron.
+was due, are posted to the Airflow connection `nightjar_webhook`, if that exists: once per cause, as
+those of `nightly_retrain`. A night counts only if the one before it began at a time of the same
+cron.
 
 **Manual runs.** With an `at`, events after that instant are quarantined as dated in the future.
 Without one, the instant of the pass is the one at which the run is due; if that is before the last
@@ -29,6 +30,8 @@ file is read.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import TriggerRule, get_current_context
@@ -46,8 +49,9 @@ from dags.common import (
     log,
     resolve_at,
 )
-from dags.factory import nightjar_dag, nightjar_task, workspace_task
+from dags.factory import nightjar_dag, nightjar_task, open_workspace, workspace_task
 from dags.late_night import watch_nights
+from dags.problems import PROBLEM, SEE_ABOVE
 
 if TYPE_CHECKING:
     from pipeline.monitoring.verdicts import Drift
@@ -56,6 +60,8 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS = 20
 """Largest number of problems of a pass in XCom; the log has all of them."""
+_NEXT_STEP = "The next pass reads corrected files and a corrected config"
+
 
 PARAMS = {
     "at": instant_param(
@@ -111,7 +117,15 @@ def foldin(ws: Workspace) -> FoldinResult:
     return result
 
 
-@workspace_task(trigger_rule=TriggerRule.ALL_DONE)
+@contextmanager
+def _open_after_ingest(workspace: AirflowWorkspace) -> Iterator[Workspace]:
+    if get_current_context()["ti"].xcom_pull(task_ids="ingest") is None:
+        raise AirflowSkipException("ingest failed")
+    with open_workspace(workspace) as ws:
+        yield ws
+
+
+@nightjar_task(opens=_open_after_ingest, trigger_rule=TriggerRule.ALL_DONE)
 def attribution(ws: Workspace) -> dict[str, Any]:
     """Join the events since the last nightly run to the lists that were shown."""
     from pipeline.base import plain
@@ -167,8 +181,15 @@ def report_outcome(ingested: dict[str, Any]) -> None:
     """Fail if a file was rejected, waits for a correction of the config, or was not read."""
     if ingested["problems"]:
         for problem in ingested["problems"]:
-            log.error(f"{problem}. All other files are ingested, and the live lists stay live.")
-        raise AirflowFailException("; ".join(ingested["problems"]))
+            stays = "All other files are ingested, and the live lists stay live"
+            log.error(f"{problem}. {stays}. {_NEXT_STEP}.")
+        files = {
+            "id": "ingest.files",
+            "sentence": "; ".join(ingested["problems"]),
+            "next_step": _NEXT_STEP,
+        }
+        get_current_context()["ti"].xcom_push(key=PROBLEM, value=files)
+        raise AirflowFailException(SEE_ABOVE)
 
 
 def _require_requests(ws: Workspace) -> None:
@@ -176,9 +197,7 @@ def _require_requests(ws: Workspace) -> None:
         raise AirflowSkipException('schedule.mode = "nightly": no pass requests a retrain')
 
 
-@nightjar_dag(
-    tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *", reports_failures=True
-)
+@nightjar_dag(tag="feedback", doc_md=__doc__, params=PARAMS, cron="*/5 * * * *")
 def feedback_ingest(workspace: AirflowWorkspace) -> None:
     """Ingest new files and fold them into lists."""
     ingested = ingest(workspace)
@@ -186,6 +205,8 @@ def feedback_ingest(workspace: AirflowWorkspace) -> None:
     announce_events(workspace, ingested)
     folded = foldin(workspace)
     drifted = drift(workspace)
-    ingested >> folded >> attribution(workspace) >> drifted
+    # Directly after `ingest` as well: if it failed, no later task finds the same error again.
+    ingested >> [folded, drifted]
+    folded >> attribution(workspace) >> drifted
     request_retrain(workspace, policy(workspace, drifted))
     folded >> report_outcome(workspace, ingested)

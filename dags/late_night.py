@@ -32,7 +32,7 @@ LATE_AFTER = timedelta(hours=3)
 """Time after which a night is late; the longest task may take two hours."""
 _NIGHTS = "nightly_retrain"
 _ENDED = ("success", "failed")
-_NEXT_STEP = "Check that the scheduler runs, then trigger the DAG by hand"
+_NEXT_STEP = "Check that the scheduler runs, then click *Trigger* on the page of the DAG"
 
 
 def watch_nights(workspace: AirflowWorkspace) -> Callable[[Context], None]:
@@ -40,16 +40,16 @@ def watch_nights(workspace: AirflowWorkspace) -> Callable[[Context], None]:
 
     def check(context: Context) -> None:
         ti: Any = context["ti"]
-        cause = f"{workspace.dag_id(_NIGHTS)} late"
+        late = f"{workspace.dag_id(_NIGHTS)} late"
         sentence = late_night(workspace, ti, context["dag_run"].run_after)
         if sentence is None:
-            alerts.end(workspace, cause)
+            alerts.end(workspace, late)
             return
         log_problem(workspace, sentence, _NEXT_STEP)
         ti.xcom_push(key=NOTE, value=sentence)
         message = alerts.message(ti, "late", f"{sentence}. {_NEXT_STEP}.")
         # The next pass posts it: a DAG that was just unpaused has no run for some seconds.
-        alerts.report(workspace, cause, message, after=2)
+        alerts.report(workspace, late, message, place=late, after=2)
 
     return check
 

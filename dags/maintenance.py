@@ -15,7 +15,7 @@ another process has locked at that moment, such as a table during ingest, is lef
 after ten minutes. If it is still locked after the last retry, the run is red and names the process.
 
 **Messages.** A red run is posted to the Airflow connection `nightjar_webhook`, if that exists: once
-per cause, and again after a day.
+per cause, as those of `nightly_retrain`.
 
 **Manual runs.** With an `at`, ages are measured from that instant; without one, from the instant at
 which the run is due, or, where `publish.live_from` is `as_of`, from the last ingest. An instant
@@ -69,9 +69,7 @@ def gc(ws: Workspace) -> GcResult:
 
 
 # Before a nightly run at 03:00: a pinned version keeps its small files until the run is removed.
-@nightjar_dag(
-    tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *", reports_failures=True
-)
+@nightjar_dag(tag="maintenance", doc_md=__doc__, params=PARAMS, cron="37 2 * * *")
 def maintenance(workspace: AirflowWorkspace) -> None:
     """Compact the stores and remove data that have become unnecessary."""
     gc(workspace)

@@ -12,7 +12,8 @@ Under `adaptive` the times of `cron` are requests as well, in case no feedback p
 
 **Manual runs.** Trigger the DAG with an `as_of`: the run uses only data from before that instant.
 If the as-of is not later than that of the live publication, the run is a replay and changes
-nothing. The id of the run begins with its as-of and recipes.
+nothing. The id of a run of the trigger form begins with its as-of and recipes; an id that a user or
+a client has chosen stays.
 
 **Human review.** With `human_review = true` under `[gate]`, the task `review` waits up to four
 hours for an answer on Airflow's page *Required actions*, if a candidate meets all rules but its
@@ -21,20 +22,23 @@ evidence is inconclusive. Without an answer the champion stays.
 **Outcome.** Green: a model was promoted (`first`, `switch`, `refresh`); the champion stays (`keep`,
 and publishing is skipped); an earlier run already decided (`already_done`); a request found nothing
 to do, or the last seven days have no event (`nothing_to_do`). Red: the gate blocked, or a task
-failed. The last task, `report_outcome`, gives the reason in one sentence, writes the headline into
-the note of the run (of a red run the failed task and the next step first), and links to the page of
-the night, the run in MLflow and the version. It also posts decisions, red runs and a second
-scheduled run in a row with nothing to do to the Airflow connection `nightjar_webhook`, if that
-exists. A red run with the same cause is posted again after a day. A task that failed writes one
-line of level ERROR: the cause, what stays live, the next step.
+failed. The last task, `report_outcome`, writes the result into the note of the run: which lists are
+live, or the failed task with its sentence and a link to its log; then the next step, and links to
+the page of the night, the run in MLflow and the version. It also posts decisions, red runs and a
+second scheduled run in a row with nothing to do to the Airflow connection `nightjar_webhook`, if
+that exists. One cause is one message, whichever tasks and DAGs it stops; it is posted again after a
+day, or if it comes back after one of these tasks has succeeded. A task that failed writes one line
+of level ERROR: the cause, what stays live, the next step.
 
-**Repeated runs.** Clear a task or start the run again: each step returns the result that it has
-already committed.
+**Repeated runs.** Click *Clear Dag Run* on the page of a run: each step returns the result that it
+has already committed, and the first one finds a changed config or new data.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import (
@@ -57,19 +61,19 @@ from dags.common import (
     recipes_param,
     resolve_as_of,
     run_address,
+    task_address,
 )
 from dags.factory import (
     HEAVY_TASK_ARGS,
     nightjar_dag,
     nightjar_task,
-    task_problem,
     workspace_task,
 )
 from dags.links import ADDRESSES, LINKS, addresses
 from dags.nightly_task import STARTED, NightlyRun, current_decision, nightly_task, started_run
-from dags.problems import RESTART, log_problem
+from dags.problems import PROBLEM, SEE_ABOVE, log_problem, restart_text
 from dags.review import ReviewOperator, approved_by
-from dags.run_outcome import DECISIONS, RunOutcome, determine_outcome
+from dags.run_outcome import DECISIONS, PROMOTIONS, RunOutcome, determine_outcome
 
 if TYPE_CHECKING:
     from pipeline.report.headline import Headline
@@ -239,33 +243,35 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
     """Report how the run ended, post it to the webhook, and fail if the run failed."""
     context = get_current_context()
     ti = context["ti"]
-    outcome = _outcome(ti)
+    recipes = ti.xcom_pull(task_ids="snapshot") or []
+    outcome = _outcome(ti, recipes)
     as_of = _as_of_text(context)
-    headline = _headline(workspace, outcome)
+    headline = _headline(workspace, outcome, f"{restart_text(ti.dag_id)}.")
     message = {
         **alerts.message(ti, outcome.status, outcome.sentence, headline=headline.text),
         "run_id": started_run().get("run_id") or ti.run_id,
         "as_of": as_of,
     }
     try:
-        _post(workspace, outcome, message)
+        _post(workspace, ti, outcome, message)
     except Exception:
         log.exception("The outcome could not be posted.")  # the night itself may be good
     links = ti.xcom_pull(task_ids="register", key=ADDRESSES) or {}
-    named = ", ".join(f"[{name}]({address})" for name, address in links.items())
+    logs = _log_of(ti, outcome.task, recipes)
     first_line = _first_line(outcome, headline)
-    when = f"As of {as_of or 'an invalid instant'}"
-    news = [] if headline.news in first_line else [headline.news]
-    again = [f"{RESTART}."] if outcome.is_red and RESTART not in first_line else []
-    leave_note("\n\n".join([first_line, *news, *again, f"{when}. {named}".rstrip()]))
+    news = "" if headline.fact in headline.news else headline.news
+    named = ", ".join(f"[{name}]({address})" for name, address in (logs | links).items())
+    when = f"As of {as_of}. " if as_of else ""  # the error about an invalid one contains it
+    parts = (first_line, f"{news} {headline.todo}", f"{when}{named}")
+    leave_note("\n\n".join(part.strip() for part in parts if part))
     ti.xcom_push(key=ADDRESSES, value=links)
     report = {**message, "exit_code": outcome.exit_code}
     if outcome.is_red:
-        todo = headline.todo if outcome.status == "block" else RESTART
-        log_problem(workspace, outcome.sentence, todo)
+        places = [f"({name}: {address})" for name, address in logs.items()]
+        log_problem(workspace, " ".join([outcome.sentence, *places]), headline.todo)
         # A failed task returns no value; the runner reads this one.
         ti.xcom_push(key="return_value", value=report)
-        raise AirflowFailException(outcome.sentence)
+        raise AirflowFailException(SEE_ABOVE)
     log.info(headline.text)
     log.info(outcome.sentence)
     for name, address in links.items():
@@ -274,15 +280,25 @@ def report_outcome(workspace: AirflowWorkspace) -> dict[str, Any]:
 
 
 def _first_line(outcome: RunOutcome, headline: Headline) -> str:
-    """Return the line of the note of which the interface shows the beginning."""
-    parts = [f"{(headline.fact or headline.news).rstrip('.')}.", headline.todo]
-    if outcome.is_red and headline.fact != outcome.sentence.rstrip("."):
-        # What to do comes before the figures; the sentence of an error holds both.
-        parts = [f"{outcome.task}:"] * bool(outcome.task) + parts[::-1]
-    return f"{outcome.status}: {' '.join(parts)}"
+    """Return the line of the note of which the interface shows the first 40 characters."""
+    if outcome.status in ("failed", "already_done"):
+        return f"{outcome.sentence}."
+    if outcome.status in PROMOTIONS:
+        return f"{headline.fact}."
+    live = "Blocked, the live lists stay" if outcome.is_red else "The live lists stay"
+    return f"{live}: {headline.fact}. Decision: {outcome.status}."
 
 
-def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> Headline:
+def _log_of(ti: Any, task: str, recipes: Sequence[str]) -> dict[str, str]:
+    """Return the address of the log of a task by the text of its link; empty without a task."""
+    if not task:
+        return {}
+    task_id, _, recipe = task.partition(" ")
+    index = recipes.index(recipe) if recipe else -1
+    return {f"log of {task}": task_address(ti, task_id, index)}
+
+
+def _headline(workspace: AirflowWorkspace, outcome: RunOutcome, restart: str) -> Headline:
     """Return what happened and what to do."""
     from pipeline.report.headline import Headline, night_headline, no_run
     from pipeline.workspace.workspace import Workspace
@@ -294,37 +310,48 @@ def _headline(workspace: AirflowWorkspace, outcome: RunOutcome) -> Headline:
         try:
             headline = night_headline(Workspace.open(workspace.home()).run(run_id))
         except Exception as error:  # the same damage may be the reason of a red run
-            log.warning(f"The headline cannot be read: {error}")
+            log.info(f"The headline cannot be read: {error}")
         else:
             # A run whose data or model were refused has a headline; one that broke has not.
-            if outcome.status != "failed" or headline.status == "act":
+            if outcome.status != "failed":
                 return headline
+            if headline.status == "act":
+                return replace(headline, todo=f"{headline.todo} {restart}")
     sentence = outcome.sentence.rstrip(".")
-    todo = f"{RESTART}." if outcome.is_red else "Nothing to do."
+    todo = restart if outcome.is_red else "Nothing to do."
     return Headline("act", f"{sentence}.", todo, sentence)
 
 
-def _post(workspace: AirflowWorkspace, outcome: RunOutcome, message: dict[str, Any]) -> None:
+def _post(
+    workspace: AirflowWorkspace, ti: Any, outcome: RunOutcome, message: dict[str, Any]
+) -> None:
     """Post decisions, red runs and a second run in a row that had nothing to do."""
-    dag_id, status = message["dag"], outcome.status
+    dag_id, status = ti.dag_id, outcome.status
     mode = workspace.settings().schedule.mode
     if outcome.is_red:
-        alerts.report(workspace, f"{dag_id} {outcome.cause}", message)
+        place = alerts.place_of(ti, outcome.task.partition(" ")[0])
+        alerts.report(workspace, outcome.cause, message, place=place)
     elif status == "nothing_to_do" and not asks_policy(get_current_context(), mode):
-        alerts.report(workspace, f"{dag_id} {status}", message, after=2)
+        alerts.report(workspace, f"{dag_id} {status}", message, place=dag_id, after=2)
     elif status in DECISIONS:
         alerts.end(workspace, dag_id)
         webhook.post(workspace.webhook_connection, message)
 
 
-def _outcome(ti: Any) -> RunOutcome:
-    states = ti.get_task_states(ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
-    states.pop(ti.task_id, None)  # this task, which is still running
-    problems = {
-        name: problem
-        for name, state in states.items()
-        if state == "failed" and (problem := task_problem(name))
-    }
+def _outcome(ti: Any, recipes: Sequence[str]) -> RunOutcome:
+    """Return the outcome of the run; an instance of `train` has the name of its recipe."""
+    names = {f"train_{index}": f"train {recipe}" for index, recipe in enumerate(recipes)}
+    reached = ti.get_task_states(ti.dag_id, run_ids=[ti.run_id])[ti.run_id]
+    reached.pop(ti.task_id, None)  # this task, which is still running
+    states, problems = {}, {}
+    for task, state in reached.items():
+        name = names.get(task, task)
+        states[name] = state
+        place = {"task_ids": task}
+        if task in names:
+            place = {"task_ids": "train", "map_indexes": int(task.removeprefix("train_"))}
+        if state == "failed" and (problem := ti.xcom_pull(key=PROBLEM, **place)):
+            problems[name] = problem
     return determine_outcome(states, started_run(), current_decision(), problems)
 
 

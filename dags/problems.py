@@ -6,18 +6,33 @@ error, the lists that stay live and the next step. Writing it never fails a task
 
 from __future__ import annotations
 
+import re
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from dags.common import AirflowWorkspace, log
 
-RESTART = (
-    "To start it again, clear the first task of this run, which repeats no finished step; if a "
-    "value of its form is wrong, trigger a new run"
-)
-"""After the sentence of an error, which holds the correction."""
 PROBLEM = "problem"
-"""XCom key under which a failed task leaves ``{id, sentence, exit_code}``."""
+"""XCom key under which a failed task leaves ``{id, sentence, exit_code}``; a ``next_step`` replaces
+that of `restart_text`."""
+SEE_ABOVE = "see the line of level ERROR above"
+"""Text of the exceptions that end a task: Airflow logs it below the line of the problem."""
+
+
+def restart_text(dag_id: str) -> str:
+    """Return how a user starts a run again that ended with an error."""
+    # The first task is repeated too: it finds a changed config or new data, and no other task does.
+    return (
+        "To start it again, click *Clear Dag Run* on the page of the run, which repeats no "
+        f"finished step; with other values, click *Trigger* on the page of {dag_id}"
+    )
+
+
+def problem_key(problem: Mapping[str, Any]) -> str:
+    """Return the same text for equal problems, whichever task or DAG found them."""
+    # Sentences may hold numbers that change from run to run, such as ids of processes.
+    return re.sub(r"\d+", "0", f"{problem['id']} {problem['sentence']}")
 
 
 def log_problem(workspace: AirflowWorkspace, sentence: str, next_step: str = "") -> None:
@@ -65,7 +80,7 @@ def retry_text(ti: Any, *, is_retried: bool) -> str:
     """
     if is_retried and ti.try_number <= ti.max_tries:
         return f"Airflow tries again (attempt {ti.try_number} of {ti.max_tries + 1} failed)"
-    return RESTART
+    return restart_text(ti.dag_id)
 
 
 def bug_text(error: BaseException) -> str:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dags.problems import problem_key
+
 PROMOTIONS = ("first", "switch", "refresh")
 """Decisions that put a model live."""
 DECISIONS = (*PROMOTIONS, "keep", "block")
@@ -36,7 +38,7 @@ class RunOutcome:
     cause
         The same text for runs that are red for the same reason.
     task
-        The task that failed; empty for a decision.
+        The task that failed, as in the sentence; empty for a decision.
     """
 
     status: str
@@ -58,26 +60,22 @@ def determine_outcome(
     Parameters
     ----------
     states
-        State of each task (``train_0``, ``train_1``, … for mapped ones).
+        State of each task (``train als``, ``train blend``, … for mapped ones).
     started
         ``status`` and ``sentence`` of `snapshot`; empty if it failed.
     decision
         ``kind`` and ``sentence`` of the decision; empty if there is none.
     problems
-        Task -> ``id``, ``sentence`` and ``exit_code`` of an expected failure.
+        Task -> ``id``, ``sentence`` and ``exit_code`` of its failure, unless it was stopped.
     """
     # Failures come first: the tasks after a failed one did not run because of it.
     failed = sorted(task for task, state in states.items() if state == "failed")
     if failed:
-        expected = [task for task in failed if task in problems]
-        if not expected:
-            names = ", ".join(failed)
-            sentence = f"{names} failed because of a bug: see the task's log"
-            return _failure(sentence, cause=names, task=names)
-        task, problem = expected[0], problems[expected[0]]
-        sentence = f"{task}: {problem['sentence']}"
-        # Sentences may hold numbers that change from run to run.
-        return _failure(sentence, problem["exit_code"], cause=problem["id"], task=task)
+        task = next((task for task in failed if task in problems), failed[0])
+        stopped = {"id": "", "sentence": "the task was stopped: see its log", "exit_code": 1}
+        problem = problems.get(task, stopped)
+        sentence = f"{task} failed: {problem['sentence'].rstrip('.')}"
+        return _failure(sentence, problem["exit_code"], cause=problem_key(problem), task=task)
     if not started or "upstream_failed" in states.values():
         return _failure("a task before this one did not run: see the graph")
     if started["status"] != "new":

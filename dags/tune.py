@@ -8,6 +8,9 @@ before it trains.
 beside the others, under the name `tuned`, and its gate decides. Nothing is published here. If no
 recipe is clearly better, the result reports it and the run is green.
 
+**Messages.** A red run has a note with the reason and the next step, and is posted as a red run of
+`nightly_retrain` is.
+
 **Repeated runs.** A search that was killed, or whose budget is used up, resumes when the DAG is
 triggered with the same `as_of` and `recipe`. A study with a later as-of starts with the best trials
 of the last one.

@@ -3,7 +3,8 @@
 Airflow's list of runs shows the id first, and its own id of a manual run differs from others only
 by the time. It is made before the form is read, so the id is changed when the run is created.
 
-Guarantees: an id that a user has chosen stays; so does the id of a run without values.
+Guarantees: only the id that Airflow has made for its trigger form is changed; one that a user or a
+client has chosen stays, and so does the id of a run without values.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 from airflow.plugins_manager import AirflowPlugin
 from sqlalchemy import event
 
-_AIRFLOWS_OWN = "manual__"
+_MANUAL = "manual__"
 _MAX_LENGTH = 150
 """The id is also the name of a folder, and Airflow's column has 250 characters."""
 
@@ -27,7 +28,7 @@ def describe(run_id: str, conf: Mapping[str, Any]) -> str:
     Parameters
     ----------
     run_id
-        Airflow's own id, or that of a user.
+        Airflow's own id.
     conf
         Values of the trigger form.
 
@@ -39,15 +40,14 @@ def describe(run_id: str, conf: Mapping[str, Any]) -> str:
     # Airflow allows these characters, and single dots.
     texts = [re.sub("[^A-Za-z0-9_~:+-]+", "-", v) for v in values if isinstance(v, str) and v]
     new = "_".join(text for text in texts if text not in run_id)[:_MAX_LENGTH]
-    if not new or not run_id.startswith(_AIRFLOWS_OWN):
-        return run_id
-    return f"{_AIRFLOWS_OWN}{new}__{run_id.removeprefix(_AIRFLOWS_OWN)}"
+    return f"{_MANUAL}{new}__{run_id.removeprefix(_MANUAL)}" if new else run_id
 
 
 def _on_new_run(run: Any, arguments: Any, values: dict[str, Any]) -> None:
-    by = getattr(values.get("triggered_by"), "name", "")
-    if by != "TEST":  # the ids of `dags.local.runner` hold the as-of
-        values["run_id"] = describe(values.get("run_id") or "", values.get("conf") or {})
+    by, due = getattr(values.get("triggered_by"), "name", ""), values.get("run_after")
+    # A client that has chosen an id, even one in Airflow's form, asks for the run by it.
+    if by == "UI" and due is not None and values["run_id"] == f"{_MANUAL}{due.isoformat()}":
+        values["run_id"] = describe(values["run_id"], values.get("conf") or {})
 
 
 # Every process of Airflow imports plugins; those that create runs have imported the models before.

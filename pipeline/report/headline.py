@@ -69,8 +69,9 @@ class Headline:
     todo
         What to do, in one or two sentences.
     fact
-        The result alone, for a place of a few words: the lifts of new lists, else the reason why
-        the live lists stay.
+        The result alone, for a place that shows its beginning: of new lists whether they are live,
+        the recipe, its lift over the lists before, the decision and the lift over the baseline;
+        else the reason why the live lists stay.
     """
 
     status: Status
@@ -258,9 +259,20 @@ def _promoted(facts: NightFacts, decision: Decision) -> Headline:
     parts = "; ".join(part for part in (_change(facts, decision), quality) if part)
     news = f"{opening}: {parts}."
     reasons = _doubts(decision, lifts)
+    fact = _short_note(facts, decision)
     if reasons:
-        return Headline("look", news, f"Worth a look: {_listed(reasons)}.", quality)
-    return Headline("good", news, fact=quality)
+        return Headline("look", news, f"Worth a look: {_listed(reasons)}.", fact)
+    return Headline("good", news, fact=fact)
+
+
+def _short_note(facts: NightFacts, decision: Decision) -> str:
+    """Return the result in the order in which a reader of its first 40 characters needs it."""
+    live = facts.published or (facts.published is None and facts.publishes)
+    before = facts.over_before and replace(facts.over_before, over="before")
+    lifts = [lift.text for lift in (before, facts.over_blocks) if lift]
+    parts = [", ".join(filter(None, [decision.recipe, *lifts])), f"decision {decision.kind}"]
+    parts += [facts.over_baseline.text] if facts.over_baseline else []
+    return f"{'Live' if live else 'Not published'}: {'; '.join(parts)}"
 
 
 def _change(facts: NightFacts, decision: Decision) -> str:

@@ -305,7 +305,10 @@ def block_steps(rules: Sequence[RuleResult]) -> tuple[str, ...]:
     """Return what to do about a block, one sentence for each kind of cause."""
     causes = [rule.name for rule in rules if stops("block", rule)]
     bounds = [name.removeprefix(BOUNDS) for name in causes if name.startswith(BOUNDS)]
-    steps = [f"Look for the cause in the data of the last days, {DELIVER}."]
+    steps = [
+        "Look for the cause in the data of the last days, and deliver missing or corrected files "
+        "into landing/: this run has decided, and the next night, with a later as-of, reads them."
+    ]
     if bounds:
         settings = " and ".join(f"`gate.{SETTINGS[metric]}`" for metric in bounds)
         step = (

@@ -148,7 +148,7 @@ def _live_model(ws: Workspace) -> str:
 def _registry(ws: Workspace) -> str:
     from pipeline.workspace.registry import registry  # imports MLflow, which takes seconds
 
-    registry(ws).prepare()
+    registry(ws).prepare(restores=False)
     return "the store of MLflow is available"
 
 

@@ -75,8 +75,8 @@ def task_log(
         with structlog.contextvars.bound_contextvars(**context):
             yield record
     except NightjarError as error:
-        # The caller reports the error to the user, and states the next step.
-        log.warning("task_failed", seconds=_since(start), error=error.sentence, error_id=error.id)
+        # No warning: the caller reports the error to the user once, and states the next step.
+        log.info("task_failed", seconds=_since(start), error=error.sentence, error_id=error.id)
         raise
     # Bound again: `snapshot` makes its run only after the first line.
     log.bind(run_id=record.run_id).info(

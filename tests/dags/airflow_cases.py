@@ -44,7 +44,7 @@ from dags.common import AirflowWorkspace
 from dags.late_night import late_night, watch_nights
 from dags.local import runner
 from dags.plugins import run_id as run_id_plugin
-from dags.run_outcome import RunOutcome
+from dags.run_outcome import RunOutcome, determine_outcome
 from dags.settings import BASELINES, MODES
 from pipeline.errors import ConfigError
 from pipeline.report.headline import Headline
@@ -61,6 +61,7 @@ EDGES = {
         ("foldin", "attribution"),
         ("foldin", "report_outcome"),
         ("ingest", "announce_events"),
+        ("ingest", "drift"),
         ("ingest", "foldin"),
         ("ingest", "report_outcome"),
         ("policy", "request_retrain"),
@@ -253,6 +254,7 @@ def _failed_snapshot(
     left: dict[str, Any] = {}
     ti = SimpleNamespace(
         xcom_push=lambda key, value: left.update({key: value}),
+        dag_id="nightly_retrain",
         try_number=1,
         max_tries=2,
         log_url="http://127.0.0.1:8080/dags/nightly_retrain/runs/r/tasks/snapshot",
@@ -351,7 +353,7 @@ def test_a_task_opens_the_folder_of_its_own_workspace(
         (PermissionError(13, "Permission denied", "/x"), AirflowException, "storage.failed"),
         (MemoryError(), AirflowFailException, "memory.exhausted"),
         (AirflowSkipException("nothing"), AirflowSkipException, None),
-        (KeyError("a bug"), KeyError, None),
+        (KeyError("a bug"), KeyError, "bug"),
     ],
 )
 def test_a_failure_of_the_machine_is_the_sentence_of_a_task(
@@ -364,7 +366,12 @@ def test_a_failure_of_the_machine_is_the_sentence_of_a_task(
 ) -> None:
     monkeypatch.setenv("NIGHTJAR_HOME", str(Workspace.init(tmp_path / "ws").home))
     left: dict[str, Any] = {}
-    ti = SimpleNamespace(xcom_push=lambda key, value: left.update(value), try_number=1, max_tries=2)
+    ti = SimpleNamespace(
+        dag_id="tune",
+        xcom_push=lambda key, value: left.update(value),
+        try_number=1,
+        max_tries=2,
+    )
     monkeypatch.setattr(factory, "get_current_context", lambda: {"ti": ti})
     with pytest.raises(failure) as caught, factory.open_workspace(AirflowWorkspace()):
         raise raised
@@ -373,8 +380,11 @@ def test_a_failure_of_the_machine_is_the_sentence_of_a_task(
     lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
     assert len(lines) == (failure is not AirflowSkipException)
     for line in lines:  # the cause, the lists that stay live, the next step
-        assert (id or "Bug: KeyError: 'a bug'") in line
+        assert left["sentence"].rstrip(".") in line
+        assert id == "bug" or str(id) in line
         assert "No lists are live yet." in line
+        # Airflow logs the exception: it must not repeat the line.
+        assert id == "bug" or left["sentence"] not in str(caught.value)
         assert ("Airflow tries again" in line) == (failure is not AirflowFailException)
 
 
@@ -805,23 +815,23 @@ def _posted(hook: _Hook) -> list[str]:
 
 @pytest.mark.usefixtures("variables")
 def test_a_cause_is_posted_once_until_it_is_over(hook: _Hook) -> None:
-    for cause in ("a x", "a x", "b y", "a x"):
-        alerts.report(NIGHTJAR, cause, {**MESSAGE, "sentence": cause})
+    for cause, place in (("a x", "a.t."), ("a x", "a.t."), ("b y", "b.t."), ("a x", "c.t.")):
+        alerts.report(NIGHTJAR, cause, {**MESSAGE, "sentence": cause}, place=place)
     assert _posted(hook) == ["a x", "b y"]
 
-    alerts.end(NIGHTJAR, "a")
+    alerts.end(NIGHTJAR, "a.t.")
     for cause in ("a x", "b y"):
-        alerts.report(NIGHTJAR, cause, {**MESSAGE, "sentence": cause})
+        alerts.report(NIGHTJAR, cause, {**MESSAGE, "sentence": cause}, place="a.t.")
     assert _posted(hook) == ["a x", "b y", "a x"]
 
 
 def test_a_cause_is_posted_again_after_a_day(hook: _Hook, variables: dict[str, Any]) -> None:
-    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
-    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
     ago = datetime.now(UTC) - timedelta(hours=23, minutes=1)
     variables["nightjar_alerts"]["a x"]["posted"] = ago.isoformat()
 
-    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
     assert len(hook.received) == 2
 
 
@@ -839,7 +849,10 @@ def test_tasks_that_report_at_once_share_the_causes(
 
     monkeypatch.setattr(alerts.Variable, "get", slow)
     tasks = [
-        threading.Thread(target=alerts.report, args=(NIGHTJAR, cause, MESSAGE)) for cause in causes
+        threading.Thread(
+            target=alerts.report, args=(NIGHTJAR, cause, MESSAGE), kwargs={"place": cause}
+        )
+        for cause in causes
     ]
     for task in tasks:
         task.start()
@@ -851,12 +864,12 @@ def test_tasks_that_report_at_once_share_the_causes(
 
 
 def test_causes_of_long_ago_are_removed(variables: dict[str, Any]) -> None:
-    alerts.report(NIGHTJAR, "a x", MESSAGE)
-    alerts.report(NIGHTJAR, "b y", MESSAGE)
+    alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
+    alerts.report(NIGHTJAR, "b y", MESSAGE, place="b.y.")
     ago = datetime.now(UTC) - alerts.KEPT_FOR - timedelta(minutes=1)
     variables["nightjar_alerts"]["a x"]["seen"] = ago.isoformat()
 
-    alerts.report(NIGHTJAR, "c z", MESSAGE)
+    alerts.report(NIGHTJAR, "c z", MESSAGE, place="c.z.")
 
     assert set(variables["nightjar_alerts"]) == {"b y", "c z"}
 
@@ -865,43 +878,50 @@ def test_a_message_needs_no_workspace(hook: _Hook, variables: dict[str, Any]) ->
     home = NIGHTJAR.home()
     home.rmdir()
 
-    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
     assert not home.exists()
 
 
 def test_a_message_that_was_not_received_is_posted_again(hook: _Hook, variables: Any) -> None:
     hook.status = 500
-    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
     hook.status = 200
 
-    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
     assert variables["nightjar_alerts"]["a x"]["count"] == 2
 
 
 @pytest.mark.parametrize(
     "damage",
-    ["text", ["a x"], {"a x": 1}, {"a x": {}}, {"a x": {"count": 1, "posted": "yesterday"}}],
+    [
+        "text",
+        ["a x"],
+        {"a x": 1},
+        {"a x": {}},
+        {"a x": {"count": 1, "posted": "yesterday"}},
+        {"a x": {"count": 1, "seen": "2026-01-01", "posted": None, "places": 1}},
+    ],
 )
 def test_a_damaged_variable_mutes_no_message(hook: _Hook, variables: Any, damage: Any) -> None:
     variables["nightjar_alerts"] = damage
 
     alerts.end(NIGHTJAR, "b")
-    assert alerts.report(NIGHTJAR, "a x", MESSAGE)
-    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
     assert len(hook.received) == 1
 
 
 @pytest.mark.usefixtures("variables")
 def test_a_cause_can_need_two_reports(hook: _Hook) -> None:
-    assert not alerts.report(NIGHTJAR, "a x", MESSAGE, after=2)
-    assert alerts.report(NIGHTJAR, "a x", MESSAGE, after=2)
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.", after=2)
+    assert alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.", after=2)
     assert len(hook.received) == 1
 
 
 def test_without_a_webhook_no_variable_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(alerts, "Variable", None)  # any use of it would raise
 
-    assert not alerts.report(NIGHTJAR, "a x", MESSAGE)
+    assert not alerts.report(NIGHTJAR, "a x", MESSAGE, place="a.x.")
     alerts.end(NIGHTJAR, "a")
 
 
@@ -910,7 +930,7 @@ FAILURE = {"id": "lock.held", "sentence": "process 1 holds the lock", "exit_code
 
 @pytest.mark.parametrize(
     ("problem", "exception", "posts"),
-    [(FAILURE, AirflowException, 1), (None, ValueError, 1), (None, AirflowFailException, 2)],
+    [(FAILURE, AirflowException, 1), (None, TimeoutError, 1)],
 )
 @pytest.mark.usefixtures("variables")
 def test_a_failed_task_is_noted_and_posted_by_its_error(
@@ -932,14 +952,106 @@ def test_a_failed_task_is_noted_and_posted_by_its_error(
     assert len(hook.received) == posts
     _, _, message = hook.received[0]
     assert message["url"] == "http://airflow/dags/maintenance/runs/r"
-    assert message["url"] in message["text"] and notes[0] in message["text"]
+    sentence, empty, address = message["text"].splitlines()
+    assert (empty, address) == ("", message["url"])
+    assert notes[0].startswith("gc failed: ") and notes[0].splitlines()[0] in sentence
+    assert f"[log of gc]({message['url']}/tasks/gc)" in notes[0]
+    assert problems.restart_text("maintenance") in notes[0]
     assert len(notes) == 2
 
 
-def test_passes_and_maintenance_report_their_failures() -> None:
+def test_every_failure_is_reported_once() -> None:
     reporting = {t.dag_id for t in TASKS if t.on_failure_callback}
 
-    assert reporting == {"feedback_ingest", "maintenance"}
+    assert reporting == set(DAGS) - {"nightly_retrain"}  # its last task reports
+    assert all(task.on_success_callback for task in TASKS)
+
+
+PLACES = (("feedback_ingest", "ingest"), ("maintenance", "gc"), ("nightly_retrain", "snapshot"))
+
+
+def test_a_failed_training_has_the_name_of_its_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {"train_0": "success", "train_1": "failed", "report_outcome": "running"}
+    problem = {"id": "memory.needed", "sentence": "7 GB are missing", "exit_code": 2}
+    left = {("train", 1): problem, ("snapshot", None): {}}
+    ti = SimpleNamespace(
+        dag_id="nightly_retrain",
+        task_id="report_outcome",
+        run_id="r",
+        log_url="http://airflow/dags/nightly_retrain/runs/r/tasks/report_outcome",
+        get_task_states=lambda dag_id, run_ids: {"r": dict(states)},
+        xcom_pull=lambda task_ids, key=None, map_indexes=None: left.get((task_ids, map_indexes)),
+    )
+    monkeypatch.setattr(nightly_task, "get_current_context", lambda: {"ti": ti})
+    recipes = ["popularity", "als"]
+
+    outcome = nightly_retrain._outcome(ti, recipes)
+
+    assert (outcome.task, outcome.exit_code) == ("train als", 2)
+    assert outcome.sentence == "train als failed: 7 GB are missing"
+    address = f"{common.run_address(ti)}/tasks/train/mapped/1"
+    assert nightly_retrain._log_of(ti, outcome.task, recipes) == {"log of train als": address}
+
+
+@pytest.mark.usefixtures("variables")
+def test_a_problem_of_several_dags_is_one_message_until_a_task_passes(hook: _Hook) -> None:
+    problem = {"id": "config.unknown_setting", "sentence": "unknown setting gate.alpa"}
+
+    def ti(dag_id: str, task_id: str) -> Any:
+        return SimpleNamespace(
+            dag_id=dag_id,
+            task_id=task_id,
+            run_id="r",
+            log_url=f"http://airflow/dags/{dag_id}/runs/r/tasks/{task_id}",
+            xcom_pull=lambda task_ids, key: problem,
+            xcom_push=lambda key, value: None,
+        )
+
+    def fail_all() -> None:
+        for dag_id, task_id in PLACES[:2]:
+            context: Any = {"ti": ti(dag_id, task_id), "exception": AirflowFailException()}
+            alerts.on_failure(NIGHTJAR)(context)
+        failed = determine_outcome({"snapshot": "failed"}, {}, {}, {"snapshot": problem | CODE})
+        night = ti("nightly_retrain", "report_outcome")
+        message = alerts.message(night, "failed", failed.sentence)
+        nightly_retrain._post(NIGHTJAR, night, failed, message)
+
+    fail_all()
+    fail_all()
+    assert len(hook.received) == 1
+    for place in PLACES:
+        context: Any = {"ti": ti("tune", "search")}
+        alerts.on_success(NIGHTJAR)(context)  # it did not report the problem
+        fail_all()
+        alerts.on_success(NIGHTJAR)({"ti": ti(*place)})  # type: ignore[typeddict-item]
+        assert alerts._read(NIGHTJAR) == {}
+        fail_all()
+    assert len(hook.received) == 1 + len(PLACES)
+
+
+CODE = {"exit_code": 2}
+
+
+def test_a_success_without_a_problem_takes_no_lock(
+    variables: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "_shared_causes", None)  # any use of it would raise
+
+    alerts.end(NIGHTJAR, "feedback_ingest.ingest.")
+    assert variables == {}
+
+
+def test_a_pass_whose_ingest_failed_finds_no_error_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _settings(monkeypatch, Workspace.init(tmp_path / "ws").home, "[gate\n")
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: None)
+    place = "airflow.sdk.definitions._internal.contextmanager._CURRENT_CONTEXT"
+    monkeypatch.setattr(place, [{"ti": ti}])
+
+    with pytest.raises(AirflowSkipException):
+        FEEDBACK.get_task("attribution").python_callable()
+    assert "ingest" in FEEDBACK.get_task("drift").upstream_task_ids
 
 
 @pytest.mark.parametrize(("status", "is_red"), [("failed", True), ("refresh", False)])
@@ -952,36 +1064,37 @@ def test_a_run_whose_workspace_cannot_be_opened_has_a_headline(
     monkeypatch.setattr(nightly_task, "get_current_context", lambda: {"ti": ti})
     outcome = RunOutcome(status, "gate: nightjar.toml is no TOML", is_red, exit_code=2)
 
-    headline = nightly_retrain._headline(NIGHTJAR, outcome)
+    headline = nightly_retrain._headline(NIGHTJAR, outcome, "RESTART")
 
     assert headline.fact == outcome.sentence
-    assert ("clear the first task" in headline.todo) == is_red
+    assert ("RESTART" in headline.todo) == is_red
 
 
 @pytest.mark.parametrize(
     ("outcome", "fact", "line"),
     [
-        (RunOutcome("refresh", "s", False, 0), "better", "refresh: better. DO."),
-        (RunOutcome("block", "s", True, 5, "block"), "worse", "block: DO. worse."),
+        (RunOutcome("refresh", "s", False, 0), "Live: als", "Live: als."),
+        (RunOutcome("keep", "s", False, 0), "few", "The live lists stay: few. Decision: keep."),
         (
-            RunOutcome("failed", "validate: 0 events", True, 3, "validate.failed", "validate"),
-            "0 events",
-            "failed: validate: DO. 0 events.",
+            RunOutcome("block", "s", True, 5, "block"),
+            "worse",
+            "Blocked, the live lists stay: worse. Decision: block.",
         ),
         (
-            RunOutcome("failed", "train: too little memory.", True, 2, "memory.needed", "train"),
-            "train: too little memory",
-            "failed: train: too little memory. DO.",
+            RunOutcome("failed", "validate failed: 0 events", True, 3, "x", "validate"),
+            "0 events",
+            "validate failed: 0 events.",
         ),
     ],
 )
-def test_the_note_of_a_red_run_begins_with_the_task_and_the_action(
+def test_the_note_of_a_run_begins_with_its_result(
     outcome: RunOutcome, fact: str, line: str
 ) -> None:
     assert nightly_retrain._first_line(outcome, Headline("act", "news", "DO.", fact)) == line
 
 
-ID = "manual__2026-11-30T18:16:33.160388+00:00"
+DUE_BY_HAND = datetime(2026, 11, 30, 18, 16, 33, 160388, tzinfo=UTC)
+ID = f"manual__{DUE_BY_HAND.isoformat()}"
 
 
 def test_the_address_of_a_run_is_the_one_that_the_pages_link_to() -> None:
@@ -1003,18 +1116,38 @@ def test_the_address_of_a_run_is_the_one_that_the_pages_link_to() -> None:
         (ID, {"recipes": ["als", "blend"], "publish": False}, "als+blend"),
         (ID, {"begin": "2017-12-01", "schedules": ["never"]}, "2017-12-01_never"),
         (ID, {"recipe": "é/../<b>@x"}, "-b-x"),
-        ("mine", {"recipes": ["als"]}, ""),
     ],
 )
 def test_the_id_of_a_manual_run_has_the_values_of_its_form(
     run_id: str, conf: dict[str, Any], shown: str
 ) -> None:
-    run = DagRun(dag_id="nightly_retrain", run_id=run_id, conf=conf, run_type="manual")
+    run = DagRun(
+        run_id=run_id, conf=conf, run_after=DUE_BY_HAND, triggered_by=DagRunTriggeredByType.UI
+    )
 
     own = run_id.removeprefix("manual__")
     assert run.run_id == (f"manual__{shown}__{own}" if shown else run_id)
-    assert DagRun(run_id=ID, conf=conf, triggered_by=DagRunTriggeredByType.TEST).run_id == ID
     assert len(run_id_plugin.describe(run_id, {"recipe": "x" * 999})) < 200
+
+
+@pytest.mark.parametrize(
+    ("run_id", "by"),
+    [
+        ("manual__mine", DagRunTriggeredByType.UI),
+        ("manual__2026-11-30T18:16:33+00:00", DagRunTriggeredByType.UI),
+        (ID, DagRunTriggeredByType.REST_API),
+        (ID, DagRunTriggeredByType.OPERATOR),
+        (ID, DagRunTriggeredByType.TEST),
+        (ID, None),
+    ],
+)
+def test_an_id_that_a_user_or_a_client_has_chosen_stays(
+    run_id: str, by: DagRunTriggeredByType | None
+) -> None:
+    conf = {"recipe": "als"}
+    run = DagRun(run_id=run_id, conf=conf, run_after=DUE_BY_HAND, triggered_by=by)
+
+    assert run.run_id == run_id
 
 
 def test_the_line_of_a_problem_names_the_live_version(

@@ -156,7 +156,7 @@ def test_a_store_that_is_away_is_tried_again_and_then_red(nights: dict[str, Summ
     tries = [line for line in nights["lines"] if line.split()[:2] == ["register", "retry"]]
 
     assert not ended["succeeded"]
-    assert ended["result"]["sentence"].startswith("register: MLflow")
+    assert ended["result"]["sentence"].startswith("register failed: MLflow")
     assert ended["result"]["exit_code"] == 6
     assert len(tries) == 2
 
@@ -230,17 +230,18 @@ def test_a_run_has_its_as_of_a_note_and_links(nights: dict[str, Summary], root: 
     assert nights["first"]["run_id"] == f"manual__{as_of.replace('Z', '+00:00')}"
     assert nights["again"]["run_id"] == f"manual__{as_of.replace(':00Z', ':01+00:00')}"
     note = notes[nights["first"]["run_id"]]
-    assert note.startswith("first: ") and " % better than " in note[:60]
+    assert note.startswith("Live: als; decision first; ")
     assert "\n\nFirst lists are live: " in note
     assert f"\n\nAs of {as_of}. " in note
     assert "[MLflow run](" in note
-    assert notes[nights["worse"]["run_id"]].startswith("block: Look for the cause in the data")
+    assert notes[nights["worse"]["run_id"]].startswith("Blocked, the live lists stay: ")
     no_zone = notes[nights["no zone"]["run_id"]]
-    assert no_zone.startswith("failed: snapshot: ")
-    assert no_zone.count("has no time zone") == 1
-    assert no_zone.endswith("\n\nAs of an invalid instant.")
+    assert no_zone.startswith("snapshot failed: ")
+    assert no_zone.count("has no time zone") == no_zone.count("*Clear Dag Run*") == 1
+    assert "[log of snapshot](http" in no_zone and "As of" not in no_zone
+    assert "[log of register](http" in notes[nights["away"]["run_id"]]
     assert passes[nights["feedback"]["run_id"]].startswith("2 files: ")
-    assert passes[nights["bad file"]["run_id"]].startswith("report_outcome: broken.csv")
+    assert passes[nights["bad file"]["run_id"]].startswith("report_outcome failed: broken.csv")
     assert sorted(links) == ["_link_MLflow_run", "_link_model_version", "_link_night_page"]
     assert all(json.loads(value).startswith("http://") for value in links.values())
     assert json.loads(extra)["events"] == nights["feedback"]["result"]["events"]
@@ -251,13 +252,16 @@ def test_a_red_task_has_one_line_above_the_traceback(
 ) -> None:
     logs = root / "airflow" / "airflow" / "logs" / "dag_id=nightly_retrain"
     for night, task, words in (
-        ("no zone", "snapshot", ("has no time zone", "Live: version 1 ", "clear the first task")),
+        ("no zone", "snapshot", ("has no time zone", "Live: version 1 ", "*Clear Dag Run*")),
+        ("no zone", "report_outcome", ("snapshot failed: ", "/tasks/snapshot", "*Clear Dag Run*")),
         ("away", "register", ("MLflow", "Live: version 1 ", "Airflow tries again")),
         ("worse", "report_outcome", ("block: ", "Live: version 1 ", "gate accept")),
     ):
         log = logs / f"run_id={nights[night]['run_id']}" / f"task_id={task}" / "attempt=1.log"
         lines = [json.loads(line) for line in log.read_text().splitlines()]
         errors = [line for line in lines if line["level"] == "error"]
+        loud = [json.dumps(line) for line in lines if line["level"] in ("warning", "error")]
+        assert sum(words[0] in line for line in loud) == 1
         assert all(word in errors[0]["event"] for word in words), errors[0]
         assert len(errors) == 1 or errors[1]["event"] == "Task failed with exception"
         assert len(errors) <= 2

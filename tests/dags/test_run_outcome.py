@@ -34,19 +34,19 @@ def test_a_run_without_work_is_green(status: str) -> None:
 
 
 def test_an_expected_failure_keeps_its_sentence_and_exit_code() -> None:
-    states = {**GREEN, "train_1": "failed", "gate": "upstream_failed"}
-    problem = {"id": "memory.needed", "sentence": "als: too little memory", "exit_code": 2}
+    states = {**GREEN, "train als": "failed", "gate": "upstream_failed"}
+    problem = {"id": "memory.needed", "sentence": "7 GB are missing", "exit_code": 2}
 
-    outcome = determine_outcome(states, NEW, {}, {"train_1": problem})
+    outcome = determine_outcome(states, NEW, {}, {"train als": problem})
 
-    sentence = "train_1: als: too little memory"
-    assert outcome == RunOutcome("failed", sentence, True, 2, "memory.needed", "train_1")
+    sentence, cause = "train als failed: 7 GB are missing", "memory.needed 0 GB are missing"
+    assert outcome == RunOutcome("failed", sentence, True, 2, cause, "train als")
 
 
 @pytest.mark.parametrize(
     ("states", "started", "decision", "sentence"),
     [
-        ({**GREEN, "refit": "failed"}, NEW, FIRST, "refit failed because of a bug"),
+        ({**GREEN, "refit": "failed"}, NEW, FIRST, "refit failed: the task was stopped"),
         ({"snapshot": "upstream_failed"}, {}, {}, "a task before this one did not run"),
         ({}, {}, {}, "a task before this one did not run"),
         ({"publish": "upstream_failed"}, NEW, FIRST, "a task before this one did not run"),

@@ -101,13 +101,19 @@ class Registry:
         self._about = about
         self._columns = tuple(columns)
 
-    def prepare(self) -> None:
+    def prepare(self, *, restores: bool = True) -> None:
         """Create the database, the experiment and the registered model if they are missing.
+
+        Parameters
+        ----------
+        restores
+            Whether an experiment that a user has deleted is restored, instead of an error.
 
         Raises
         ------
         RegistryError
-            ``registry.other_workspace``: the experiment or the model belongs to another workspace.
+            ``registry.experiment_deleted``; ``registry.other_workspace``: the experiment or the
+            model belongs to another workspace.
             ``registry.model_renamed``, ``registry.experiment_renamed``: one of the two has another
             name in MLflow.
         """
@@ -115,7 +121,7 @@ class Registry:
         if self._file is not None:
             self._client = create(self._uri, self._file)
         with registry_errors(self._uri):
-            self._ensure_experiment()
+            self._ensure_experiment(restores=restores)
             self._ensure_registered()
 
     def mirror_night(self, night: NightRecord) -> Mirrored:
@@ -381,12 +387,18 @@ class Registry:
     def _versions(self) -> Versions:
         return Versions(self._client, self._uri, self._file, self._model_name)
 
-    def _ensure_experiment(self) -> str:
+    def _ensure_experiment(self, *, restores: bool = True) -> str:
         experiment = self._client.get_experiment_by_name(self._experiment)
         if experiment is not None:
             unowned = self._is_unowned("experiment", self._experiment, experiment.tags)
             # MLflow changes no experiment that a user has deleted.
             if experiment.lifecycle_stage == "deleted":
+                if not restores:
+                    raise RegistryError(
+                        "registry.experiment_deleted",
+                        f"the experiment {self._experiment} was deleted in MLflow; restore it with "
+                        "`nightjar register --all`, as the next nightly run does",
+                    )
                 self._client.restore_experiment(experiment.experiment_id)
             if unowned:
                 self._client.set_experiment_tag(

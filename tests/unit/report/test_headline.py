@@ -25,6 +25,7 @@ FACTS = NightFacts(
     over_before=Lift("the version before", 0.028, -0.015, 0.071, 0.02),
     published=True,
 )
+ALONE = {"over_baseline": None, "over_before": None}
 LAST = RuleResult("refresh.last", "als", -0.3, -0.1, "fail", "−30.0 % against the last scorer")
 VOLUME = RuleResult("check.volume", "", 10.0, 100.0, "fail", "10 events, 100 expected")
 FEW = RuleResult("first.users", "popularity", 20, 200, "underpowered", "20 users, 200 needed")
@@ -43,8 +44,8 @@ def test_a_refresh_reads_as_a_person_would_write_it():
         "New lists are live: the same recipe on two more weeks of data; 22.6 % better than "
         "popularity (11.0 to 34.5), about as good as the version before (+2.8 %, −1.5 to +7.1).",
         "Nothing to do.",
-        "22.6 % better than popularity (11.0 to 34.5), about as good as the version before "
-        "(+2.8 %, −1.5 to +7.1)",
+        "Live: als, about as good as before (+2.8 %, −1.5 to +7.1); decision refresh; "
+        "22.6 % better than popularity (11.0 to 34.5)",
     )
 
 
@@ -95,7 +96,14 @@ def test_a_headline_states_whether_lists_are_live(published, publishes, opening)
         (facts("block", rules=(VOLUME,)), VOLUME.sentence),
         (facts("refresh", more={"cold_fault": "the lists differ"}), "the lists differ"),
         (replace(FACTS, failed_checks=(CHECK,)), CHECK.sentence),
-        (facts("first", more={"over_baseline": None, "over_before": None}), ""),
+        (
+            facts("first", more=ALONE),
+            "Live: als; decision first",
+        ),
+        (
+            facts("first", more={**ALONE, "published": None, "publishes": False}),
+            "Not published: als; decision first",
+        ),
     ],
 )
 def test_a_headline_has_its_fact_alone(given, fact):

@@ -4,9 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from mlflow import MlflowClient
 
 from pipeline.models import device
 from pipeline.steps.doctor import examine
+from pipeline.steps.maintenance.register_all import register_all
 from pipeline.workspace.workspace import Workspace
 from tests import gpu_stand_in
 
@@ -45,6 +47,25 @@ def test_the_gpu_is_named_or_the_cause_for_which_it_is_not_used(
     device._checked_gpu.cache_clear()
     assert check.ok
     assert check.sentence.startswith(sentence)
+
+
+def test_an_experiment_that_a_user_deleted_is_a_fault_with_its_command(tmp_path):
+    ws = Workspace.init(tmp_path / "ws")
+
+    def mlflow():
+        (check,) = (check for check in examine(ws.home) if check.name == "mlflow store")
+        return check
+
+    assert mlflow().ok
+    client = MlflowClient(ws.tracking_uri)
+    name = ws.config.registry.experiment
+    client.delete_experiment(client.get_experiment_by_name(name).experiment_id)
+    for _ in range(2):  # the check changes nothing
+        assert not mlflow().ok
+        assert name in mlflow().sentence and "`nightjar register --all`" in mlflow().sentence
+
+    register_all(ws)
+    assert mlflow().ok
 
 
 @pytest.mark.root

@@ -58,6 +58,8 @@ def test_a_failure_is_logged_with_its_sentence():
         raise GateError("gate.other_lists", "other lists")
     assert [line["event"] for line in lines] == ["task_started", "task_failed"]
     assert lines[1]["error"] == "other lists"
+    # The caller reports the error, once.
+    assert lines[1]["log_level"] == "info"
 
 
 def test_progress_is_limited(monkeypatch):
