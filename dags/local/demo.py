@@ -96,6 +96,8 @@ def _run_nights(home: Path, count: int, display: ActivityDisplay) -> int:
             display.write(f"  {_result(ws, outcome)}")
             if not retrained.succeeded:
                 display.write(f"the logs of the tasks are in {_logs(home, retrained)}")
+                if outcome["status"] == "failed":  # a block is a decision
+                    display.write("After a correction `make run` continues with the failed task.")
                 return int(outcome["exit_code"])
             display.usual = _LATER_NIGHT
         display.begin("summary")

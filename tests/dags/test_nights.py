@@ -118,6 +118,8 @@ def test_silence_is_green(nights: dict[str, Summary]) -> None:
     assert ended["succeeded"]
     assert ended["result"]["status"] == "nothing_to_do"
     assert _with_state(ended, "success") == {"snapshot", "report_outcome"}
+    assert ended["publications"] == 1
+    assert "ingest newer events, or give an as-of" in ended["result"]["sentence"]
 
 
 def test_an_as_of_without_a_zone_is_red(nights: dict[str, Summary]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,20 @@ def test_an_invalid_search_is_red_and_changes_nothing(bad: str, ended: dict[str,
     assert not ended[bad]["succeeded"]
     assert ended[bad]["states"] == {"search": "failed", "mirror": "upstream_failed"}
     assert ended[bad]["candidates"] == ended["found"]["candidates"]
+
+
+@pytest.mark.usefixtures("ended")
+def test_a_red_search_has_a_note_with_the_task_and_the_next_step(root: Path) -> None:
+    with sqlite3.connect(root / "airflow" / "airflow" / "airflow.db") as database:
+        notes = database.execute(
+            "SELECT content FROM dag_run JOIN dag_run_note ON dag_run.id = dag_run_id"
+            " WHERE state = 'failed'"
+        ).fetchall()
+
+    assert len(notes) == 2
+    for (note,) in notes:
+        assert note.startswith("search failed: ")
+        assert "*Clear Dag Run*" in note and "[log of search](http" in note
 
 
 def test_maintenance_compacts_every_store(ended: dict[str, Any]) -> None:

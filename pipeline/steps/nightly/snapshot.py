@@ -277,5 +277,6 @@ def _silence(events: pl.DataFrame, as_of: AsOf, config: SplitConfig) -> str | No
         return None
     return (
         f"the last event before {format_instant(as_of)} is of {last:%Y-%m-%d}, more than "
-        f"split.max_silence_days = {config.max_silence_days} days earlier"
+        f"split.max_silence_days = {config.max_silence_days} days earlier; ingest newer events, or "
+        "give an as-of that is not so late"
     )
