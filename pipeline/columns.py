@@ -67,7 +67,7 @@ SLOT: Final = "slot"
 PROPENSITY: Final = "propensity"
 REASON: Final = "reason"
 KNOWN: Final = "known"
-"""Of the served model: whether the user is in the model's window."""
+"""Of the served model: whether the user is in its window, or gets the list of its features."""
 
 # Delta Lake stores timestamps in microseconds.
 INSTANT: Final = pl.Datetime("us", "UTC")

@@ -15,8 +15,6 @@ from typing import Any
 import implicit.gpu
 import numpy as np
 import pytest
-import scipy.sparse as sp
-from implicit.gpu.als import AlternatingLeastSquares
 
 from pipeline.models import device, gpu_driver
 
@@ -24,14 +22,20 @@ CUDA = ("libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so
 MB = 1 << 20
 
 
+def buffer(values: Any, kind: str) -> Any:
+    """Take an array as implicit's compiled part does: of one type, in C's order, writable."""
+    assert (values.dtype, values.flags.c_contiguous, values.flags.writeable) == (kind, True, True)
+    return values
+
+
 class Matrix:
     def __init__(self, values: Any) -> None:
-        self.values = np.array(values, np.float32)
+        self.values = buffer(values, "f4").copy()
         self.shape = self.values.shape
 
     @classmethod
     def zeros(cls, rows: int, columns: int) -> Matrix:
-        return cls(np.zeros((rows, columns)))
+        return cls(np.zeros((rows, columns), np.float32))
 
     def __getitem__(self, rows: Any) -> Matrix:
         return Matrix(self.values[rows])
@@ -41,6 +45,29 @@ class Matrix:
 
     def to_numpy(self) -> Any:
         return self.values
+
+
+def csr(cells: Any) -> Any:
+    """Take the three arrays of a matrix."""
+    assert [buffer(array, "i4").ndim for array in (cells.indptr, cells.indices)] == [1, 1]
+    return cells
+
+
+def coo(cells: Any) -> Any:
+    """Take the places of a matrix."""
+    assert [buffer(array, "i4").ndim for array in (cells.row, cells.col)] == [1, 1]
+    return cells
+
+
+class Solver:
+    """implicit's solver; the real one ends the process if a lost GPU cannot free it."""
+
+    def __init__(self, gpu: GpuStandIn) -> None:
+        self.calculate_yty, self.least_squares = gpu.calculate_yty, gpu.least_squares
+        self.gpu = gpu
+
+    def __del__(self) -> None:
+        self.gpu.freed += 1
 
 
 class KnnQuery:
@@ -66,6 +93,7 @@ class GpuStandIn:
         self.opened: list[tuple[str, int]] = []
         self.launches, self.fails_at = 0, -1
         self.error: Exception = RuntimeError("Cuda Error: unspecified launch failure")
+        self.freed = 0
         self.launched = True
         self.noise = 0.0
         self.dev, self.pci = tmp_path / "dev", tmp_path / "pci"
@@ -121,7 +149,7 @@ class GpuStandIn:
     def least_squares(self, cells: Any, x: Matrix, yty: Matrix, y: Matrix, cg_steps: int) -> None:
         self.launches += 1
         if self.launches == self.fails_at:
-            raise self.error
+            raise type(self.error)(*self.error.args)
         if not self.launched:
             return
         for row in range(x.shape[0]):
@@ -166,11 +194,11 @@ def install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> GpuStandIn:
     monkeypatch.setattr(gpu_driver, "_PCI", gpu.pci)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setitem(sys.modules, "rmm", SimpleNamespace(__version__="26.04.00"))
-    names = {"HAS_CUDA": True, "HAS_RMM": True, "Matrix": Matrix, "CSRMatrix": sp.csr_matrix}
-    names |= {"KnnQuery": KnnQuery, "COOMatrix": sp.coo_matrix}
+    names = {"HAS_CUDA": True, "HAS_RMM": True, "Matrix": Matrix, "CSRMatrix": csr}
+    names |= {"KnnQuery": KnnQuery, "COOMatrix": coo}
     names["RandomState"] = lambda _: None  # drawn from only where there are no start vectors
+    names["LeastSquaresSolver"] = lambda: Solver(gpu)
     for name, value in names.items():
         monkeypatch.setattr(implicit.gpu, name, value, raising=False)
-    monkeypatch.setattr(AlternatingLeastSquares, "solver", property(lambda _: gpu))
     device._checked_gpu.cache_clear()
     return gpu

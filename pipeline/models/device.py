@@ -9,6 +9,8 @@ finite.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import re
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -37,6 +39,8 @@ _WARP: Final = 32
 """Threads of a GPU that run together."""
 _ALLOWANCE: Final = 256 << 20
 """Bytes for the workspace of cuBLAS and the code of the kernels, which no interface reports."""
+_FULL: Final = re.compile("out of memory|ALLOC_FAILED|ALLOCATION_FAILED")
+"""Messages of CUDA, cuBLAS and cuRAND about a GPU without free memory."""
 _CANARY: Final = (32, 128)
 """Factors of the fits that a GPU must pass: one warp, and several whose sums are combined."""
 
@@ -125,7 +129,7 @@ def fit(
                 raise
             # A machine without a GPU trains on its CPU as intended: there is nothing to report.
             if cause.id != "device.no_card":
-                use.cause = cause
+                use.cause = _bare(cause)
     return (fit_on_cpu(how, cells, start) if cells.nnz else np.zeros_like(start)), "cpu"
 
 
@@ -142,8 +146,10 @@ def _fit_in_memory(
         )
 
     def report(*done: object) -> None:
-        # implicit allocates all matrices before its first round.
-        use.peak_bytes = max(use.peak_bytes, free - gpu.memory()[0])
+        # implicit allocates all matrices before its first round. A GPU that does not answer ends
+        # the fit at its next step, in `fit_on_gpu`.
+        with contextlib.suppress(GpuError):
+            use.peak_bytes = max(use.peak_bytes, free - gpu.memory()[0])
         how.callback(*done)
 
     use.estimated_bytes = max(use.estimated_bytes, estimate)
@@ -184,9 +190,13 @@ def usable_gpu() -> Gpu:
     """
     gpu = _checked_gpu()
     if isinstance(gpu, GpuError):
-        # Raised itself, the error would keep the frames of a fit, and its matrices, in memory.
-        raise GpuError(gpu.id, gpu.sentence)
+        raise _bare(gpu)
     return gpu
+
+
+def _bare(cause: GpuError) -> GpuError:
+    """Return a cause without its traceback, which keeps the matrices of a fit in memory."""
+    return GpuError(cause.id, cause.sentence)
 
 
 @cache
@@ -201,7 +211,7 @@ def _checked_gpu() -> Gpu | GpuError:
             raise too_little(f"{megabytes(free)} of {megabytes(total)}")
         check_fits()
     except GpuError as cause:
-        return cause
+        return _bare(cause)
     return gpu
 
 
@@ -294,7 +304,9 @@ def fit_on_gpu(
     except MemoryError as error:
         raise too_little(str(error)) from error
     except RuntimeError as error:
-        raise lost(error) from error
+        # implicit's solver ends the process if it cannot be freed, as on a GPU that was lost.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(model._solver))
+        raise (too_little if _FULL.search(str(error)) else lost)(str(error)) from error
     return describe_lost(items, cells)
 
 

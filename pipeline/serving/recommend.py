@@ -99,7 +99,7 @@ def recommend(
     anyone = top_k(fallback.fold_in(nothing), rules.length, allowed=rules.allowed(history))
     rows = _rows(anyone, nothing.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[1])
     by_features = own.clear()
-    if described is not None:
+    if described is not None and described.n_users:
         lists = _lists(champion.score, described, np.ones(described.n_users, np.bool_), rules)
         by_features = _rows(
             lists, described.user_ids, history.item_ids, c.Slot.FALLBACK, rules.reasons[0]

@@ -4,6 +4,7 @@ import os
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -12,8 +13,9 @@ from pipeline.base import format_instant
 from pipeline.steps.feedback.feedback import feedback
 from pipeline.steps.lists import lists
 from pipeline.steps.nightly.nightly import nightly
-from pipeline.workspace.artifacts import EvaluationFile
+from pipeline.workspace.artifacts import REFIT, EvaluationFile
 from tests.integration.test_new_items import CONFIG
+from tests.served import served
 from tests.worlds import NIGHTS, START, land, purchases
 
 pytestmark = pytest.mark.slow
@@ -48,8 +50,16 @@ def night(workspace, home, values):
     assert ended.recipe == "known"
     judged = ws.run(ended.run_id).read(EvaluationFile).recipes
     assert judged["popularity"].new_users is None
-    rows = lists(ws, [f"u{n}" for n in range(320, ALL)])
-    return judged["known"].new_users, rows.filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
+    users = [f"u{n}" for n in range(320, ALL)]
+    rows = lists(ws, users).filter(pl.col(c.USER_ID) != c.FALLBACK_USER)
+    names = ws.vault.lookup(users)
+    model = served(ws.run(ended.run_id).folder / REFIT)
+    answer = model.predict(None, pd.DataFrame({c.USER_ID: [names[user] for user in users]}))
+    published = rows.sort(pl.col(c.USER_ID).str.slice(1).cast(pl.Int64), c.POSITION)
+    assert answer[c.ITEM_ID].tolist() == published[c.ITEM_ID].to_list()
+    assert set(answer[c.SLOT]) == {c.Slot.FALLBACK.value}
+    assert set(answer[c.KNOWN]) == {judged["known"].new_users.better}
+    return judged["known"].new_users, rows
 
 
 def test_features_that_follow_the_taste_give_lists_of_it(workspace, tmp_path):

@@ -80,13 +80,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     folder = tmp_path_factory.mktemp("refit")
     np.savez(folder / "scorer.npz", **scorer.arrays())
     np.savez(folder / "history.npz", **history.arrays())
+    np.savez(folder / "described.npz", **history.take(np.zeros(0, np.int64)).arrays())
     meta = {
         "family": "als",
         "exclude_seen": True,
         "fallback": [{c.ITEM_ID: item, c.SCORE: score} for item, score in fallback],
     }
     (folder / "meta.json").write_text(json.dumps(meta))
-    files = tuple(folder / name for name in ("scorer.npz", "history.npz", "meta.json"))
+    names = ("scorer.npz", "history.npz", "described.npz", "meta.json")
+    files = tuple(folder / name for name in names)
     sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     return Trained(history, scorer, files, sums, fallback)
 
@@ -755,7 +757,8 @@ def test_a_length_that_no_list_has_is_an_invalid_value(
 def test_a_version_is_code_and_arrays(home: Path, shown: tuple[Mirrored, Mirrored]) -> None:
     folder = folder_of(home, shown[0].version)
     names = {file.name for file in folder.rglob("*") if file.is_file()}
-    assert {"pyfunc_model.py", "MLmodel", "scorer.npz", "history.npz", "meta.json"} <= names
+    assert {"pyfunc_model.py", "MLmodel", "scorer.npz", "history.npz"} <= names
+    assert {"described.npz", "meta.json"} <= names
     assert not [name for name in names if name.endswith((".pkl", ".pickle", ".joblib"))]
     example = json.loads((folder / "serving_input_example.json").read_text())
     assert example["dataframe_split"]["data"] == [[c.FALLBACK_USER]]

@@ -71,7 +71,7 @@ _VERSION_FIGURES: Final = "version_figures.json"
 _BOUNDS: Final = "bounds.json"
 """Bounds of the 95 % intervals of metrics, by name."""
 # Arrays and JSON only: a version is code that reads them, and nothing is pickled (ADR 4).
-_FILES: Final = ("scorer.npz", "history.npz", "meta.json")
+_FILES: Final = ("scorer.npz", "history.npz", "described.npz", "meta.json")
 
 
 def record_names(run: Run) -> frozenset[str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from pipeline import columns as c
 from pipeline.base import Progress
-from pipeline.data.feature_encoding import described_users
 from pipeline.data.matrix import History
 from pipeline.failpoints import failpoint
 from pipeline.models.families import load
 from pipeline.serving import publish as serving
 from pipeline.serving.recommend import ListRules
 from pipeline.serving.recommend import recommend as build_lists
-from pipeline.workspace.artifacts import REFIT, EvaluationFile
+from pipeline.workspace.artifacts import REFIT
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, promoted, read_scorer, read_split
 from pipeline.workspace.step_outputs import record_step
@@ -48,10 +47,7 @@ def recommend(night: Night, progress: Progress) -> str:
     )
     fallback = load(night.recipes[FALLBACK].family, run.arrays(REFIT, "fallback"))
     others = set(users) - set(history.user_ids.tolist())
-    described = None
-    judged = run.read(EvaluationFile).recipes[name].new_users
-    if judged is not None and judged.better:
-        described = described_users(history, run.frame("features", "users"))
+    described = History.from_arrays(run.arrays(REFIT, "described"))
     lists = build_lists(read_scorer(run, REFIT), fallback, history, others, rules, described)
     with run.draft("recommend") as draft:
         draft.frame("lists", lists)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.base import Progress
+from pipeline.data.feature_encoding import described_users
 from pipeline.data.matrix import History
 from pipeline.data.split import Split
 from pipeline.failpoints import failpoint
@@ -19,7 +20,7 @@ from pipeline.models.topk import top_k
 from pipeline.serving.recommend import fallback_list
 from pipeline.steps.diagnostics.training_cost import fit
 from pipeline.steps.nightly.version_figures import write_replaced
-from pipeline.workspace.artifacts import REFIT, FallbackEntry, MetaFile
+from pipeline.workspace.artifacts import REFIT, EvaluationFile, FallbackEntry, MetaFile
 from pipeline.workspace.night import Night
 from pipeline.workspace.run_files import FALLBACK, promoted, read_history, read_split, write_scorer
 from pipeline.workspace.step_outputs import record_step
@@ -31,7 +32,7 @@ CANARIES = 100
 
 @task_step(REFIT, check=lambda night: record_step(night, REFIT))
 def refit(night: Night, progress: Progress) -> str:
-    """Write the scorer that goes live, its history, the fallback, and the canaries' lists.
+    """Write the scorer that goes live, its users, the fallback, and the canaries' lists.
 
     Parameters
     ----------
@@ -65,11 +66,20 @@ def refit(night: Night, progress: Progress) -> str:
         draft.arrays("fallback", fallback.arrays())
         draft.write(meta)
         draft.arrays("history", history.arrays())
+        draft.arrays("described", _described(night, name, history).arrays())
         draft.arrays("canaries", canary_lists(scorer, history, canaries, night, split))
         write_replaced(night, name, draft, progress)
         draft.rows = history.n_users
     failpoint("refit")
     return f"{name} in {cost.text()}"
+
+
+def _described(night: Night, name: str, history: History) -> History:
+    """Return the users who get the list of their features; none if these lists are no better."""
+    judged = night.run.read(EvaluationFile).recipes[name].new_users
+    if judged is None or not judged.better:
+        return history.take(np.zeros(0, np.int64))
+    return described_users(history, night.run.frame("features", "users"))
 
 
 def canary_lists(

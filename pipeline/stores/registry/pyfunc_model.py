@@ -3,8 +3,10 @@
 Guarantees:
 
 * A user of the training window gets exactly the list of `models.topk`.
+* A user without events gets the list of its features, where the publication has it; its slot is
+  that of the fallback list, as there.
 * Other users, and users without remaining items, get the fallback list; `slot` marks it.
-* `known` is false for ids that are not in the window, raw ids of the shop among them.
+* `known` is false for all other ids, raw ids of the shop among them.
 * Lists are never padded, and never longer than the published ones.
 
 Users are pseudonyms; `nightjar id` translates ids. Rules and stock are not applied: the lists that
@@ -14,6 +16,7 @@ Files of a model, all read without pickle:
 
     scorer.npz    arrays of the scorer
     history.npz   arrays of the window's `History`: its users and their items
+    described.npz the same for users without events who get the list of their features
     meta.json     {"family": str, "exclude_seen": bool,
                    "fallback": [{"item_id": str, "score": float}, ...]}  best first
 """
@@ -44,11 +47,16 @@ class Recommender(PythonModel):
 
         files = {name: Path(path) for name, path in context.artifacts.items()}
         meta = json.loads(files["meta.json"].read_text(encoding="utf-8"))
-        self._history = History.from_arrays(_arrays(files["history.npz"]))
+        self._histories = [
+            History.from_arrays(_arrays(files[name])) for name in ("history.npz", "described.npz")
+        ]
         self._scorer = load(meta["family"], _arrays(files["scorer.npz"]))
         self._exclude_seen = bool(meta["exclude_seen"])
         self._fallback = [(row[c.ITEM_ID], row[c.SCORE]) for row in meta["fallback"]]
-        self._row = {user: row for row, user in enumerate(self._history.user_ids.tolist())}
+        self._rows = [
+            {user: row for row, user in enumerate(history.user_ids.tolist())}
+            for history in self._histories
+        ]
 
     def predict(
         self,
@@ -77,24 +85,28 @@ class Recommender(PythonModel):
                 f"k must be a whole number from 1 to {longest}, the length of the lists, not {k!r}"
             )
         users = [str(user) for user in model_input[c.USER_ID]]
-        lists = self._lists(sorted({user for user in users if user in self._row}), k)
+        own, described = (self._lists(part, users, k) for part in range(2))
         fallback = self._fallback[:k]
         rows = [
-            (user, position, item, score, slot, user in self._row)
+            (user, position, item, score, slot, any(user in part for part in self._rows))
             for user in users
-            for slot in (c.Slot.MODEL if user in lists else c.Slot.FALLBACK,)
-            for position, (item, score) in enumerate(lists.get(user, fallback), start=1)
+            for slot in (c.Slot.MODEL if user in own else c.Slot.FALLBACK,)
+            for position, (item, score) in enumerate(
+                own.get(user) or described.get(user, fallback), start=1
+            )
         ]
         kinds = (str, "int32", str, "float32", str, bool)
         columns = [c.USER_ID, c.POSITION, c.ITEM_ID, c.SCORE, c.SLOT, c.KNOWN]
         return pd.DataFrame(rows, columns=columns).astype(dict(zip(columns, kinds, strict=True)))
 
-    def _lists(self, users: list[str], k: int) -> dict[str, list[tuple[str, float]]]:
+    def _lists(self, part: int, wanted: list[str], k: int) -> dict[str, list[tuple[str, float]]]:
         from pipeline.models.topk import top_k
 
+        row = self._rows[part]
+        users = sorted({user for user in wanted if user in row})
         if not users:
             return {}
-        history = self._history.take(np.array([self._row[user] for user in users], np.int64))
+        history = self._histories[part].take(np.array([row[user] for user in users], np.int64))
         lists = top_k(
             self._scorer.score(history), k, exclude=history.seen if self._exclude_seen else None
         )

@@ -92,7 +92,7 @@ class ModelRecord:
     Attributes
     ----------
     files
-        Local files ``scorer.npz``, ``history.npz`` and ``meta.json`` (see `pyfunc_model`); empty if
+        Local files that `pyfunc_model` names; empty if
         they were removed.
     figure
         Lifts of the version; its description begins with them.

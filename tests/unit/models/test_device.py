@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -79,7 +81,12 @@ def test_a_gpu_takes_the_steps_of_the_cpu(factors, gpu):
 
 @pytest.mark.parametrize(
     ("error", "cause"),
-    [(RuntimeError("Cuda Error"), "device.lost"), (MemoryError("rmm"), "device.no_memory")],
+    [
+        (RuntimeError("Cuda Error: unspecified launch failure"), "device.lost"),
+        (RuntimeError("cublas error: CUBLAS_STATUS_ALLOC_FAILED"), "device.no_memory"),
+        (RuntimeError("Cuda Error: out of memory"), "device.no_memory"),
+        (MemoryError("rmm"), "device.no_memory"),
+    ],
 )
 def test_a_gpu_that_disappears_in_the_middle_of_a_fit(error, cause, gpu):
     history, recipe = random_history(), RECIPE.model_copy(update={"iterations": 3})
@@ -93,6 +100,32 @@ def test_a_gpu_that_disappears_in_the_middle_of_a_fit(error, cause, gpu):
         scorer = recipe.model_copy(update={"device": "auto"}).train(history)
     assert (scorer.trained_on, use.cause.id) == ("cpu", cause)
     assert np.array_equal(scorer.item_factors, expected)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Cuda Error"), MemoryError("rmm")])
+def test_only_the_solver_of_a_lost_gpu_is_never_freed(error, gpu):
+    device.usable_gpu()
+    gc.collect()
+    gpu.freed, gpu.error, gpu.fails_at = 0, error, gpu.launches + 1
+    with watch_gpu() as use:
+        RECIPE.model_copy(update={"device": "auto", "iterations": 1}).train(random_history())
+    gc.collect()
+    assert use.cause is not None
+    assert gpu.freed == isinstance(error, MemoryError)
+
+
+def test_a_gpu_that_does_not_answer_between_two_rounds_is_lost_at_the_next(gpu, monkeypatch):
+    device.usable_gpu()
+    gpu.fails_at = gpu.launches + 3  # in the second round
+
+    def solve(*arguments):
+        gpu.memory_code = 999
+        GpuStandIn.least_squares(gpu, *arguments)
+
+    monkeypatch.setattr(gpu, "least_squares", solve)
+    with raises("device.lost") as raised:
+        RECIPE.model_copy(update={"device": "cuda"}).train(random_history())
+    assert "launch failure" in raised.value.sentence
 
 
 def test_a_gpu_that_starts_no_kernel_for_so_many_factors(gpu):
