@@ -118,11 +118,12 @@ def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             vault_users=len(ws.vault),
             ingested_at=at,
         )
-        reasons = Counter(sorted(quarantine[c.REASONS].explode(empty_as_null=False)))
-        batches.append(batch)
-        results.append(
-            FileResult.taken(batch, reasons, file.judged.emptied, file.text.ignored_columns)
+        reasons, emptied = (
+            Counter(sorted(rows[c.REASONS].explode(empty_as_null=False)))
+            for rows in (quarantine, file.judged.emptied)
         )
+        batches.append(batch)
+        results.append(FileResult.taken(batch, reasons, emptied, file.text.ignored_columns))
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
 

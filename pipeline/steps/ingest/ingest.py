@@ -13,20 +13,24 @@ anywhere else, and entries that are not regular files, are not moved.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+
+import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, silent, to_the_second
 from pipeline.data.ingest.catalogue import validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows, validate_events
-from pipeline.data.sources.config import MappingError
+from pipeline.data.ingest.settings import refuse_wrong_setting
+from pipeline.data.sources.config import MappingError, Source
 from pipeline.errors import ConfigError, DataError, NightjarError, StorageError, printable
 from pipeline.failpoints import failpoint
 from pipeline.steps.ingest.bundle import FileRead, combine
@@ -99,7 +103,7 @@ def ingest(
     StorageError
         As `Workspace.compare_stores`.
     DataError
-        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
+        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_reducedable`.
     ConcurrencyError
         Another ingest is running.
     """
@@ -146,7 +150,7 @@ def ingest_landed(
     ConfigError
         `ingest.clock_behind`, and those of the workspace as for `ingest`.
     StorageError
-        `ingest.link`, `ingest.folder_unreadable`: a landing folder cannot be listed.
+        `ingest.link`, `ingest.folder_reducedable`: a landing folder cannot be listed.
     ConcurrencyError
         Another ingest is running.
     """
@@ -207,7 +211,7 @@ def _warn_of_waiting(
                 age = age_text(at - since)
                 reason = file.sentence.removeprefix(f"{file.file}: ")
                 warnings.append(f"{file.file}: waits for {age}: {reason}")
-                outcomes.append(replace(file, sentence="", exit_code=0))
+                outcomes.append(dataclasses.replace(file, sentence="", exit_code=0))
                 continue
         outcomes.append(file)
     return tuple(outcomes)
@@ -421,13 +425,18 @@ class _Pass:
         with read_text(self.child, file, digest, config.limits, self.scratch) as text:
             failpoint("parsed")
             judged = ValidatedRows.joined(
-                (judge(part, name=file.file) for part in text.parts),
+                (judge(part) for part in text.parts),
                 name=file.file,
                 broken=len(text.broken),
                 most=config.limits.max_bad_rows,
             )
-            if source.table == "events" and not text.broken:
-                _refuse_future(judged, file.file)
+            reduced = _unmapped_position(judged, source)
+            if reduced is not None:
+                return self._judged(dataclasses.replace(file, source=reduced), seen, digest)
+            if not text.broken:
+                refuse_wrong_setting(judged, source, config, source_name=file.name, name=file.file)
+                if source.table == "events":
+                    _refuse_future(judged, file.file)
         return FileRead(file, seen, digest, text, judged)
 
     def _commit(self) -> None:
@@ -454,6 +463,17 @@ def _result(
     """Return the result of a file with a problem."""
     id, code = ("", DataError.exit_code) if error is None else (error.id, error.exit_code)
     return FileResult(file.file, file.name, status, digest, sentence, error_id=id, exit_code=code)
+
+
+def _unmapped_position(judged: ValidatedRows, source: Source) -> Source | None:
+    """Return the source without positions, if it does not map them and one of them is invalid."""
+    # A column of this name may count from zero, or mean something else.
+    if source.table != "events" or c.POSITION in (*source.columns, *source.constants):
+        return None
+    invalid = pl.element().str.starts_with(f"{c.POSITION}_")
+    if not judged.bad[c.REASONS].list.eval(invalid).list.any().any():
+        return None
+    return source.model_copy(update={"constants": {**source.constants, c.POSITION: ""}})
 
 
 def _refuse_future(judged: ValidatedRows, name: str) -> None:
