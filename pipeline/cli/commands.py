@@ -83,6 +83,7 @@ def config_show(
     app,
     examples="""
     nightjar ingest events.csv.gz
+    nightjar ingest events.csv.gz --dry-run
     nightjar ingest products.csv --table items --replace
     """,
 )
@@ -103,6 +104,13 @@ def ingest(
             "unavailable."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only validate the files: count rows, show the first bad ones, store nothing.",
+        ),
+    ] = False,
     at: At = None,
 ) -> None:
     """Read files of events, items or users into the lake, each exactly once."""
@@ -116,6 +124,7 @@ def ingest(
         replace=replace,
         at=parse_past_instant(at),
         by_hand=at is not None,
+        dry_run=dry_run,
         progress=console.progress,
     )
     console.show(result, result.text(), result.exit_code)

@@ -112,7 +112,7 @@ def test_a_source_that_names_no_table_reads_events(tmp_path):
     assert (file.source, file.accepted) == ("sold", 1)
 
 
-def test_positions_that_nobody_mapped_are_ignored_unless_all_of_them_parse(tmp_path):
+def test_positions_without_a_mapping_are_ignored_unless_all_of_them_parse(tmp_path):
     ws = workspace(tmp_path / "ws", "")
     header, row = HEADER.replace("\n", ",position\n"), "u,bread,view,2024-03-01T10:00:0{0}Z,{0}\n"
     counted = land(ws, "counted.csv", header + "".join(map(row.format, range(3))))
