@@ -130,6 +130,27 @@ def ingest(
     console.show(result, result.text(), result.exit_code)
 
 
+@command(
+    app,
+    examples="""
+    nightjar quarantine
+    nightjar quarantine events.csv.gz
+    """,
+)
+def quarantine(
+    console: Console,
+    file: Annotated[
+        str | None, typer.Argument(help="Name or sha256 of a file; default: all files.")
+    ] = None,
+) -> None:
+    """Show the rows in quarantine by file and reason, with masked examples."""
+    from pipeline.steps.ingest.quarantine import quarantined
+
+    rows = quarantined(console.workspace, file)
+    text = "\n".join(entry.text() for entry in rows) or "no row is in quarantine"
+    console.show({"rows": rows}, text)
+
+
 @command(app, examples="nightjar feedback")
 def feedback(console: Console, at: At = None) -> None:
     """Run one feedback pass: ingest landing/, refresh lists, and check whether to retrain."""
