@@ -23,6 +23,7 @@ _SHARE: Final = 0.01
 _UNKNOWN_KIND: Final = "kind_unknown"
 _AVAILABLE: Final = f"{c.AVAILABLE}_unparsable"
 _TIMES: Final = (c.TIMESTAMP, c.CREATED_AT)
+_COLUMNS: Final = (c.KIND, c.AVAILABLE, *_TIMES)
 
 
 def refuse_wrong_setting(
@@ -52,7 +53,10 @@ def refuse_wrong_setting(
     for reason, count in reasons.sort("rows", c.REASONS, descending=True).rows():
         if count < rows and not (count >= _ROWS and count >= _SHARE * rows):
             return
-        values = _commonest(failed, reason)
+        column = next((name for name in _COLUMNS if reason.startswith(f"{name}_")), None)
+        if column is None:
+            continue
+        values = _commonest(failed, reason, column)
         line = _line(reason, values, source, config, all_rows=count == rows)
         if line is not None:
             shown = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
@@ -65,10 +69,8 @@ def refuse_wrong_setting(
             )
 
 
-def _commonest(failed: pl.DataFrame, reason: str) -> list[str]:
+def _commonest(failed: pl.DataFrame, reason: str, column: str) -> list[str]:
     """Return the three commonest bad values of a reason."""
-    columns = (c.KIND, c.AVAILABLE, *_TIMES)
-    column = next((name for name in columns if reason.startswith(f"{name}_")), "")
     raw = failed.filter(pl.col(c.REASONS).list.contains(reason))[c.RAW]
     values = raw.str.json_path_match(f"$.{column}").drop_nulls().rename(column)
     counts = values.value_counts(name="rows").sort("rows", column, descending=[True, False])

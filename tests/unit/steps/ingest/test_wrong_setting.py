@@ -91,6 +91,19 @@ def test_single_values_that_are_not_times_do_not_hold_back_a_file(tmp_path):
     assert take(ws.home, path).quarantined == 20
 
 
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("u,,view,2024-03-01T10:00:00Z", "item_id_missing"),
+        ("u,bread,,2024-03-01T10:00:00Z", "kind_missing"),
+        ("u,bread,view,1970-01-01T00:00:00Z", "timestamp_too_early"),
+    ],
+)
+def test_rows_that_no_setting_can_correct_are_quarantined(tmp_path, row, reason):
+    ws = workspace(tmp_path / "ws", "")
+    assert take(ws.home, land(ws, "events.csv", f"{HEADER}{row}\n")).reasons == {reason: 1}
+
+
 def test_availability_in_words_waits_and_a_bad_price_does_not(tmp_path):
     ws = workspace(tmp_path / "ws", "")
     words = land(ws, "words.csv", ITEMS + "a,x,in stock\nb,y,sold out\n", "items")
