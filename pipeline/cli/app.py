@@ -22,7 +22,7 @@ from pipeline.cli.terminal import configure_logging, drop_stdout, epilog, fail, 
 
 GROUPS: Final[Mapping[str, tuple[str, ...]]] = {
     "Start": ("init", "doctor", "config", "demo"),
-    "Daily use": ("ingest", "feedback", "nightly", "lists", "id", "history"),
+    "Daily use": ("ingest", "quarantine", "feedback", "nightly", "lists", "id", "history"),
     "Compare and improve": ("compare", "reproduce", "tune", "backtest"),
     "Steps of a feedback pass, after ingest": ("fold-in", "attribution", "drift", "policy"),
     "Steps of a nightly run, in their order": (

@@ -83,6 +83,7 @@ def config_show(
     app,
     examples="""
     nightjar ingest events.csv.gz
+    nightjar ingest events.csv.gz --dry-run
     nightjar ingest products.csv --table items --replace
     """,
 )
@@ -103,6 +104,13 @@ def ingest(
             "unavailable."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Only validate the files: count rows, show the first bad ones, store nothing.",
+        ),
+    ] = False,
     at: At = None,
 ) -> None:
     """Read files of events, items or users into the lake, each exactly once."""
@@ -116,9 +124,31 @@ def ingest(
         replace=replace,
         at=parse_past_instant(at),
         by_hand=at is not None,
+        dry_run=dry_run,
         progress=console.progress,
     )
     console.show(result, result.text(), result.exit_code)
+
+
+@command(
+    app,
+    examples="""
+    nightjar quarantine
+    nightjar quarantine events.csv.gz
+    """,
+)
+def quarantine(
+    console: Console,
+    file: Annotated[
+        str | None, typer.Argument(help="Name or sha256 of a file; default: all files.")
+    ] = None,
+) -> None:
+    """Show the rows in quarantine by file and reason, with masked examples."""
+    from pipeline.steps.ingest.quarantine import quarantined
+
+    rows = quarantined(console.workspace, file)
+    text = "\n".join(entry.text() for entry in rows) or "no row is in quarantine"
+    console.show({"rows": rows}, text)
 
 
 @command(app, examples="nightjar feedback")

@@ -245,7 +245,9 @@ def _config_from(written: Tree, where: str, origins: Mapping[str, str]) -> Confi
         given["recipes"] = {**_baselines(), **named}
     if isinstance(given.get("sources"), dict):
         # A source of one table replaces the default source of that table only.
-        tables = {s.get("table") for s in given["sources"].values() if isinstance(s, dict)}
+        tables = {
+            s.get("table", "events") for s in given["sources"].values() if isinstance(s, dict)
+        }
         defaults = {n: s for n, s in _default_sources().items() if n not in tables}
         given["sources"] = {**defaults, **given["sources"]}
 

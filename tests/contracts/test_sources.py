@@ -84,7 +84,7 @@ def take(data: bytes, name: str, source: Source = SOURCE, **limits: int):
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_format_gives_the_same_events(name):
     text, summary = take(FORMATS[name](written()), name)
-    judged = validate_events(text, SOURCE, IngestConfig(), at=AT, name=name)
+    judged = validate_events(text, SOURCE, IngestConfig(), at=AT)
     good = judged.good.drop(AT_LINE, c.EVENT_ID, c.PUBLICATION_ID, c.POSITION)
     assert good.sort(c.ITEM_ID).rows(named=True) == [
         {c.USER_ID: "名前", c.ITEM_ID: "10", c.KIND: "purchase", c.VALUE: 1.0,

@@ -65,7 +65,7 @@ class Taken:
     def __init__(self, data: bytes, known: pl.DataFrame = NOTHING, name: str = "a.csv") -> None:
         self.summary = Summary()
         text = pl.concat(read(BytesIO(data), name, SOURCE, Limits(), self.summary))
-        judged = validate_events(text, SOURCE, CONFIG, at=AT, name=name)
+        judged = validate_events(text, SOURCE, CONFIG, at=AT)
         pseudonyms = {user: f"u{user}" for user in judged.good[c.USER_ID]}
         identified = derive_ids(with_pseudonyms(judged.good, pseudonyms))
         self.fresh, repeats = split_duplicates(identified, known.select(IDENTITY))

@@ -1,6 +1,7 @@
 """Items and users: parsing, validation and upsert by id.
 
-Guarantees: a later file replaces the values of its columns and keeps those of other columns.
+Guarantees: a later file replaces the values of its columns and keeps those of other columns; a
+value that cannot be read never drops its row.
 """
 
 from __future__ import annotations
@@ -26,18 +27,19 @@ from pipeline.data.validate.rules import (
 )
 
 KEYS: Final = {"items": c.ITEM_ID, "users": c.USER_ID}
+_EARLIER: Final = "#earlier"
 _SCHEMAS: Final = {"items": c.ITEMS, "users": c.USERS}
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "t", "1", "yes", "y"), True),
     **dict.fromkeys(("false", "f", "0", "no", "n"), False),
 }
-_TYPED: Final = (c.PRICE, c.AVAILABLE, c.CREATED_AT)
 
 
-def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> ValidatedRows:
+def validate_catalogue(text: pl.DataFrame, source: Source) -> ValidatedRows:
     """Parse and validate rows of items or users.
 
-    Categories are a JSON list or one text. A title with control characters counts as missing.
+    Categories are a JSON list or one text. A price, availability or `created_at` that is invalid,
+    and a title with control characters, count as missing.
 
     Parameters
     ----------
@@ -45,20 +47,13 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
         `AT_LINE` and String columns, from `sources.read`.
     source
         Config of the source, with its table.
-    name
-        The file's name, for errors.
 
     Returns
     -------
     Rows with the file's columns: those of the table in its dtypes, features as text.
-
-    Raises
-    ------
-    MappingError
-        `ingest.naive_times`: `created_at` without a time zone.
     """
     key = KEYS[source.table]
-    typed = _type(text, source, name)
+    typed = text.with_columns(normalised(text[key]).alias(key))
     size = id_bytes(key)
     checks = {
         f"{key}_missing": pl.col(key).is_null(),
@@ -66,21 +61,15 @@ def validate_catalogue(text: pl.DataFrame, source: Source, *, name: str) -> Vali
         f"{key}_too_long": size > MAX_ID_BYTES,
         f"{key}_unprintable": unprintables(key) > 0,
     }
-    if c.PRICE in typed.columns:
-        checks[f"{c.PRICE}_negative"] = pl.col(c.PRICE) < 0
-        checks[f"{c.PRICE}_too_large"] = pl.col(c.PRICE).abs() > LARGEST
-    flags = typed.select(
-        *(check.fill_null(False).alias(reason) for reason, check in checks.items()),
-        *(
-            (typed[column].is_null() & text[column].is_not_null()).alias(f"{column}_unparsable")
-            for column in _TYPED
-            if column in text.columns
-        ),
-    )
+    flags = typed.select(check.fill_null(False).alias(name) for name, check in checks.items())
     bad = flags.select(pl.any_horizontal(pl.all())).to_series()
     rejected = bad_rows(text.filter(bad), names_of(flags.filter(bad)))
-    good, emptied = _without_hostile_titles(typed.filter(~bad))
-    return ValidatedRows(good, rejected, emptied)
+    text, typed = text.filter(~bad), typed.filter(~bad)
+    if source.table == "users":
+        return ValidatedRows(typed, rejected, rejected.clear())
+    typed, invalid = _fields(text, typed, source)
+    odd = invalid.select(pl.any_horizontal(pl.all())).to_series()
+    return ValidatedRows(typed, rejected, bad_rows(text.filter(odd), names_of(invalid.filter(odd))))
 
 
 def upsert(
@@ -113,44 +102,53 @@ def upsert(
     updated = fresh.join(current.select(key, *lacking), on=key, how="left")
     if table == "items":
         given = pl.lit(True) if c.AVAILABLE in lacking and replace else pl.col(c.AVAILABLE)
-        # A full catalogue makes its items available again; else the stored value is kept.
-        updated = updated.with_columns(given.fill_null(True).alias(c.AVAILABLE))
+        # A full catalogue makes its items available again; else the stored value is kept, also
+        # where the file has none that can be read.
+        earlier = current.select(key, pl.col(c.AVAILABLE).alias(_EARLIER))
+        updated = updated.join(earlier, on=key, how="left").with_columns(
+            pl.coalesce(given, _EARLIER, True).alias(c.AVAILABLE)
+        )
+        updated = updated.drop(_EARLIER)
         if replace:
             kept = kept.with_columns(pl.lit(False).alias(c.AVAILABLE))
     return pl.concat([kept, updated], how="diagonal").sort(key), rows.height - fresh.height
 
 
-def _without_hostile_titles(rows: pl.DataFrame) -> tuple[pl.DataFrame, dict[str, int]]:
-    """Empty titles with control characters, such as terminal codes; return their number, too."""
-    if c.TITLE not in rows.columns:
-        return rows, {}
-    hostile = rows.select(has_controls(c.TITLE).fill_null(False)).to_series()
-    if not hostile.any():
-        return rows, {}
-    kept = pl.when(~hostile).then(pl.col(c.TITLE)).alias(c.TITLE)
-    return rows.with_columns(kept), {f"{c.TITLE}_unprintable": int(hostile.sum())}
-
-
-def _type(text: pl.DataFrame, source: Source, name: str) -> pl.DataFrame:
-    key = KEYS[source.table]
-    typed = text.with_columns(normalised(text[key]).alias(key))
-    if source.table == "users":
-        return typed
+def _fields(
+    text: pl.DataFrame, typed: pl.DataFrame, source: Source
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Type the optional columns of items; return one flag per reason why a value is missing."""
+    # The first one, which is never true, gives the others their length.
+    flags = {"none": pl.repeat(False, text.height, eager=True)}
     if c.PRICE in text.columns:
         # The cast accepts the text "nan", which is not a price.
-        price = pl.col(c.PRICE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
-        typed = typed.with_columns(price)
+        number = text[c.PRICE].str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
+        flags[f"{c.PRICE}_unparsable"] = number.is_null() & text[c.PRICE].is_not_null()
+        flags[f"{c.PRICE}_negative"] = number < 0
+        flags[f"{c.PRICE}_too_large"] = number > LARGEST
+        valid = pl.when(number.is_between(0, LARGEST)).then(number).alias(c.PRICE)
+        typed = typed.with_columns(valid)
     if c.AVAILABLE in text.columns:
-        word = pl.col(c.AVAILABLE).str.strip_chars().str.to_lowercase()
-        typed = typed.with_columns(
-            word.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
-        )
+        word = text[c.AVAILABLE].str.strip_chars().str.to_lowercase()
+        known = word.replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+        flags[f"{c.AVAILABLE}_unparsable"] = known.is_null() & word.is_not_null()
+        typed = typed.with_columns(known)
     if c.CREATED_AT in text.columns:
-        typed = typed.with_columns(read_times(text, c.CREATED_AT, source, name))
+        times, causes = read_times(text[c.CREATED_AT], source)
+        causes = causes.fill_null("unparsable")
+        lost = times.is_null() & text[c.CREATED_AT].is_not_null()
+        for cause in causes.filter(lost).unique().sort():
+            flags[f"{c.CREATED_AT}_{cause}"] = lost & (causes == cause)
+        typed = typed.with_columns(times)
     if c.CATEGORIES in text.columns:
         lists = [_categories(value) for value in text[c.CATEGORIES]]
         typed = typed.with_columns(pl.Series(c.CATEGORIES, lists, dtype=pl.List(pl.String)))
-    return typed
+    if c.TITLE in text.columns:
+        # Such as terminal codes.
+        hostile = text.select(has_controls(c.TITLE).fill_null(False)).to_series()
+        flags[f"{c.TITLE}_unprintable"] = hostile
+        typed = typed.with_columns(pl.when(~hostile).then(pl.col(c.TITLE)).alias(c.TITLE))
+    return typed, pl.DataFrame({name: flag.fill_null(False) for name, flag in flags.items()})
 
 
 def _categories(value: str | None) -> list[str] | None:

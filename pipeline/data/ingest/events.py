@@ -7,9 +7,8 @@ events with one identity the first counts; a later one with other content is qua
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -48,12 +47,12 @@ class ValidatedRows:
     bad
         `AT_LINE`, `raw`, `reasons` of the others.
     emptied
-        Reason -> good rows of which one field counts as missing.
+        The same for good rows of which an optional field counts as missing.
     """
 
     good: pl.DataFrame
     bad: pl.DataFrame
-    emptied: Mapping[str, int] = field(default_factory=dict)
+    emptied: pl.DataFrame
 
     @classmethod
     def joined(
@@ -78,10 +77,8 @@ class ValidatedRows:
             `ingest.too_many_bad_rows`.
         """
         validated: list[ValidatedRows] = []
-        emptied: Counter[str] = Counter()
         for part in parts:
             validated.append(part)
-            emptied.update(part.emptied)
             broken += part.bad.height
             if broken > most:
                 raise UnsafeInputError(
@@ -93,12 +90,12 @@ class ValidatedRows:
         return cls(
             pl.concat((part.good for part in validated), how="diagonal"),
             pl.concat(part.bad for part in validated),
-            emptied,
+            pl.concat(part.emptied for part in validated),
         )
 
 
 def validate_events(
-    text: pl.DataFrame, source: Source, config: IngestConfig, *, at: datetime, name: str
+    text: pl.DataFrame, source: Source, config: IngestConfig, *, at: datetime
 ) -> ValidatedRows:
     """Parse and validate rows of events.
 
@@ -115,22 +112,17 @@ def validate_events(
         Allowed kinds and quantity kinds.
     at
         Instant of the ingest; a later event is bad.
-    name
-        The file's name, for errors.
-
-    Raises
-    ------
-    MappingError
-        `ingest.naive_times`.
     """
-    typed = _type(text, source, config, name)
+    times, causes = read_times(text[c.TIMESTAMP], source)
+    typed = _type(text.with_columns(times), config)
     # An id that is derived later must not count as missing here.
     typed_rows = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
     reasons = row_reasons(typed_rows, at=at, kinds=config.kinds)
     unparsable = pl.DataFrame([typed[name].is_null() & text[name].is_not_null() for name in _TYPED])
     bad = (reasons.list.len() > 0) | unparsable.select(pl.any_horizontal(pl.all())).to_series()
-    named = _named(reasons.filter(bad), unparsable.filter(bad))
-    return ValidatedRows(typed.filter(~bad), bad_rows(text.filter(bad), named))
+    named = _named(reasons.filter(bad), unparsable.filter(bad), causes.filter(bad))
+    rejected = bad_rows(text.filter(bad), named)
+    return ValidatedRows(typed.filter(~bad), rejected, rejected.clear())
 
 
 def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
@@ -276,13 +268,12 @@ def normalised(text: pl.Series) -> pl.Series:
     return text.str.normalize("NFC")
 
 
-def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -> pl.DataFrame:
+def _type(text: pl.DataFrame, config: IngestConfig) -> pl.DataFrame:
     number = pl.col(c.VALUE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
     rating = (pl.col(c.KIND) == c.Kind.RATING).fill_null(False)
     frame = text.with_columns(
         *(normalised(text[column]).alias(column) for column in _IDS),
         pl.when(pl.col(c.VALUE).is_not_null()).then(number).when(~rating).then(1.0),
-        read_times(text, c.TIMESTAMP, source, name),
         pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
     ).with_columns(
         pl.when(
@@ -298,12 +289,15 @@ def _type(text: pl.DataFrame, source: Source, config: IngestConfig, name: str) -
     )
 
 
-def _named(reasons: pl.Series, unparsable: pl.DataFrame) -> pl.Series:
-    """Replace the reason "missing" by "unparsable" for values that are present."""
+def _named(reasons: pl.Series, unparsable: pl.DataFrame, causes: pl.Series) -> pl.Series:
+    """Replace the reason "missing" by "unparsable", or the cause of a time, for values present."""
     named = pl.col(c.REASONS)
     for column in unparsable.columns:
         others = named.list.filter(pl.element() != f"{column}_missing")
-        unparsed = pl.concat_list(others, pl.lit(f"{column}_unparsable"))
+        cause = pl.lit("unparsable")
+        if column == c.TIMESTAMP:
+            cause = pl.lit(causes).fill_null("unparsable")
+        unparsed = pl.concat_list(others, pl.concat_str(pl.lit(f"{column}_"), cause))
         named = pl.when(pl.col(column)).then(unparsed).otherwise(named)
     return unparsable.with_columns(reasons).select(named).to_series()
 

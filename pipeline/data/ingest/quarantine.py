@@ -20,7 +20,8 @@ from pipeline.data.sources.mapping import AT_LINE
 from pipeline.data.sources.streams import Broken
 
 _MASKED: Final = (c.USER_ID, c.EVENT_ID)
-_MASK: Final = "***"
+MASK: Final = "***"
+"""Shown in place of a value that may identify a person."""
 _LONGEST: Final = 32
 _CHECKED: Final = (*EVENT_COLUMNS, c.PRICE, c.AVAILABLE, c.CREATED_AT)
 """Columns with whose names reasons begin; no name is a prefix of another one."""
@@ -57,7 +58,7 @@ def _bad_value(name: str) -> pl.Expr:
     private = plain.str.contains("@") | plain.str.replace(_DATE, "").str.contains(_PHONE)
     # An event id may contain a user id, so both are masked.
     masked = pl.lit(True) if name in _MASKED else private
-    shown = pl.when(value.is_not_null() & masked).then(pl.lit(_MASK)).otherwise(value)
+    shown = pl.when(value.is_not_null() & masked).then(pl.lit(MASK)).otherwise(value)
     field = pl.struct(shown.str.head(_LONGEST).alias(name)).struct.json_encode()
     is_reason = pl.col(c.REASONS).list.eval(pl.element().str.starts_with(f"{name}_")).list.any()
     return pl.when(is_reason).then(field.str.strip_prefix("{").str.strip_suffix("}"))

@@ -1,18 +1,19 @@
 """Parsing of instants: ISO 8601, a configured format, or numbers of a configured unit.
 
-Guarantees: rows keep their order; a text that is not a time becomes null; a time without a zone
-raises unless the source declares a zone or a unit.
+Guarantees: rows keep their order; a text that is not a time becomes null, and so does a time that
+lacks the zone or unit of its source, with the cause beside it.
 """
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Final
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.sources.config import MappingError, Source
-from pipeline.data.sources.mapping import AT_LINE
+from pipeline.data.sources.config import Source
+from pipeline.data.validate.rules import EARLIEST
 
 _ISO: Final = (
     r"^(\d{4}-\d{2}-\d{2})(?:[Tt ](\d{2}:\d{2})(:\d{2})?([.,]\d{1,9})?)?"
@@ -20,9 +21,14 @@ _ISO: Final = (
 )
 _NAIVE: Final = pl.Datetime("us")
 _TO_MICROSECONDS: Final = {"s": 1_000_000, "ms": 1_000, "us": 1}
+_LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
+"""Up to this instant, no number is a time in two units."""
+WITHOUT_ZONE: Final = "without_zone"
+UNIT: Final = "unit_"
+"""Begins the cause of a number that is a time in another unit, such as ``unit_ms``."""
 
 
-def read_times(text: pl.DataFrame, column: str, source: Source, name: str) -> pl.Series:
+def read_times(text: pl.Series, source: Source) -> tuple[pl.Series, pl.Series]:
     """Parse a String column as its source declares it.
 
     A local time that a clock change repeats is the first of both; one that it skips is null.
@@ -30,51 +36,58 @@ def read_times(text: pl.DataFrame, column: str, source: Source, name: str) -> pl
     Parameters
     ----------
     text
-        `AT_LINE` and the column.
-    column
-        Name of the column.
+        String column.
     source
         Config of the source: time zone, unit or format.
-    name
-        The file's name, for errors.
 
     Returns
     -------
-    ``(n_rows,)`` Datetime (us, UTC), named like the column; null for a text that is not a time.
-
-    Raises
-    ------
-    MappingError
-        `ingest.naive_times`: times lack the zone or unit that the source does not declare.
+    times
+        ``(n_rows,)`` Datetime (us, UTC), named like the column; null for a text that is not a time.
+    causes
+        ``(n_rows,)`` String: `WITHOUT_ZONE`, or `UNIT` with a unit, where another config of the
+        source would give a time; such a row has no time. Null for all others.
     """
-    trimmed = text[column].str.strip_chars()
+    trimmed = text.str.strip_chars()
+    times, naive = _read(trimmed, source)
+    odd = (times.is_null() & text.is_not_null()) | ~times.is_between(EARLIEST, _LATEST)
+    causes = pl.select(
+        pl.when(naive).then(pl.lit(WITHOUT_ZONE)).otherwise(_other_unit(trimmed, odd))
+    ).to_series()
+    known = pl.select(pl.when(causes.is_null()).then(times).alias(text.name)).to_series()
+    return known, causes
+
+
+def _other_unit(text: pl.Series, odd: pl.Series) -> pl.Expr:
+    """Return the cause of a number that is a time in some unit."""
+    if not odd.any():
+        return pl.lit(None, pl.String)
+    number = text.cast(pl.Float64, strict=False)
+    first, last = EARLIEST.timestamp() * 1e6, _LATEST.timestamp() * 1e6
+    return pl.coalesce(
+        pl.when(odd & (number * factor).is_between(first, last)).then(pl.lit(f"{UNIT}{unit}"))
+        for unit, factor in _TO_MICROSECONDS.items()
+    )
+
+
+def _read(trimmed: pl.Series, source: Source) -> tuple[pl.Series, pl.Series]:
+    """Return times, and whether each lacks a zone."""
+    no_instant = pl.repeat(None, trimmed.len(), dtype=c.INSTANT, eager=True)
+    complete = no_instant.is_not_null()
     form = source.timestamp_format
     if source.timestamp_unit is not None:
-        return _numbers(trimmed, _TO_MICROSECONDS[source.timestamp_unit])
+        return _numbers(trimmed, _TO_MICROSECONDS[source.timestamp_unit]), complete
     if form is not None and any(code in form for code in ("%z", "%:z", "%#z", "%Z")):
         read = trimmed.str.to_datetime(form, time_unit="us", strict=False)
-        return read.dt.convert_time_zone("UTC").cast(c.INSTANT)
-    no_instant = pl.repeat(None, text.height, dtype=c.INSTANT, eager=True)
+        return read.dt.convert_time_zone("UTC").cast(c.INSTANT), complete
     local, aware = (
         _iso(trimmed, no_instant) if form is None else (_declared(trimmed, form), no_instant)
     )
-    naive = local.is_not_null() & (source.timezone is None)
-    # A number among times is one bad row; a column of numbers alone lacks a unit in the config.
-    if local.null_count() == aware.null_count() == text.height:
-        naive = trimmed.str.contains(r"^\d{9,17}(?:\.\d+)?$").fill_null(False)
-    if naive.any():
-        raise MappingError(
-            "ingest.naive_times",
-            f"{column} has times without a time zone; set timezone in the source's config "
-            "(or timestamp_unit, if they are numbers)",
-            where=name,
-            count=int(naive.sum()),
-            positions=text[AT_LINE].filter(naive).head(5).to_list(),
-        )
     zoned = local.dt.replace_time_zone(
         source.timezone or "UTC", ambiguous="earliest", non_existent="null"
     ).dt.convert_time_zone("UTC")
-    return pl.select(pl.coalesce(aware, zoned).cast(c.INSTANT).alias(column)).to_series()
+    times = pl.select(pl.coalesce(aware, zoned).cast(c.INSTANT)).to_series()
+    return times, local.is_not_null() & (source.timezone is None)
 
 
 def _numbers(text: pl.Series, factor: int) -> pl.Series:

@@ -127,7 +127,8 @@ def lake_columns(columns: FileColumns, source: Source, name: str) -> dict[str, s
     # The lake cannot distinguish names that differ only in case.
     taken = {target.casefold(): target for target in targets}
     for column in columns.names:
-        if column in used or not column.strip():
+        # A constant replaces the column of its name.
+        if column in used or column in source.constants or not column.strip():
             continue
         target = re.sub(r"\W+", "_", column.strip()).strip("_") or "column"
         if target.casefold() in taken:

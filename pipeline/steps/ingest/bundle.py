@@ -118,13 +118,16 @@ def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             vault_users=len(ws.vault),
             ingested_at=at,
         )
-        reasons = Counter(sorted(quarantine[c.REASONS].explode(empty_as_null=False)))
+        reasons, emptied = count_reasons(quarantine), count_reasons(file.judged.emptied)
         batches.append(batch)
-        results.append(
-            FileResult.taken(batch, reasons, file.judged.emptied, file.text.ignored_columns)
-        )
+        results.append(FileResult.taken(batch, reasons, emptied, file.text.ignored_columns))
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
+
+
+def count_reasons(rows: pl.DataFrame) -> Counter[str]:
+    """Return reason -> rows with it, sorted by reason."""
+    return Counter(sorted(rows[c.REASONS].explode(empty_as_null=False)))
 
 
 def _events(

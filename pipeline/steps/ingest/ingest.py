@@ -13,23 +13,29 @@ anywhere else, and entries that are not regular files, are not moved.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Final
+
+import polars as pl
 
 from pipeline import columns as c
 from pipeline.base import AsOf, Progress, silent, to_the_second
 from pipeline.data.ingest.catalogue import validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows, validate_events
-from pipeline.data.sources.config import MappingError
+from pipeline.data.ingest.quarantine import quarantine_rows
+from pipeline.data.ingest.settings import refuse_wrong_setting
+from pipeline.data.sources.config import MappingError, Source
 from pipeline.errors import ConfigError, DataError, NightjarError, StorageError, printable
 from pipeline.failpoints import failpoint
-from pipeline.steps.ingest.bundle import FileRead, combine
+from pipeline.steps.ingest.bundle import FileRead, combine, count_reasons
 from pipeline.steps.ingest.discovery import (
     DiscoveredFile,
     Landed,
@@ -50,6 +56,8 @@ from pipeline.workspace.workspace import Workspace
 
 _STILL_WRITTEN = timedelta(seconds=2)
 """Age below which a file may still be written."""
+_SHOWN: Final = 5
+"""Bad rows that the result of a dry run shows."""
 
 
 def ingest(
@@ -61,6 +69,7 @@ def ingest(
     source: str | None = None,
     replace: bool = False,
     by_hand: bool = True,
+    dry_run: bool = False,
     progress: Progress = silent,
 ) -> IngestResult:
     """Ingest files, and the files in folders, oldest first.
@@ -84,6 +93,8 @@ def ingest(
         Items only: each file is the full catalogue.
     by_hand
         Whether a user named the instant; otherwise it comes from the clock or a schedule.
+    dry_run
+        Validate the files, and neither store their rows nor move them. Duplicates are not counted.
     progress
         Receives short texts.
 
@@ -99,7 +110,7 @@ def ingest(
     StorageError
         As `Workspace.compare_stores`.
     DataError
-        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
+        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_reducedable`.
     ConcurrencyError
         Another ingest is running.
     """
@@ -110,7 +121,7 @@ def ingest(
         )
     files = [source_for(ws.config.sources, path, table, source) for path in expand(paths)]
     with task_log("ingest", at, progress=progress) as log:
-        with _open_pass(ws, at, by_hand=by_hand, replace=replace) as current:
+        with _open_pass(ws, at, by_hand=by_hand, replace=replace, dry_run=dry_run) as current:
             for number, file in enumerate(files, start=1):
                 log.progress(f"reading {file.file} ({number} of {len(files)})")
                 current.take(file)
@@ -146,7 +157,7 @@ def ingest_landed(
     ConfigError
         `ingest.clock_behind`, and those of the workspace as for `ingest`.
     StorageError
-        `ingest.link`, `ingest.folder_unreadable`: a landing folder cannot be listed.
+        `ingest.link`, `ingest.folder_reducedable`: a landing folder cannot be listed.
     ConcurrencyError
         Another ingest is running.
     """
@@ -207,7 +218,7 @@ def _warn_of_waiting(
                 age = age_text(at - since)
                 reason = file.sentence.removeprefix(f"{file.file}: ")
                 warnings.append(f"{file.file}: waits for {age}: {reason}")
-                outcomes.append(replace(file, sentence="", exit_code=0))
+                outcomes.append(dataclasses.replace(file, sentence="", exit_code=0))
                 continue
         outcomes.append(file)
     return tuple(outcomes)
@@ -234,7 +245,13 @@ def _ingest_landed(current: _Pass, listed: Sequence[Landed], progress: Progress)
 
 @contextmanager
 def _open_pass(
-    ws: Workspace, at: AsOf, *, by_hand: bool, replace: bool = False, landed: bool = False
+    ws: Workspace,
+    at: AsOf,
+    *,
+    by_hand: bool,
+    replace: bool = False,
+    landed: bool = False,
+    dry_run: bool = False,
 ) -> Iterator[_Pass]:
     """Hold the lock, complete the commits of a killed ingest, and provide the child process."""
     limits = ws.config.ingest.limits
@@ -250,12 +267,13 @@ def _open_pass(
         batches = Batches(ws.lake)
         batches.recover()  # commits that a killed ingest left open
         ws.compare_stores()
-        ws.create_vault()
-        _check_event_ids(ws)
+        if not dry_run:
+            ws.create_vault()
+            _check_event_ids(ws)
         if not by_hand:
             _refuse_earlier_clock(batches, at)
         try:
-            yield _Pass(ws, at, child, batches, scratch, replace, landed)
+            yield _Pass(ws, at, child, batches, scratch, replace, landed, dry_run)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -295,6 +313,8 @@ class _Pass:
     ----------
     landed
         True if others delivered the files, False if a user named them.
+    dry_run
+        True if the files are only validated.
     outcomes
         Results in the order of the files; None for a file that waits for its commit.
     waiting
@@ -308,6 +328,7 @@ class _Pass:
     scratch: Path
     replace: bool
     landed: bool
+    dry_run: bool
     outcomes: list[FileResult | None] = field(default_factory=list)
     waiting: list[tuple[int, FileRead]] = field(default_factory=list)
 
@@ -323,6 +344,9 @@ class _Pass:
             self._commit()  # the files before it are valid
             raise
         if isinstance(read, FileRead):
+            if self.dry_run:
+                self.outcomes[place] = _checked(read, self.at)
+                return True
             self.waiting.append((place, read))
             return True
         self.outcomes[place] = read
@@ -388,7 +412,8 @@ class _Pass:
             elif not isinstance(error, MappingError):
                 status = FileStatus.SET_ASIDE
                 try:
-                    reject(home, file.path, sentence, digest, seen)
+                    if not self.dry_run:
+                        reject(home, file.path, sentence, digest, seen)
                 except StorageError as not_moved:
                     sentence += f"; {not_moved.sentence}"
                     status, failure = FileStatus.WAITS, not_moved
@@ -401,7 +426,8 @@ class _Pass:
     ) -> FileResult:
         """Archive an ingested file; a file that cannot be moved must not stop the others."""
         try:
-            archive(self.ws.home, file.path, digest, seen)
+            if not self.dry_run:
+                archive(self.ws.home, file.path, digest, seen)
         except StorageError as error:
             return result.not_moved(error)
         return result
@@ -421,13 +447,18 @@ class _Pass:
         with read_text(self.child, file, digest, config.limits, self.scratch) as text:
             failpoint("parsed")
             judged = ValidatedRows.joined(
-                (judge(part, name=file.file) for part in text.parts),
+                (judge(part) for part in text.parts),
                 name=file.file,
                 broken=len(text.broken),
                 most=config.limits.max_bad_rows,
             )
-            if source.table == "events" and not text.broken:
-                _refuse_future(judged, file.file)
+            reduced = _unmapped_position(judged, source)
+            if reduced is not None:
+                return self._judged(dataclasses.replace(file, source=reduced), seen, digest)
+            if not text.broken:
+                refuse_wrong_setting(judged, source, config, source_name=file.name, name=file.file)
+                if source.table == "events":
+                    _refuse_future(judged, file.file)
         return FileRead(file, seen, digest, text, judged)
 
     def _commit(self) -> None:
@@ -454,6 +485,44 @@ def _result(
     """Return the result of a file with a problem."""
     id, code = ("", DataError.exit_code) if error is None else (error.id, error.exit_code)
     return FileResult(file.file, file.name, status, digest, sentence, error_id=id, exit_code=code)
+
+
+def _checked(read: FileRead, at: AsOf) -> FileResult:
+    """Return the result of a file that was only validated, with its first bad rows."""
+    file, judged = read.discovered, read.judged
+    bad = quarantine_rows(
+        judged.bad, read.text.broken, at=at, source=file.name, batch_id=read.digest
+    )
+    first = [
+        f"line {line} ({', '.join(reasons)}): {raw}"
+        for line, reasons, raw in bad.select(c.LINE, c.REASONS, c.RAW).head(_SHOWN).rows()
+    ]
+    return FileResult(
+        file.file,
+        file.name,
+        FileStatus.CHECKED,
+        read.digest,
+        "; ".join([*first, "nothing was stored"]),
+        read.text.ignored_columns,
+        file.source.table,
+        rows=read.text.rows,
+        accepted=judged.good.height,
+        quarantined=bad.height,
+        skipped=read.text.skipped,
+        reasons=count_reasons(bad),
+        emptied=count_reasons(judged.emptied),
+    )
+
+
+def _unmapped_position(judged: ValidatedRows, source: Source) -> Source | None:
+    """Return the source without positions, if it does not map them and one of them is invalid."""
+    # A column of this name may count from zero, or mean something else.
+    if source.table != "events" or c.POSITION in (*source.columns, *source.constants):
+        return None
+    invalid = pl.element().str.starts_with(f"{c.POSITION}_")
+    if not judged.bad[c.REASONS].list.eval(invalid).list.any().any():
+        return None
+    return source.model_copy(update={"constants": {**source.constants, c.POSITION: ""}})
 
 
 def _refuse_future(judged: ValidatedRows, name: str) -> None:

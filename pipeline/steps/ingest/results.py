@@ -27,6 +27,7 @@ class FileStatus(StrEnum):
     """Status of a file after a pass."""
 
     TAKEN = "taken"
+    CHECKED = "checked"
     SEEN = "seen before"
     SET_ASIDE = "set aside"
     WAITS = "waits"
@@ -72,7 +73,8 @@ class FileResult(RowCounts):
     ----------
     status
         ``waits``: the file may be valid, but not with this config or at this moment; nothing was
-        recorded. ``not read``: it is a link, or another irregular file.
+        recorded. ``checked``: it was only validated. ``not read``: it is a link, or another
+        irregular file.
     batch_id
         sha256 of its bytes; None if they could not be read.
     sentence
@@ -144,7 +146,7 @@ class FileResult(RowCounts):
 
     def text(self) -> str:
         """Return one line for a terminal."""
-        if self.status is not FileStatus.TAKEN:
+        if self.status not in (FileStatus.TAKEN, FileStatus.CHECKED):
             # The sentence of an error may begin with the file as well.
             reason = self.sentence.removeprefix(f"{self.file}: ")
             return f"{self.file}: {self.status}" + (f": {reason}" if reason else "")

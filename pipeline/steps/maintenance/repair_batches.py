@@ -218,7 +218,7 @@ def _reader(ws: Workspace) -> Iterator[Callable[[Path, Batch], ValidatedRows]]:
             judge = partial(validate_events, source=source, config=config, at=batch[c.INGESTED_AT])
             with read_text(child, file, batch[c.BATCH_ID], limits, Path(scratch)) as text:
                 return ValidatedRows.joined(
-                    (judge(part, name=file.file) for part in text.parts),
+                    (judge(part) for part in text.parts),
                     name=file.file,
                     broken=len(text.broken),
                     most=limits.max_bad_rows,

@@ -8,7 +8,6 @@ from pipeline.data.ingest.catalogue import upsert, validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows
 from pipeline.data.sources.config import Source
 from pipeline.data.sources.mapping import AT_LINE
-from tests.raising import raises
 
 ITEMS = Source(table="items", timezone="UTC")
 EMPTY = pl.DataFrame(schema=c.ITEMS)
@@ -20,7 +19,7 @@ def text(*rows: dict[str, str | None]) -> pl.DataFrame:
 
 
 def judge(*rows: dict[str, str | None], source: Source = ITEMS):
-    return validate_catalogue(text(*rows), source, name="a.csv")
+    return validate_catalogue(text(*rows), source)
 
 
 def merged(current: pl.DataFrame, *rows: dict[str, str | None], replace: bool = False):
@@ -63,13 +62,6 @@ def test_categories_are_a_list_or_one_text(value, lists):
         ({c.ITEM_ID: "i" * 257}, ["item_id_too_long"]),
         ({c.ITEM_ID: "a\x1b[31m"}, ["item_id_unprintable"]),
         ({c.ITEM_ID: "item\u200b004"}, ["item_id_unprintable"]),
-        ({c.ITEM_ID: "i", c.PRICE: "cheap"}, ["price_unparsable"]),
-        ({c.ITEM_ID: "i", c.PRICE: "nan"}, ["price_unparsable"]),
-        ({c.ITEM_ID: "i", c.PRICE: "-1"}, ["price_negative"]),
-        ({c.ITEM_ID: "i", c.PRICE: "inf"}, ["price_too_large"]),
-        ({c.ITEM_ID: "i", c.PRICE: "1e13"}, ["price_too_large"]),
-        ({c.ITEM_ID: "i", c.AVAILABLE: "maybe"}, ["available_unparsable"]),
-        ({c.ITEM_ID: "i", c.CREATED_AT: "once"}, ["created_at_unparsable"]),
     ],
 )
 def test_a_bad_item_names_its_reasons(row, reasons):
@@ -79,6 +71,34 @@ def test_a_bad_item_names_its_reasons(row, reasons):
     assert judged.good[c.ITEM_ID].to_list() == ["good"]
 
 
+@pytest.mark.parametrize(
+    ("row", "reasons"),
+    [
+        ({c.ITEM_ID: "i", c.PRICE: "cheap"}, ["price_unparsable"]),
+        ({c.ITEM_ID: "i", c.PRICE: "nan"}, ["price_unparsable"]),
+        ({c.ITEM_ID: "i", c.PRICE: "-1"}, ["price_negative"]),
+        ({c.ITEM_ID: "i", c.PRICE: "inf"}, ["price_too_large"]),
+        ({c.ITEM_ID: "i", c.PRICE: "1e13"}, ["price_too_large"]),
+        ({c.ITEM_ID: "i", c.AVAILABLE: "maybe"}, ["available_unparsable"]),
+        ({c.ITEM_ID: "i", c.CREATED_AT: "once"}, ["created_at_unparsable"]),
+    ],
+)
+def test_an_invalid_optional_field_counts_as_missing_and_its_row_stays(row, reasons):
+    judged = judge({**row, "brand": "x"}, {**dict.fromkeys(row), c.ITEM_ID: "good"})
+    assert judged.bad.height == 0
+    assert judged.emptied.select(AT_LINE, c.REASONS).rows() == [(2, reasons)]
+    [lost] = set(row) - {c.ITEM_ID}
+    assert judged.good[lost].to_list() == [None, None]
+    assert judged.good["brand"].to_list() == ["x", None]
+
+
+def test_an_availability_that_cannot_be_read_keeps_the_earlier_one():
+    first, _ = merged(EMPTY, {c.ITEM_ID: "a", c.AVAILABLE: "no"}, {c.ITEM_ID: "b"})
+    row = {c.AVAILABLE: "sometimes", c.PRICE: "cheap"}
+    second, _ = merged(first, *({c.ITEM_ID: item, **row} for item in "abc"))
+    assert second[c.AVAILABLE].to_list() == [False, True, True]
+
+
 def test_a_title_with_control_characters_counts_as_missing_and_its_row_stays():
     hostile = "\x1b[31mRED\x1b]0;pwn\x07\nnightjar: FAKE"
     titles = (hostile, "milk", None, "a\x9bb", "\U0001f469\u200d\U0001f33e")
@@ -86,21 +106,19 @@ def test_a_title_with_control_characters_counts_as_missing_and_its_row_stays():
     judged = judge(*rows)
     assert judged.good[c.TITLE].to_list() == [None, "milk", None, None, titles[-1]]
     assert judged.bad.height == 0
-    assert judged.emptied == {"title_unprintable": 2}
+    assert judged.emptied[c.REASONS].to_list() == [["title_unprintable"]] * 2
     parts = (judge(*rows[:2]), judge(*rows[2:]))
     joined = ValidatedRows.joined(parts, name="a", broken=0, most=0)
-    assert joined.emptied == judged.emptied
+    assert joined.emptied[c.REASONS].to_list() == judged.emptied[c.REASONS].to_list()
 
 
-def test_a_naive_time_of_an_item_refuses_the_file():
-    with raises("ingest.naive_times"):
-        judge({c.ITEM_ID: "i", c.CREATED_AT: "2024-03-01"}, source=Source(table="items"))
+def test_a_naive_time_of_an_item_counts_as_missing():
+    judged = judge({c.ITEM_ID: "i", c.CREATED_AT: "2024-03-01"}, source=Source(table="items"))
+    assert judged.emptied[c.REASONS].to_list() == [["created_at_without_zone"]]
 
 
 def test_a_bad_user_shows_no_person():
-    judged = validate_catalogue(
-        text({c.USER_ID: "anna" * 99, "age": "30"}), Source(table="users"), name="a.csv"
-    )
+    judged = validate_catalogue(text({c.USER_ID: "anna" * 99, "age": "30"}), Source(table="users"))
     assert judged.bad[c.REASONS].to_list() == [["user_id_too_long"]]
     assert "anna" not in judged.bad[c.RAW][0]
 
@@ -151,8 +169,6 @@ def test_a_full_catalogue_makes_the_missing_unavailable_and_the_returning_availa
 
 def test_users_keep_their_features():
     source = Source(table="users")
-    good = validate_catalogue(
-        text({c.USER_ID: "u1", c.SEGMENT: "s", "age": "30"}), source, name="a.csv"
-    ).good
+    good = validate_catalogue(text({c.USER_ID: "u1", c.SEGMENT: "s", "age": "30"}), source).good
     table, _ = upsert("users", pl.DataFrame(schema=c.USERS), good, replace=False)
     assert table.rows() == [("u1", "s", "30")]

@@ -45,7 +45,7 @@ def text(*rows: dict[str, str | None]) -> pl.DataFrame:
 
 
 def judge(*rows: dict[str, str | None], config: IngestConfig = CONFIG):
-    return validate_events(text(*rows), Source(), config, at=AT, name="a.csv")
+    return validate_events(text(*rows), Source(), config, at=AT)
 
 
 def reasons(**row: str | None) -> list[str]:

@@ -6,15 +6,12 @@ import pytest
 from pipeline import columns as c
 from pipeline.data.ingest.times import read_times
 from pipeline.data.sources.config import Source
-from pipeline.data.sources.mapping import AT_LINE
-from tests.raising import raises
 
 MOMENT = datetime(2024, 3, 1, 10, 0, 0, tzinfo=UTC)
 
 
 def read(*texts: str | None, **source: str) -> pl.Series:
-    frame = pl.DataFrame({AT_LINE: range(2, 2 + len(texts)), "at": texts})
-    times = read_times(frame.cast({"at": pl.String}), "at", Source(**source), "a.csv")
+    times, _ = read_times(pl.Series("at", texts, dtype=pl.String), Source(**source))
     assert (times.name, times.dtype) == ("at", c.INSTANT)
     return times
 
@@ -123,22 +120,20 @@ def test_a_declared_form_may_be_a_day():
 
 
 @pytest.mark.parametrize(
-    ("texts", "source", "count", "lines"),
+    ("texts", "source", "causes"),
     [
-        (["2024-03-01 10:00:00", "2024-03-01T10:00:00Z"], {}, 1, (2,)),
-        (["2024-03-01T10:00:00Z", "2024-03-01"], {}, 1, (3,)),
-        (["2024-03-01 10:00", "2024-03-01 10:00"], {}, 2, (2, 3)),
-        (["1709287200", "1709287201"], {}, 2, (2, 3)),
-        (["1709287200", "1709287201"], {"timezone": "UTC"}, 2, (2, 3)),
-        (["01.03.2024 11:00"], {"timestamp_format": "%d.%m.%Y %H:%M"}, 1, (2,)),
+        (["2024-03-01 10:00:00", "2024-03-01T10:00:00Z"], {}, ["without_zone", None]),
+        (["2024-03-01T10:00:00Z", "2024-03-01"], {}, [None, "without_zone"]),
+        (["1709287200", "1709287200000", "1709287200000000"], {}, ["unit_s", "unit_ms", "unit_us"]),
+        (["1709287200", "x"], {"timezone": "UTC"}, ["unit_s", None]),
+        (["2024-03-01T10:00:00Z", "1709287200"], {}, [None, "unit_s"]),
+        (["01.03.2024 11:00"], {"timestamp_format": "%d.%m.%Y %H:%M"}, ["without_zone"]),
+        (["1709287200000", "1709287200"], {"timestamp_unit": "s"}, ["unit_ms", None]),
+        (["1709287200", "0"], {"timestamp_unit": "ms"}, ["unit_s", None]),
+        (["nan", "inf", "20240301", None], {}, [None, None, None, None]),
     ],
 )
-def test_times_that_only_the_config_can_resolve_refuse_the_file(texts, source, count, lines):
-    with raises("ingest.naive_times") as caught:
-        read(*texts, **source)
-    assert caught.value.count == count
-    assert caught.value.positions == lines
-
-
-def test_one_number_among_times_is_one_bad_row():
-    assert instants("2024-03-01T10:00:00Z", "1709287200") == [MOMENT, None]
+def test_a_time_that_another_config_can_resolve_has_a_cause_and_no_value(texts, source, causes):
+    times, why = read_times(pl.Series("at", texts, dtype=pl.String), Source(**source))
+    assert why.to_list() == causes
+    assert times.filter(why.is_not_null()).null_count() == why.is_not_null().sum()
