@@ -96,3 +96,52 @@ def quarantine_rows(
         pl.lit(at).cast(c.INSTANT).alias(c.INGESTED_AT),
         pl.lit(batch_id).alias(c.BATCH_ID),
     )
+
+
+def with_files(rows: pl.DataFrame, batches: pl.DataFrame) -> pl.DataFrame:
+    """Return rows of quarantine with the name and number of the newest file of their bytes.
+
+    Parameters
+    ----------
+    rows
+        Rows of `columns.QUARANTINE`.
+    batches
+        `BATCH_ID`, `FILE` and `SEQ` of all files.
+    """
+    newest = batches.sort(c.SEQ).unique(c.BATCH_ID, keep="last")
+    return rows.join(newest, on=c.BATCH_ID)
+
+
+def of_file(rows: pl.DataFrame, file: str) -> pl.DataFrame:
+    """Return the rows of a file, given by its name or sha256.
+
+    Parameters
+    ----------
+    rows
+        Result of `with_files`.
+    """
+    return rows.filter((pl.col(c.FILE) == file) | (pl.col(c.BATCH_ID) == file))
+
+
+def by_reason(rows: pl.DataFrame, examples: int) -> pl.DataFrame:
+    """Return rows per file and reason, with the lines and bad values of the first ones.
+
+    Parameters
+    ----------
+    rows
+        Result of `with_files`.
+    examples
+        Greatest number of lines in a group.
+
+    Returns
+    -------
+    `SEQ`, `FILE`, `BATCH_ID`, `REASONS`, ``rows``, `LINE`, `RAW`; the newest file first, its most
+    frequent reason first; a row with several reasons is in each.
+    """
+    return (
+        rows.explode(c.REASONS)
+        .sort(c.LINE)
+        .group_by(c.SEQ, c.FILE, c.BATCH_ID, c.REASONS)
+        .agg(pl.len().alias("rows"), pl.col(c.LINE, c.RAW).head(examples))
+        .sort(c.SEQ, "rows", c.REASONS, descending=[True, True, False])
+    )

@@ -8,9 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import polars as pl
-
 from pipeline import columns as c
+from pipeline.data.ingest.quarantine import by_reason, of_file, with_files
 from pipeline.errors import ConfigError, nearest
 from pipeline.workspace.workspace import Workspace
 
@@ -60,26 +59,18 @@ def quarantined(ws: Workspace, file: str | None = None) -> tuple[Quarantined, ..
     ConfigError
         `quarantine.unknown_file`: no file of this name has rows in quarantine.
     """
-    names = ws.lake.read("batches", columns=[c.BATCH_ID, c.FILE, c.SEQ])
-    newest = names.sort(c.SEQ).unique(c.BATCH_ID, keep="last")
-    rows = ws.lake.read("quarantine").join(newest, on=c.BATCH_ID)
+    batches = ws.lake.read("batches", columns=[c.BATCH_ID, c.FILE, c.SEQ])
+    rows = with_files(ws.lake.read("quarantine"), batches)
     if file is not None:
         known = sorted(rows[c.FILE].unique())
-        rows = rows.filter((pl.col(c.FILE) == file) | (pl.col(c.BATCH_ID) == file))
+        rows = of_file(rows, file)
         if rows.is_empty():
             raise ConfigError(
                 "quarantine.unknown_file",
                 f"no row of {file} is in quarantine; nightjar quarantine shows all files"
                 f"{nearest(file, known)}",
             )
-    groups = (
-        rows.explode(c.REASONS)
-        .sort(c.LINE)
-        .group_by(c.SEQ, c.FILE, c.BATCH_ID, c.REASONS)
-        .agg(pl.len().alias("rows"), pl.col(c.LINE, c.RAW).head(_EXAMPLES))
-        .sort(c.SEQ, "rows", c.REASONS, descending=[True, True, False])
-    )
     return tuple(
         Quarantined(name, digest, reason, count, tuple(zip(lines, raws, strict=True)))
-        for _, name, digest, reason, count, lines, raws in groups.iter_rows()
+        for _, name, digest, reason, count, lines, raws in by_reason(rows, _EXAMPLES).iter_rows()
     )

@@ -75,7 +75,7 @@ def refit(night: Night, progress: Progress) -> str:
 
 
 def _described(night: Night, name: str, history: History) -> History:
-    """Return the users who get the list of their features; none if these lists are no better."""
+    """Return the users who get the list of their features, if such lists are better."""
     judged = night.run.read(EvaluationFile).recipes[name].new_users
     if judged is None or not judged.better:
         return history.take(np.zeros(0, np.int64))

@@ -400,7 +400,7 @@ def test_a_blocked_night_names_the_next_step_first() -> None:
     html, page = written(blocked)
     order = ["Next steps", "Rules of the gate", "Quality of the recipes"]
     assert [text for text in page.texts if text in order] == order
-    assert any("into landing/, then start" in text for text in page.texts)
+    assert any("into landing/: this run has decided" in text for text in page.texts)
     verdicts = [row[0] for row in page.rows if row and row[0][0] in "✓✗○"]
     assert verdicts[:4] == ["✗ failed", "✓ passed", "○ not met", "○ underpowered"]
     assert [
