@@ -27,7 +27,8 @@ from airflow.sdk import Context, Variable
 
 from dags import webhook
 from dags.common import NOTE, AirflowWorkspace, log, run_address, task_address
-from dags.problems import PROBLEM, problem_key, restart_text
+from dags.problems import PROBLEM, restart_text
+from dags.run_outcome import problem_key
 
 REPEAT_AFTER = timedelta(hours=23)
 """A run that fails each day may fail some minutes earlier than on the day before."""

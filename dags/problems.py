@@ -6,9 +6,7 @@ error, the lists that stay live and the next step. Writing it never fails a task
 
 from __future__ import annotations
 
-import re
 import traceback
-from collections.abc import Mapping
 from typing import Any
 
 from dags.common import AirflowWorkspace, log
@@ -27,12 +25,6 @@ def restart_text(dag_id: str) -> str:
         "To start it again, click *Clear Dag Run* on the page of the run, which repeats no "
         f"finished step; with other values, click *Trigger* on the page of {dag_id}"
     )
-
-
-def problem_key(problem: Mapping[str, Any]) -> str:
-    """Return the same text for equal problems, whichever task or DAG found them."""
-    # Sentences may hold numbers that change from run to run, such as ids of processes.
-    return re.sub(r"\d+", "0", f"{problem['id']} {problem['sentence']}")
 
 
 def log_problem(workspace: AirflowWorkspace, sentence: str, next_step: str = "") -> None:
