@@ -240,7 +240,7 @@ def load_implicit() -> None:
         `device.rmm_missing`, `device.rmm_version` or `device.no_extension`.
     """
     try:
-        import rmm
+        rmm = importlib.import_module("rmm")
     except ImportError as error:
         raise GpuError(
             "device.rmm_missing", f"RMM cannot be imported: {error}; run `make gpu`"
