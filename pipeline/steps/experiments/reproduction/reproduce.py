@@ -36,6 +36,7 @@ from pipeline.workspace import provenance
 from pipeline.workspace.artifacts import (
     REFIT,
     AbsentFile,
+    EvaluationFile,
     RecipeFile,
     TablesFile,
     WeightsFile,
@@ -210,7 +211,7 @@ class _Elsewhere(Workspace):
 
 @contextmanager
 def _scratch(ws: Workspace, version: Version) -> Iterator[Workspace]:
-    """Copy the pins, recipes and the decision of the run into a scratch folder."""
+    """Copy the pins, recipes, evaluation and decision of the run into a scratch folder."""
     night, run = version.night, version.night.run
     with tempfile.TemporaryDirectory(prefix="nightjar-reproduce-") as folder:
         again = _Elsewhere(ws.home, ws.composed, Path(folder))
@@ -218,7 +219,9 @@ def _scratch(ws: Workspace, version: Version) -> Iterator[Workspace]:
         # Pinned weights: `features` would otherwise choose them again.
         weights = run.read(WeightsFile).root
         _write(copy, "snapshot", night.snapshot.model_copy(update={"weights": weights}))
-        # `refit` trains the promoted recipe, so it reads the decision.
+        # `refit` trains the promoted recipe, so it reads the decision, and whether the features of
+        # users without events paid.
+        _write(copy, "evaluate", run.read(EvaluationFile))
         _write(copy, "gate", DecisionFile(version.decision))
         for step in map(train_step, night.recipes):
             file = run.find(RecipeFile, step) or run.find(AbsentFile, step)
