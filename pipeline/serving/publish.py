@@ -40,7 +40,7 @@ class PublishConfig(Frozen):
         ge=0,
         le=1000,
         description="Entries stored behind each list. They replace items that become unavailable "
-        "before the list goes live.",
+        "before the list goes live or while it is live.",
     )
 
 

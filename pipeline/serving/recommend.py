@@ -34,6 +34,13 @@ class RecommendConfig(Frozen):
         le=1000,
         description="Number of entries of a list; it is also the k of every metric.",
     )
+    max_short_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the users who may get fewer than half of a list because items are "
+        "unavailable; above it, nothing is published.",
+    )
 
 
 @dataclass(frozen=True)

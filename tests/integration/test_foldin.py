@@ -81,6 +81,15 @@ def did(ws, *rows, name="more", ago=60.0):
     os.utime(path, (written, written))
 
 
+def sold_out(ws, items, name="sold-out"):
+    """Land a catalogue file by which these items are unavailable."""
+    path = ws.home / "landing" / "items" / f"{name}.csv"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(["item_id,available", *(f"{item},false" for item in items), ""]))
+    written = datetime.now(UTC).timestamp() - 60
+    os.utime(path, (written, written))
+
+
 def shown(ws, *users):
     """Return each user's items, best first."""
     rows = lists(ws, list(users) or None).sort(c.USER_ID, c.POSITION)
@@ -379,3 +388,83 @@ def test_the_command_line_folds_in_and_prints_one_object(ws):
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     printed = json.loads(done.stdout)
     assert (printed["users_refreshed"], printed["generation"]) == (1, 2)
+
+
+def test_a_sold_out_item_leaves_all_live_lists_and_spare_entries_move_up(ws):
+    before = {**shown(ws), "*": shown(ws, "*")["*"]}
+    gone = before["*"][0]
+    sold_out(ws, [gone])
+    result = feedback(ws, now())
+    assert result.foldin.users_trimmed == sum(gone in row for row in before.values()) > 20
+    assert (result.foldin.users_refreshed, result.events) == (0, 0)
+    after = {**shown(ws), "*": shown(ws, "*")["*"]}
+    for user, row in before.items():
+        assert after[user][: len(row) - 1] == [item for item in row if item != gone][: len(row) - 1]
+        assert len(after[user]) == 20 and gone not in after[user]
+    # Another pass has nothing to do.
+    version = ws.lake.version("publications")
+    assert feedback(ws, now()).foldin.users_trimmed == 0
+    assert ws.lake.version("publications") == version
+
+
+def test_spare_entries_of_a_folded_in_list_move_up_too_and_its_events_stay_in_it(ws):
+    taken = shown(ws, "u1")["u1"][0]
+    did(ws, ("u1", taken, LATER))
+    feedback(ws, now())
+    folded = shown(ws, "u1")["u1"]
+    for n, place in enumerate((0, 1)):
+        sold_out(ws, [folded[place]], name=f"sold-out-{n}")
+        assert feedback(ws, now()).foldin.users_trimmed > 0
+    after = shown(ws, "u1")["u1"]
+    assert after[:18] == folded[2:]
+    assert len(set(after)) == 20 and taken not in after
+    # An event after the withdrawal is folded in.
+    did(ws, ("u1", after[0], LATER + timedelta(hours=1)), name="next")
+    assert feedback(ws, now()).foldin.users_refreshed == 1
+    assert after[0] not in shown(ws, "u1")["u1"]
+
+
+def test_a_withdrawal_does_not_hide_users_without_new_events_from_the_churn(second):
+    ws = second
+    active = set(ws.lake.read("events", where=pl.col(c.TIMESTAMP) >= FIRST)[c.USER_ID])
+    names = ws.vault.lookup([f"u{n}" for n in range(150)])
+    quiet = next(user for user, name in names.items() if name not in active)
+    sold_out(ws, shown(ws, quiet)[quiet][:1])
+    ingest_landed(ws, now())
+    assert foldin(ws, FIRST + timedelta(minutes=1)).users_trimmed > 20
+    ended = nightly(ws, SECOND)
+    churn = ws.run(ended.run_id).read(ChurnFile)
+    assert churn.users >= 3
+    assert churn.first.lost["stock"] > 0
+
+
+def test_a_catalogue_without_available_items_changes_no_live_list(ws):
+    before = shown(ws)
+    sold_out(ws, [f"i{n}" for n in range(80)])
+    with raises("lists.too_short") as refused:
+        feedback(ws, now())
+    assert refused.value.exit_code == 5
+    assert shown(ws) == before
+    assert ws.lake.read("publications").height == 1
+
+
+def test_a_champion_that_cannot_fold_in_loses_sold_out_items_too(ws, monkeypatch):
+    monkeypatch.setattr(module, "make_patch", lambda *_, **__: "cannot fold in")
+    gone = shown(ws, "*")["*"][0]
+    sold_out(ws, [gone])
+    assert feedback(ws, now()).foldin.users_trimmed > 20
+    assert not any(gone in row for row in shown(ws).values())
+
+
+def test_a_night_publishes_nothing_where_all_items_are_sold_out(second):
+    ws = second
+    before = shown(ws)
+    sold_out(ws, [f"i{n}" for n in range(80)])
+    ingest_landed(ws, now())
+    toml = ws.home / "nightjar.toml"
+    toml.write_text(toml.read_text() + "[validate]\ncatalogue_shrink = 1.0\n")
+    ws = Workspace.open(ws.home)
+    with raises("lists.too_short") as refused:
+        nightly(ws, SECOND)
+    assert refused.value.exit_code == 5
+    assert shown(ws) == before

@@ -35,6 +35,7 @@ from pipeline.serving.churn import (
 )
 from pipeline.serving.publish import chain, trim, unavailable, unpatched
 from pipeline.serving.recommend import model_lists
+from pipeline.serving.withdrawal import without_withdrawals
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import REFIT, CostFile, train_step
 from pipeline.workspace.ledger import Champion
@@ -108,7 +109,8 @@ def measure(night: Night, progress: Progress) -> ChurnFile | None:
 def _live_lists(night: Night, champion: Champion) -> tuple[pl.DataFrame, list[str]]:
     """Return the entries of the live lists, and the users without new events."""
     chained = chain(night.ws.lake.read("publications"), champion.publication_id)
-    shown = read_lists(night.ws, chained)
+    # A patch that only removes items does not mean that the user has new events.
+    shown = read_lists(night.ws, without_withdrawals(chained))
     live = unpatched(shown, champion.publication_id)  # a patched user has new events
     users = idle(live, night.events(c.USER_ID, c.TIMESTAMP), champion.as_of)
     return live.select(_ENTRIES), users

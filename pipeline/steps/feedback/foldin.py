@@ -7,12 +7,13 @@ Guarantees:
 * A patch goes live only directly behind the publication that it was made against; if a run or
   another pass published first, the patch is made again.
 * Events at or after the instant of the pass are not used.
+* Before new events are folded in, unavailable items leave the live lists of all users.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,6 +26,7 @@ from pipeline.serving.publish import Patch, PublicationRow
 from pipeline.steps.feedback.decisions import recover_ledger
 from pipeline.steps.feedback.patch import count_users, make_patch
 from pipeline.steps.feedback.results import FoldinResult
+from pipeline.steps.feedback.withdrawal import make_withdrawal
 from pipeline.steps.ingest.landing import landed_at
 from pipeline.steps.reporting.index_page import draw_index
 from pipeline.workspace.night import Night
@@ -75,7 +77,7 @@ def foldin(ws: Workspace, at: AsOf, *, progress: Progress = silent) -> FoldinRes
                     raise
                 log.progress(f"fold in again: {error.sentence}")
         log.rows, log.result = result.users_refreshed, result.sentence
-        if result.users_refreshed:
+        if result.users_refreshed or result.users_trimmed:
             _draw_index(ws, log.progress)
     return result
 
@@ -99,12 +101,13 @@ class _Pass:
     progress: Progress
 
     def once(self) -> FoldinResult:
-        """Make a patch against the live publication and publish it."""
+        """Remove unavailable items from live lists, then fold in new events."""
         publications = self.ws.lake.read("publications")
         base = serving.live(publications)
         if base is None:
             return self._unchanged("nothing is published yet")
-        behind = serving.chain(publications, base[c.PUBLICATION_ID]).row(-1, named=True)
+        chained = serving.chain(publications, base[c.PUBLICATION_ID])
+        behind: PublicationRow = chained.row(-1, named=True)
         night = Night.read(self.ws, self.ws.runs.open(base[c.RUN_ID]))
         verify_refit(night)
         by_clock = night.config.publish.live_from == "clock"
@@ -119,6 +122,20 @@ class _Pass:
             until = format_instant(behind[c.AS_OF])
             return self._unchanged(f"the live lists contain events up to {until}")
         items = self.ws.lake.version("items")
+        trimmed = 0
+        withdrawal = make_withdrawal(night, chained, self.at, catalogue=items)
+        if withdrawal is not None:
+            behind = self._swap(withdrawal, behind, by_clock=by_clock)
+            trimmed = withdrawal.users
+        result = self._fold_in(night, behind, items, by_clock=by_clock)
+        if not trimmed:
+            return result
+        sentence = f"unavailable items left the lists of {count_users(trimmed)}; {result.sentence}"
+        return replace(result, users_trimmed=trimmed, sentence=sentence)
+
+    def _fold_in(
+        self, night: Night, behind: PublicationRow, items: int | None, *, by_clock: bool
+    ) -> FoldinResult:
         patch = make_patch(night, behind, self.at, catalogue=items, progress=self.progress)
         if isinstance(patch, str):
             return self._unchanged(patch)

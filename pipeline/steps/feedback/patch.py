@@ -20,7 +20,7 @@ from pipeline.data.split import before, last_event
 from pipeline.data.windows import weigh_users
 from pipeline.models.families import load
 from pipeline.serving.foldin import Seen, end_of, histories, new_since, of_users, patch_id
-from pipeline.serving.publish import Patch, PublicationRow, unavailable
+from pipeline.serving.publish import Patch, PublicationRow, trim, unavailable
 from pipeline.serving.recommend import ListRules, user_lists
 from pipeline.stores.batches import Batches
 from pipeline.workspace.artifacts import REFIT
@@ -93,11 +93,13 @@ def make_patch(
     # The newest row of a chain is a patch, or the base itself.
     base = behind[c.BASE] or behind[c.PUBLICATION_ID]
     patch = patch_id(base, seq, catalogue, newest)
+    gone = unavailable(night.ws.read_pinned({"items": catalogue}, "items"))
+    made = _lists(night, name, own, gone)
     return Patch(
         publication_id=patch,
-        at=_written(night, patch, Seen(seq, at), own.n_users).until,
+        at=keep_seen(night, patch, Seen(seq, at), own.n_users, made).until,
         catalogue_version=catalogue,
-        lists=_lists(night, name, own, catalogue),
+        lists=trim(made, gone, night.config.recommend.length),
         users=own.n_users,
         outside=len(users) - own.n_users,
         files=tuple(files),
@@ -139,13 +141,31 @@ def _histories(night: Night, events: pl.DataFrame, newest: datetime) -> History 
     )
 
 
-def _written(night: Night, patch: str, seen: Seen, users: int) -> Seen:
-    """Store the events that a patch contains, or return those that an earlier attempt stored."""
+def keep_seen(
+    night: Night, patch: str, seen: Seen, users: int, made: pl.DataFrame | None = None
+) -> Seen:
+    """Store the events that a patch contains, or return those that an earlier attempt stored.
+
+    Parameters
+    ----------
+    night
+        Run that made the base.
+    patch
+        Id of the patch.
+    seen
+        Events that its lists contain.
+    users
+        Number of users with a list in it.
+    made
+        Its lists with their spare entries; ``None`` if it only removes entries.
+    """
     # The first attempt counts: a later one has a later instant, but the lists of the same events.
     step = f"{STEP}/{patch}"
     if night.run.committed(step) is None:
         with night.run.draft(step) as draft:
             draft.write(PatchFile(seen))
+            if made is not None:
+                draft.frame("lists", made)
             draft.rows = users
     return _read(night, patch)
 
@@ -154,11 +174,11 @@ def _read(night: Night, patch: str) -> Seen:
     return night.run.read(PatchFile, f"{STEP}/{patch}").root
 
 
-def _lists(night: Night, recipe: str, own: History, catalogue: int | None) -> pl.DataFrame:
+def _lists(night: Night, recipe: str, own: History, gone: list[str]) -> pl.DataFrame:
     rules = ListRules(
-        unavailable=unavailable(night.ws.read_pinned({"items": catalogue}, "items")),
+        unavailable=gone,
         repeat=read_split(night.run).task == "repeat",
-        length=night.config.recommend.length,
+        length=night.config.recommend.length + night.config.publish.spare_items,
         reasons=(recipe, FALLBACK),
     )
     fallback = load(night.recipes[FALLBACK].family, night.run.arrays(REFIT, "fallback"))

@@ -24,6 +24,8 @@ class FoldinResult:
     fresh_after_seconds
         Time from the writing of the oldest file that is new in the patch until its lists are live;
         ``None`` if no file is in the archive, or lists do not go live by the clock.
+    users_trimmed
+        Users whose list lost items that are no longer available.
     """
 
     users_refreshed: int
@@ -32,6 +34,7 @@ class FoldinResult:
     sentence: str
     seconds: float
     fresh_after_seconds: float | None = None
+    users_trimmed: int = 0
 
     def text(self) -> str:
         """Return one line for a terminal."""
