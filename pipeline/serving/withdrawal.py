@@ -82,6 +82,11 @@ def refuse_short(
         )
 
 
+def with_items(items: Collection[str]) -> pl.Expr:
+    """Select the entries of some items."""
+    return pl.col(c.ITEM_ID).is_in(sorted(items))
+
+
 def withdrawal_id(base: str, behind: str, unavailable: Collection[str]) -> str:
     """Return the id of a patch that removes items from live lists.
 

@@ -11,9 +11,17 @@ from datetime import datetime
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.serving.publish import Patch, newest, of_chain, publication_rows, unavailable
+from pipeline.serving.publish import (
+    Patch,
+    newest,
+    of_chain,
+    of_these_users,
+    publication_rows,
+    unavailable,
+)
 from pipeline.serving.withdrawal import (
     refuse_short,
+    with_items,
     withdrawal_id,
     withdrawn_lists,
     without_withdrawals,
@@ -48,16 +56,12 @@ def make_withdrawal(
         `lists.too_short`: too many lists would lose most of their entries.
     """
     gone = unavailable(night.ws.read_pinned({"items": catalogue}, "items"))
-    holds = pl.col(c.ITEM_ID).is_in(gone)
-    users = _users(night, rows, holds)
+    users = _users(night, rows, with_items(gone))
     if not users:
         return None
     config, base, behind = night.config.recommend, rows.row(0, named=True), rows.row(-1, named=True)
-    made = _made(night, rows, [*users, c.FALLBACK_USER])
-    own = made.filter(pl.col(c.USER_ID).is_in(users))
-    lists = withdrawn_lists(
-        own, made.filter(pl.col(c.USER_ID) == c.FALLBACK_USER), gone, config.length
-    )
+    own, fallback = (_made(night, rows, of) for of in (users, [c.FALLBACK_USER]))
+    lists = withdrawn_lists(own, fallback, gone, config.length)
     refuse_short(
         lists,
         own.group_by(c.USER_ID).len("possible"),
@@ -81,7 +85,7 @@ def _users(night: Night, rows: pl.DataFrame, holds: pl.Expr) -> list[str]:
     some = first[c.USER_ID].unique().to_list()
     if not some:
         return []
-    of_them = pl.col(c.USER_ID).is_in(some)
+    of_them = of_these_users(some)
     live = newest(
         lake.read("recommendations", partitions=chained, where=of_them, columns=columns), rows
     )
@@ -95,6 +99,6 @@ def _made(night: Night, rows: pl.DataFrame, users: list[str]) -> pl.DataFrame:
     for row in modelled.iter_rows(named=True):
         name = row[c.PUBLICATION_ID]
         step = "recommend" if row[c.BASE] is None else f"{STEP}/{name}"
-        lists = night.run.frame(step, "lists").filter(pl.col(c.USER_ID).is_in(users))
+        lists = night.run.frame(step, "lists").filter(of_these_users(users))
         parts.append(publication_rows(lists, name))
     return newest(pl.concat(parts), modelled)

@@ -61,7 +61,7 @@ def recommend(night: Night, progress: Progress) -> str:
     described = History.from_arrays(run.arrays(REFIT, "described"))
     lists = build_lists(read_scorer(run, REFIT), fallback, history, others, rules, described)
     refuse_short(
-        lists.filter(pl.col(c.POSITION) <= config.recommend.length),
+        serving.trim(lists, (), config.recommend.length),
         _possible(history, others, repeat=rules.repeat),
         config.recommend.length,
         config.recommend.max_short_share,
