@@ -4,7 +4,7 @@ MLflow, pages, terminal and Airflow show the lifts of these functions.
 
 Guarantees: users, statistic and seed noise are those of the gate; a lift that does not exist has a
 reason in place of a number; a chain is as wide as the errors of all its links together; equal
-intervals have equal verdicts. (A comparison of too few users is unclear on the pages.)
+intervals have equal verdicts on all pages, whatever the number of users.
 """
 
 from __future__ import annotations

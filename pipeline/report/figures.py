@@ -6,10 +6,11 @@ Guarantees: as `svg_card`; a colour is never the only difference.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from pipeline.evaluation.beyond_accuracy import COVERAGE, GINI, NOVELTY
 from pipeline.evaluation.evaluate import NDCG
+from pipeline.evaluation.lift import verdict
 from pipeline.number_text import change
 from pipeline.report.figure import BLUE, GREY, INK, ORANGE, percent, short, write
 from pipeline.report.night import LiftRow, NightPage, SliceRow
@@ -29,6 +30,7 @@ EffectRow: TypeAlias = LiftRow | SliceRow | PairedRow
 """Row of a forest plot: a lift with its interval."""
 _MOST = 16
 _ROW = 0.34
+_COLOURS: Final = {"better": BLUE, "worse": ORANGE}
 
 
 def recipes_figure(page: NightPage) -> bytes:
@@ -72,7 +74,7 @@ def lifts_figure(
     rows = [(row.name, row) for row in sorted(lifts, key=lambda row: (-row.lift, row.name))]
     about = "lift on the same users, with its 95 % interval"
     title, label = lifts_title(lifts, against, margin), f"lift over {short(against)}"
-    return forest("lifts", rows, title, about, label, needed)
+    return forest("lifts", rows, title, about, label, margin, needed)
 
 
 def slices_figure(
@@ -93,7 +95,7 @@ def slices_figure(
     about = f"lift of {short(challenger)} over {short(against)}, 95 % intervals; (users)"
     title = forest_title(slices, challenger, against, margin)
     label = f"lift over {short(against)}"
-    return forest("slices", rows, title, about, label)
+    return forest("slices", rows, title, about, label, margin)
 
 
 def forest(
@@ -102,11 +104,12 @@ def forest(
     title: str,
     about: str,
     label: str,
+    margin: float,
     needed: float | None = None,
 ) -> bytes:
     """Draw a forest plot: one lift with its 95 % interval per row.
 
-    Blue: better; orange: worse; grey: neither; a hollow mark: too little evidence.
+    Blue: better; orange: worse; grey: neither; a hollow mark: too little evidence for the gate.
 
     Parameters
     ----------
@@ -116,12 +119,14 @@ def forest(
         Label and lift of each row, at least one; the first `_MOST` are drawn.
     title, about, label
         Title, line below it, and label of the axis.
+    margin
+        As for `evaluation.lift.verdict`.
     needed
         Lift of the dashed line; None for none.
     """
     names, shown = zip(*rows[:_MOST], strict=True)
     if any(row.underpowered for row in shown):
-        about += "; hollow: too little evidence"
+        about += "; hollow: too little evidence for the gate"
     if len(rows) > _MOST:
         about += f"; the first {_MOST} of {len(rows)}"
     figure, (axes,) = card(_ROW * len(shown), title, about)
@@ -135,7 +140,7 @@ def forest(
         if row.lift is None or row.lo is None or row.hi is None:
             write(axes, high + span * 0.09, at, "n/a", GREY)
             continue
-        colour = _colour(row, row.lo, row.hi)
+        colour = _COLOURS.get(verdict(row.lo, row.hi, margin), GREY)
         ends = [max(row.lo, low), min(row.hi, high)]
         # An interval that lies beyond the axis has its ends in the wrong order after the cut.
         if ends[0] <= ends[1]:
@@ -155,13 +160,6 @@ def forest(
     # Two dollar signs in a recipe's name would start a formula.
     axes.set_xlabel(label, parse_math=False)
     return svg(figure, key, title)
-
-
-def _colour(row: EffectRow, lo: float, hi: float) -> str:
-    """Return the colour of a lift with enough evidence: better, worse or neither."""
-    if row.underpowered or lo <= 0 <= hi:
-        return GREY
-    return BLUE if lo > 0 else ORANGE
 
 
 def _span(rows: Sequence[EffectRow], needed: float | None) -> tuple[float, float]:

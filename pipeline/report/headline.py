@@ -251,7 +251,7 @@ def _promoted(facts: NightFacts, decision: Decision) -> Headline:
     if facts.published:
         opening = f"{lists.capitalize()} are live"
     elif facts.published is None and facts.publishes:
-        opening = f"{lists.capitalize()} go live"
+        opening = f"{lists.capitalize()} were accepted for publication"
     else:
         opening = f"{lists.capitalize()} passed every check, and were not published"
     lifts = [x for x in (facts.over_blocks, facts.over_baseline, facts.over_before) if x]

@@ -61,9 +61,7 @@ def lifts_title(lifts: Sequence[LiftRow], against: str, margin: float) -> str:
     if proved:
         best = max(proved, key=lambda row: row.lift)
         return f"{best.name} is better than {against} ({change(best.lift)})"
-    judged = [verdict(row.lo, row.hi, margin) for row in lifts if row.underpowered is None]
-    if not judged:
-        return f"Too little evidence to compare a recipe with {against}"
+    judged = (verdict(row.lo, row.hi, margin) for row in lifts)
     return f"No recipe replaces {against}; on this holdout: {counted(judged)}"
 
 
@@ -134,10 +132,10 @@ def forest_title(slices: Sequence[SliceRow], challenger: str, against: str, marg
     judged = {
         plain(row.name): verdict(row.lo or 0.0, row.hi or 0.0, margin)
         for row in slices
-        if row.underpowered is None and row.lift is not None
+        if row.lift is not None
     }
     if not judged:
-        return f"No group is large enough to compare {challenger} with {against}"
+        return f"{challenger} cannot be compared with {against} in any group"
     worse = [name for name, word in judged.items() if word == "worse"]
     named = f" ({worse[0]})" if len(worse) == 1 else ""
     return f"{challenger} against {against}, groups: {counted(judged.values())}{named}"

@@ -82,7 +82,8 @@ def comparison_figure(page: VersionsPage, comparison: PairedComparison) -> bytes
         return None
     about = "lift on the same users (their number), with its 95 % interval"
     label = f"lift of {page.right.label} over {page.left.label}"
-    return forest(comparison.key, rows, comparison_title(page, comparison), about, label)
+    title = comparison_title(page, comparison)
+    return forest(comparison.key, rows, title, about, label, page.margin)
 
 
 def comparison_title(page: VersionsPage, comparison: PairedComparison) -> str:
@@ -206,7 +207,7 @@ def _all_users(page: VersionsPage, comparison: PairedComparison) -> PairedRow | 
 def _verdict(page: VersionsPage, row: PairedRow) -> Verdict | None:
     if row.lo is None or row.hi is None:
         return None
-    return "unclear" if row.underpowered else verdict(row.lo, row.hi, page.margin)
+    return verdict(row.lo, row.hi, page.margin)
 
 
 def _group(name: str) -> str:

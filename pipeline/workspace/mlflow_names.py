@@ -44,8 +44,8 @@ def columns_of_runs(k: int) -> tuple[str, ...]:
     The lift over version 1 comes first: lifts over the baseline of two runs are of other days, so
     the larger one does not belong to the better version.
     """
-    over_before = (f"{OVER_BEFORE}{end}" for end in ENDS)
-    return OVER_FIRST, *over_before, OVER_BASELINE, level_name(k), USERS, DAYS, MINUTES
+    lifts = (f"{name}{end}" for name in (OVER_FIRST, OVER_BEFORE) for end in ENDS)
+    return *lifts, OVER_BASELINE, level_name(k), USERS, DAYS, MINUTES
 
 
 def lift_metrics(name: str, interval: tuple[float, float, float]) -> dict[str, float]:

@@ -315,8 +315,9 @@ def test_a_night_keeps_the_attribution_and_records_it_at_the_version(two_nights)
     client = MlflowClient(ws.tracking_uri, ws.tracking_uri)
     shown = run.read(MlflowFile).run
     night = client.get_run(shown).data
-    assert night.tags["nightjar.policy"] == entry.trigger.reason
-    assert night.tags["mlflow.note.content"] == f"{second.sentence}\n\n{entry.trigger.reason}"
+    policy = night.tags["nightjar.policy"]
+    assert policy.startswith("started without a request") and policy.endswith(entry.trigger.reason)
+    assert night.tags["mlflow.note.content"] == f"{second.sentence}\n\n{policy}"
     assert night.metrics["drift/taste.items"] == pytest.approx(
         next(x.figure for x in read_drift(run).signals if x.name == "taste.items")
     )

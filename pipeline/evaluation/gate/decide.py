@@ -160,13 +160,13 @@ def _later(evidence: Evidence, config: GateConfig) -> Decision:
     winner = leader(candidacy for candidacy in counted if candidacy.won)
     without_hits = _without_hits(evidence, champion, refresh, config)
     if winner is not None:
-        others = _statuses(candidacy for candidacy in counted if candidacy is not winner)
+        others = _statuses(champion, (x for x in counted if x is not winner))
         reasons = (_switch_reason(evidence, champion, winner), *others)
         decision = _accepted("switch", evidence, winner.candidate, (), reasons, config)
     elif without_hits is not None:
         decision = without_hits
     elif refresh.outcome == "pass":
-        reasons = (_refresh_reason(evidence, champion, refresh), *_statuses(counted))
+        reasons = (_refresh_reason(evidence, champion, refresh), *_statuses(champion, counted))
         decision = _accepted("refresh", evidence, champion, refresh.rules, reasons, config)
         decision = replace(decision, anchor=decision.anchor or refresh.anchor)
     elif refresh.outcome == "underpowered":
@@ -224,7 +224,7 @@ def _refresh_reason(evidence: Evidence, champion: EvaluatedRecipe, refresh: Refr
     return f"{text}, {refresh.rules[0].sentence}, {_block_text(evidence)}"
 
 
-def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
+def _statuses(champion: EvaluatedRecipe, candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
     """Describe the learned candidates that are not live, those with the most evidence first."""
     learned = [c for c in candidacies if c.candidate.baseline_rank is None]
     learned.sort(key=lambda c: (-c.status.log_e, c.candidate.name))
@@ -235,7 +235,8 @@ def _statuses(candidacies: Iterable[Candidacy]) -> tuple[str, ...]:
             f"{status.recipe}: e-value {e_value_text(status.e_value)} "
             f"({status.threshold:,.0f} needed)"
         )
-        text += f", lift {change(status.lift)}" if status.lift is not None else ""
+        if status.lift is not None:
+            text += f", lift {change(status.lift)} against {champion.name}"
         text += f", {status.waiting}" if status.waiting else ""
         sentences.append(text + _refusal(candidacy))
     left = len(learned) - len(sentences)

@@ -169,7 +169,7 @@ def _compared(against: Difference, reference: Reference) -> str:
 
 
 def detectable_loss(se: float, config: GateConfig) -> float:
-    """Return the loss against the last scorer that the rule detects four times in five.
+    """Return the loss against the last scorer that the rule detects in four of five cases.
 
     Parameters
     ----------
@@ -203,8 +203,8 @@ def _last(
     if against.underpowered is not None:
         return RuleResult(REFRESH_LAST, champion.name, against.x, None, "pass", text)
     bound = _bound(config.refresh_margin, against.se, config)
-    text += f"; a loss of {change(detectable_loss(against.se, config)).lstrip('+')} is found four "
-    text += "times in five"
+    loss = change(detectable_loss(against.se, config)).lstrip("+")
+    text += f"; the users suffice to notice a loss of {loss} or more (in four of five cases)"
     if refused:
         # Tested every night, a larger loss would pass within weeks by chance.
         bound = -max(config.refused_margin, against.se)

@@ -98,7 +98,7 @@ def night_record(
     deleted
         True if a user deleted the version in MLflow: the record has no model then.
     """
-    run, decision, policy = night.run, decision_of(night.run), read_policy(night.run)
+    run, decision, policy = night.run, decision_of(night.run), _policy_text(night)
     winner = decision.recipe if decision.promotes and not deleted else None
     file = figures_of(night)
     shown, figures = shown_figures(night, file), _figures(night)
@@ -110,8 +110,8 @@ def night_record(
         "nightjar.replay": str(night.replay).lower(),
         "mlflow.source.git.commit": night.snapshot.commit,
     }
-    if policy is not None:
-        tags["nightjar.policy"] = policy.reason
+    if policy:
+        tags["nightjar.policy"] = policy
     if night.snapshot.airflow_run is not None:
         tags[AIRFLOW_TAG] = night.snapshot.airflow_run
     page = page_files(run)
@@ -121,7 +121,7 @@ def night_record(
         run_id=run.run_id,
         as_of=night.as_of,
         sentence=decision.sentence,
-        why="" if policy is None else policy.reason,
+        why=policy,
         figure=shown.text,
         began=began,
         ended=ended,
@@ -145,6 +145,14 @@ def night_record(
         version=version,
         taken=taken,
     )
+
+
+def _policy_text(night: Night) -> str:
+    """Return the policy's decision, marked if it did not start the night; empty before it."""
+    policy = read_policy(night.run)
+    if policy is None or night.snapshot.trigger is not None:
+        return "" if policy is None else policy.reason
+    return f"started without a request of the retrain policy; its decision: {policy.reason}"
 
 
 def _parameters(night: Night, split: SplitFile) -> dict[str, str | int]:

@@ -130,7 +130,8 @@ class ShownFigures:
     text
         Lift over the version before for names of runs; empty without one.
     sentence
-        The lifts with intervals, references and verdicts; that over the version before comes first.
+        The lifts with intervals, references and verdicts; that over the version before, or a note
+        of the first version, comes first.
     """
 
     metrics: Mapping[str, float]
@@ -164,6 +165,8 @@ def shown_figures(night: Night, file: VersionFiguresFile) -> ShownFigures:
         f"over {reference}: {verdict(low, high, night.config.gate.refresh_margin)}"
         for reference, (lift, low, high) in dict(ranked).items()
     ]
+    if night.champion is None:
+        parts.insert(0, "First version")
     return ShownFigures(
         metrics=metrics,
         reasons={f"nightjar.no_{_tag(name)}": text for name, text in file.absent.items()},

@@ -164,7 +164,7 @@ class NightRecord(ParentRecord):
     figure
         Lift over the version before in the run's name, such as ``+4.9 %``; empty without one.
     why
-        The policy's reason for the run, in a sentence; shown below `sentence`.
+        The policy's decision, in a sentence; shown below `sentence`.
     winner
         Recipe of `model`; None if the run creates no version.
     version
@@ -208,7 +208,7 @@ class NightRecord(ParentRecord):
 
     @property
     def note(self) -> str:
-        """The decision, the policy's reason for the run, and the link to Airflow."""
+        """The decision, that of the policy, and the link to Airflow."""
         return self._paragraphs(self.sentence, self.why)
 
     def title_of(self, child: ChildRecord) -> str:

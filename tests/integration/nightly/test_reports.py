@@ -54,7 +54,7 @@ def test_the_copy_in_mlflow_holds_nothing_that_is_known_only_after_it(copy, shop
     page = run.folder / "page.html"
     page.unlink()
     mlflow = page_files(run)["page.html"].decode()
-    assert "New lists go live" in mlflow and "#/runs/" not in mlflow
+    assert "New lists were accepted for publication" in mlflow and "#/runs/" not in mlflow
     with copy.lake.lock("register"):
         Mirror.of(copy).copy_night(open_night(copy, run.run_id))
     assert not page.exists()

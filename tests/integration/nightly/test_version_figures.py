@@ -112,6 +112,16 @@ def test_a_lift_that_does_not_exist_has_a_reason(nights):
         )
 
 
+def test_the_description_of_the_first_version_begins_with_that_and_names_the_baseline(nights):
+    ws, first, _ = nights
+    description = mlflow_client(ws).get_model_version("nightjar", "1").description
+    baseline = figures_of(first).over_baseline.against
+    assert re.match(
+        rf"First version; [+−][\d.]+ % \([^)]+\) over the best baseline {baseline}: [a-z ]+\.",
+        description,
+    )
+
+
 def test_a_scorer_that_was_skipped_leaves_its_lift_out(nights, monkeypatch):
     _, _, night = nights
     monkeypatch.setattr(lifts, "pair_with_version_before", lambda *_: "it was skipped")

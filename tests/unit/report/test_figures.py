@@ -102,7 +102,7 @@ def test_other_rows_give_another_figure() -> None:
     assert figures.recipes_figure(RECIPES) != figures.recipes_figure(other)
 
 
-def test_the_colour_of_a_lift_follows_from_its_interval_and_its_evidence() -> None:
+def test_the_colour_of_a_lift_follows_from_its_verdict() -> None:
     def colours(row: LiftRow) -> tuple[bool, ...]:
         drawn = figures.lifts_figure((row,), "popularity", None, 0.02).decode().lower()
         return tuple(drawn.count(colour.lower()) > 0 for colour in (BLUE, ORANGE))
@@ -111,7 +111,7 @@ def test_the_colour_of_a_lift_follows_from_its_interval_and_its_evidence() -> No
     assert colours(better) == colours(replace(better, proved=True)) == (True, False)
     assert colours(LiftRow("als", -0.3, -0.35, -0.25)) == (False, True)
     assert colours(replace(better, lo=-0.01)) == (False, False)
-    assert colours(replace(better, underpowered="too few users")) == (False, False)
+    assert colours(replace(better, underpowered="too few users")) == (True, False)
 
 
 def test_a_figure_grows_with_its_rows_up_to_a_limit() -> None:
@@ -128,7 +128,7 @@ def test_a_forest_marks_thin_evidence_and_is_not_stretched_by_it() -> None:
     assert {"+10.0 %", "−10.0 %", "+50.0 %", "n/a"} <= set(texts(drawn))
     assert not [text for text in texts(drawn) if text.endswith("00 %")]  # no tick beyond the rest
     bold = figures.slices_figure(SLICES[2:], "als", "popularity", 0.02)
-    assert "No group is large enough" in read(bold).attrib["aria-label"]
+    assert "groups: 1 unclear" in read(bold).attrib["aria-label"]
 
 
 def test_more_than_a_figure_holds_is_named() -> None:

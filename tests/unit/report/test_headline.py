@@ -80,7 +80,7 @@ def test_every_outcome_has_a_status(given, expected):
     ("published", "publishes", "opening"),
     [
         (True, True, "New lists are live"),
-        (None, True, "New lists go live"),
+        (None, True, "New lists were accepted for publication"),
         (None, False, "New lists passed every check, and were not published"),
     ],
 )

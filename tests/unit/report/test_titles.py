@@ -76,12 +76,13 @@ def test_a_forest_counts_clear_differences() -> None:
     def title(*rows: SliceRow) -> str:
         return titles.forest_title(rows, "als", "pop", 0.02)
 
-    assert title(better, thin) == "als against pop, groups: 1 better"
+    assert title(better, thin) == "als against pop, groups: 1 better, 1 worse (hot)"
     assert title(better, unclear) == "als against pop, groups: 1 better, 1 unclear"
     assert title(better, worse) == "als against pop, groups: 1 better, 1 worse (hot)"
     other = replace(worse, name="old")
     assert title(worse, other, unclear) == "als against pop, groups: 1 unclear, 2 worse"
-    assert title(thin) == "No group is large enough to compare als with pop"
+    none = replace(worse, lift=None, lo=None, hi=None)
+    assert title(none) == "als cannot be compared with pop in any group"
 
 
 def test_reach_names_the_winner_and_the_widest() -> None:
@@ -105,16 +106,14 @@ def test_recipes_title_names_the_best_and_its_lead() -> None:
     assert title() == "No recipe was evaluated"
 
 
-def test_lifts_title_takes_the_gates_word_not_the_intervals() -> None:
+def test_lifts_title_names_a_proved_recipe_else_counts_all_verdicts() -> None:
     clear = LiftRow("als", 0.4, 0.3, 0.5)
     thin = LiftRow("als", 0.4, 0.3, 0.5, underpowered="too few users")
     assert titles.lifts_title([clear, thin], "pop", 0.02) == (
-        "No recipe replaces pop; on this holdout: 1 better"
+        "No recipe replaces pop; on this holdout: 2 better"
     )
     proved = [LiftRow("a", 0.1, 0.05, 0.15, True), LiftRow("b", 0.2, 0.1, 0.3, True), clear]
     assert titles.lifts_title(proved, "pop", 0.02) == "b is better than pop (+20.0 %)"
-    text = "Too little evidence to compare a recipe with pop"
-    assert titles.lifts_title([thin], "pop", 0.02) == text
 
 
 def test_churn_names_the_largest_cause() -> None:

@@ -43,6 +43,8 @@ def test_headline_metrics_sort_before_all_folders_and_mlflow_accepts_them():
     lifts = [names.OVER_FIRST, names.OVER_BEFORE, names.OVER_BASELINE]
     columns = names.columns_of_runs(20)
     assert [name for name in columns if name in lifts] == lifts
+    first = f"{names.OVER_FIRST} low", f"{names.OVER_FIRST} high"
+    assert columns[:3] == (names.OVER_FIRST, *first)
     levels = [name for name in columns if name >= "4"]
     headline = [*(f"{lift}{end}" for lift in lifts for end in sorted(names.ENDS)), *levels]
     assert headline[-4:] == ["4 ndcg_at_20", "5 users", "6 days", "7 minutes"]
