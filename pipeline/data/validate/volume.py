@@ -144,7 +144,7 @@ def _compare(name: str, span: str, now: int, before: NDArray[np.int64], factor: 
     usual = float(np.median(before))
     ratio = (now + 1) / (usual + 1)  # the 1 gives days without events a finite ratio
     sentence = (
-        f"{now:,} events in the last {span}, {usual:,.0f} usual; "
+        f"{now:,} events in the last {span}, {usual:,.0f} usual: "
         f"{share(1 / factor)} to {share(factor)} of usual allowed"
     )
     bound = factor if ratio > 1 else 1 / factor
