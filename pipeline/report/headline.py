@@ -35,6 +35,7 @@ from pipeline.report.wording import (
 )
 from pipeline.stores.runs import Run
 from pipeline.workspace.artifacts import EvaluationFile, SnapshotFile, ValidationFile
+from pipeline.workspace.ledger import Champion
 from pipeline.workspace.lifts import over_baseline, over_version_before
 from pipeline.workspace.night import decision_of
 from pipeline.workspace.release_artifacts import ColdCheckFile, PublicationFile
@@ -137,6 +138,8 @@ class NightFacts:
     ----------
     data_since
         As-of of the live version before the run; None without one.
+    live
+        Sentence about that version.
     publishes
         Whether the run publishes what it promotes; a replay does not.
     failed_checks
@@ -168,6 +171,7 @@ class NightFacts:
     over_month: Lift | None = None
     cold_fault: str | None = None
     published: bool | None = None
+    live: str = ""
 
 
 def night_headline(run: Run | None, reason: str = "") -> Headline:
@@ -207,7 +211,7 @@ def headline(facts: NightFacts) -> Headline:
         return Headline(
             "act",
             f"The new lists were not published, the live lists stay: {facts.cold_fault}.",
-            "Check the data of the last days, then start a night with a later as-of.",
+            f"Check the data of the last days, and {DELIVER}.",
             facts.cold_fault,
         )
     if decision.kind == "keep":
@@ -225,6 +229,7 @@ def night_facts(run: Run) -> NightFacts:
         data_since=None if snapshot.champion is None else snapshot.champion.as_of,
         publishes=snapshot.publish and not snapshot.replay,
         failed_checks=() if validation is None else validation.failed,
+        live=_live(snapshot.champion),
     )
     if run.committed("gate") is None:
         return facts
@@ -243,6 +248,16 @@ def night_facts(run: Run) -> NightFacts:
         over_month=_over_month(run, snapshot, decision),
         cold_fault=None if cold is None else cold.fault,
         published=None if published is None else published.went_live,
+    )
+
+
+def _live(champion: Champion | None) -> str:
+    """Name the version that stays live, and the night since which it is."""
+    if champion is None:
+        return "No lists are live yet."
+    return (
+        f"Version {champion.model_version} (recipe {champion.name}) stays live, since the night of "
+        f"{champion.as_of:%Y-%m-%d %H:%M} UTC."
     )
 
 

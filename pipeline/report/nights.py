@@ -33,6 +33,8 @@ class NightRow:
     ----------
     lifts
         Run with the lift of its live recipe, by reference; absent without this lift.
+    over_first
+        Run with the lift of its version over version 1; None without a version or this lift.
     live
         Prequential scores of the lists that were live before the run, over all users.
     seconds
@@ -46,6 +48,7 @@ class NightRow:
     as_of: Instant
     headline: Headline
     lifts: Mapping[LiftName, PastRun] = field(default_factory=dict)
+    over_first: PastRun | None = None
     live: LiveFigures | None = None
     drift: str | None = None
     seconds: float | None = None
@@ -90,9 +93,14 @@ def nights_page(
     """
     live = [Dated(night.as_of, night.live) for night in nights if night.live is not None]
     pictures: dict[str, bytes] = {}
+    versions = [night.over_first for night in nights if night.over_first is not None]
+    # Version 1 alone has no interval: there is nothing to compare yet.
+    compared = any(row.lift_lo is not None for row in versions)
+    if compared:
+        pictures["over_first.svg"] = trends.first_figure(versions)
     for name in REFERENCES:
         past = [night.lifts[name] for night in nights if name in night.lifts]
-        if past:
+        if past and not (compared and name == "over_before"):
             pictures[f"{name}.svg"] = trends.lift_figure(past, name, margin)
     if any(row.ndcg is not None for _, row in live):
         pictures["live.svg"] = trends.live_figure(live, metric)
@@ -123,7 +131,8 @@ def _cells(night: NightRow) -> Row:
     return (
         Cell(f"{night.as_of:%Y-%m-%d %H:%M}", "name w", address=night.address),
         Cell(LIGHTS[result.status], _CSS[result.status]),
-        result.news if result.status == "good" else result.text,
+        # What to do about a refused night is on its own page, and of the newest one above.
+        result.text if result.status == "look" else result.news,
         *(_lift(night.lifts.get(name)) for name in REFERENCES),
         wording.NONE if live is None else wording.share(live.hit_rate),
         night.drift or wording.NONE,

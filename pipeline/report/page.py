@@ -91,7 +91,6 @@ def night_page(
     return render(
         "night.html",
         **head | {"todo": "" if page.advice else head["todo"]},
-        over_month=facts.over_month is not None,
         page=page,
         pictures=pictures,
         label=wording.metric_label(page.metric),
@@ -101,9 +100,10 @@ def night_page(
         ),
         key_figures=_key_figures(page),
         comparison=_comparison(facts),
-        verdicts=wording.verdict_words(page.margin),
+        measured=_measured(page, facts),
         findings=_findings(page),
         rules=sections.rule_tables(page),
+        measures=wording.MEASURES,
         evidence=sections.evidence_lines(page),
         calibration=sections.calibration_text(page.calibration, page.as_of),
         recipes=sections.recipe_table(page),
@@ -123,7 +123,7 @@ def night_page(
         cleaning=sections_data.cleaning_table(page),
         checks=sections_data.check_tables(page),
         cost=sections_data.cost_table(page),
-        origin=(("run", page.run_id), ("code", page.commit), ("settings", page.settings[:12])),
+        origin=(("run", page.run_id), ("code", page.commit[:12]), ("settings", page.settings[:12])),
     )
 
 
@@ -144,10 +144,10 @@ def refused_page(
     origin
         Names and values of the facts at the end of the page.
     """
-    passed = [check for check in checks if check.passed]
+    passed, head = [check for check in checks if check.passed], _head(facts, links)
     return render(
         "refused.html",
-        **_head(facts, links),
+        **head | {"todo": f"{head['todo']} {wording.sentence(wording.TRIGGER)}."},
         failed=sections_data.check_table(check for check in checks if not check.passed),
         passed=sections_data.check_table(passed),
         origin=origin,
@@ -160,6 +160,7 @@ def _head(facts: NightFacts, links: Sequence[tuple[str, str]]) -> dict[str, Any]
     return {
         "result": result,
         "todo": result.todo,
+        "stays": facts.live if result.status == "act" else "",
         "light": LIGHTS[result.status],
         "title": f"Nightjar {as_of:%Y-%m-%d}: {LIGHTS[result.status]}",
         "day": f"{as_of:%A}, {as_of.day} {as_of:%B %Y}",
@@ -174,6 +175,21 @@ def _comparison(facts: NightFacts) -> Table:
     lifts = (facts.over_blocks, facts.over_before, facts.over_month, facts.over_baseline)
     head = ("Compared with|name", "Lift|n", "95 % interval|n", "Users|n", "In words|wholly")
     return Table(head, (_lift_cells(lift) for lift in lifts if lift is not None))
+
+
+def _measured(page: NightPage, facts: NightFacts) -> list[str]:
+    """Return sentences on the measure and the words of the lifts."""
+    metric = wording.metric_label(page.metric)
+    month = (
+        "The model of a month ago is compared directly, on the users of this night. The lift over "
+        "version 1 in MLflow multiplies the lifts of all nights, so the two differ."
+    )
+    return [
+        f"Lift: mean difference of {metric} on the same users and days, as a share of the other "
+        "mean.",
+        wording.verdict_words(page.margin),
+        *([month] if facts.over_month is not None else []),
+    ]
 
 
 def _lift_cells(lift: Lift) -> tuple[str | Cell, ...]:
@@ -193,7 +209,7 @@ def _key_figures(page: NightPage) -> list[KeyFigure]:
     newest = max((as_of for as_of, _ in page.live), default=None)
     for as_of, row in page.live:
         if as_of == newest and row.slice == ALL and row.hit_rate is not None:
-            note = f"of {row.events:,} new events had an item of the live list"
+            note = f"of {row.events:,} new events"
             rows.append(KeyFigure("Live hit rate", wording.share(row.hit_rate), note))
     if page.checks:
         quarantined = f"{page.quarantined or 0:,} rows in quarantine"

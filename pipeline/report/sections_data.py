@@ -200,8 +200,8 @@ def _check_cells(row: DataCheck) -> Row:
     return (
         verdict(row.status),
         wording.check_title(row.name),
-        wording.number(row.figure),
-        wording.number(row.bound),
+        wording.check_value(row.name, row.figure),
+        wording.check_value(row.name, row.bound),
         wording.sentence(wording.without_id(row.sentence, row.name)),
     )
 

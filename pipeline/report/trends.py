@@ -38,7 +38,7 @@ from pipeline.report.titles import (
     live_title,
     metric_title,
 )
-from pipeline.report.wording import day, metric_label, plain, power_of_ten, share
+from pipeline.report.wording import day, lift_text, metric_label, plain, power_of_ten, share
 from pipeline.workspace.release_artifacts import ChurnFile
 
 if TYPE_CHECKING:
@@ -140,12 +140,39 @@ def lift_figure(past: Sequence[PastRun], over: LiftName, margin: float) -> bytes
     margin
         As for `evaluation.lift.verdict`.
     """
+    about = f"lift over {REFERENCES[over]} of each run"
+    if over == "over_before":
+        about = f"0 %: as good as that version; {about}"
+    # Each run has another version before it: a line would show a trend that is not there.
+    joined = over != "over_before"
+    return _lifts(past, over, lift_title(past, over, margin), about, joined=joined)
+
+
+def first_figure(past: Sequence[PastRun]) -> bytes:
+    """Draw the lift over version 1 by nightly run, with 95 % intervals.
+
+    Parameters
+    ----------
+    past
+        Runs that made a version, at least one with a lift.
+    """
+    newest = next(row for row in reversed(past) if row.lift is not None)
+    text = lift_text(newest.lift, newest.lift_lo, newest.lift_hi)
+    title = f"{newest.recipe} compared with version 1: {text}"
+    about = "0 %: as good as version 1; product of the lifts of all versions since"
+    # Before "%" a title does not break.
+    return _lifts(past, "over_first", title.replace(" %", "\xa0%"), about)
+
+
+def _lifts(
+    past: Sequence[PastRun], name: str, title: str, about: str, *, joined: bool = True
+) -> bytes:
+    """Draw lifts of runs around 0."""
     points = [(row, row.lift, row.lift_lo, row.lift_hi) for row in past if row.lift is not None]
-    title = lift_title(past, over, margin)
-    drawing, axes = _champion(title, f"lift over {REFERENCES[over]} of each run", points)
+    drawing, axes = _champion(title, about, points, joined=joined)
     axes.axhline(0, color=INK, linewidth=1, zorder=1)
     axes.yaxis.set_major_formatter(percent)
-    return svg(drawing, over, title)
+    return svg(drawing, name, title)
 
 
 def live_figure(live: Sequence[Dated[LiveFigures]], metric: str) -> bytes:
@@ -217,7 +244,9 @@ def churn_figure(churn: Sequence[Dated[ChurnFile]], tonight: datetime) -> bytes:
     return svg(drawing, "churn", title)
 
 
-def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure, Axes]:
+def _champion(
+    title: str, about: str, points: Sequence[_Point], *, joined: bool = True
+) -> tuple[Figure, Axes]:
     """Draw values by run with their intervals; hollow for another holdout length than the last."""
     note = _others([row for row, *_ in points])
     drawing, (axes,) = card(_TALL, title, f"{about}, 95 % intervals{note}", left=0.62, right=0.35)
@@ -235,7 +264,7 @@ def _champion(title: str, about: str, points: Sequence[_Point]) -> tuple[Figure,
             top = mean if hi is None else hi
             write(axes, at, top, short(row.recipe, 18), GREY, ha=side, va="bottom")
     for (row, mean, *_), (later, then, *_) in pairwise(points):
-        if row.holdout_days == later.holdout_days:
+        if joined and row.holdout_days == later.holdout_days:
             span = [day_number(row.as_of), day_number(later.as_of)]
             axes.plot(span, [mean, then], color=BLUE, linewidth=1, zorder=1)
     label_days(axes, [row.as_of for row, *_ in points])

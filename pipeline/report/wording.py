@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from pipeline import number_text
+from pipeline.evaluation.beyond_accuracy import COVERAGE, DIVERSITY, GINI, NOVELTY
 from pipeline.evaluation.gate.bounds import BOUNDS, SETTINGS, SHARES
 from pipeline.evaluation.gate.decision import RuleResult
 from pipeline.evaluation.gate.evidence import REFRESH_LAST
@@ -29,8 +30,24 @@ COMPARED: Final[Mapping[Verdict, str]] = {
     "worse": "worse than",
 }
 """Words between a model and the one that it is compared with."""
-DELIVER: Final = "deliver missing or corrected files into landing/, then start the night again"
+DELIVER: Final = (
+    "deliver missing or corrected files into landing/ (`nightjar feedback` reads them), then start "
+    "a night with a later as-of T: `nightjar nightly --as-of T`"
+)
 """Next step after data that cannot be used."""
+TRIGGER: Final = "in Airflow, click Trigger on the page of nightly_retrain and enter T as `as_of`"
+"""The same command in Airflow."""
+MEASURES: Final[Mapping[str, str]] = {
+    COVERAGE: "share of the catalogue in at least one list",
+    GINI: "0 if all items are recommended equally often, 1 if one item fills all lists",
+    NOVELTY: "mean information content of an entry in bits, low for popular items",
+    DIVERSITY: "share of the pairs of entries without a common category",
+}
+"""Definitions of the metrics of lists beyond accuracy."""
+_RESTART = (
+    "This run has decided: start a night with a later as-of T (`nightjar nightly --as-of T`; "
+    f"{TRIGGER}), or wait for the next scheduled night."
+)
 _NO_WIDTH = 1e-9
 """Width below which an interval is an effect of rounding."""
 _UPPER = {"ndcg", "map", "mrr"}
@@ -63,6 +80,13 @@ _RULES = {
 }
 _LIFTS = {"lift", "last", "month", "level", "floor", "anchor", "gain"}
 """Rules whose value and bound are relative changes."""
+_OF_USUAL = {
+    "volume", "volume_week", "activity_items", "activity_users", "returning_users", "known_users",
+    "repeated_items",
+}  # fmt: skip
+"""Checks of the data whose value and bound are ratios to the usual value."""
+_SHARES = {"quarantine_budget", "catalogue"}
+"""Checks of the data whose value and bound are shares of a whole."""
 
 
 def metric_label(name: str) -> str:
@@ -226,6 +250,23 @@ def check_title(name: str) -> str:
     return _RULES.get(name, plain(name))
 
 
+def check_value(name: str, value: float | None) -> str:
+    """Format the value or the bound of a check of the data: ``45.0 % of usual``, ``1.0 %``, ``3``.
+
+    Parameters
+    ----------
+    name
+        Name of the check; it decides the form.
+    value
+        `figure` or `bound` of the check.
+    """
+    if value is not None and name in _OF_USUAL:
+        return f"{share(value)} of usual"
+    if value is not None and name in _SHARES:
+        return share(max(value, 0.0))  # a catalogue that grew has lost no item
+    return number(value)
+
+
 def rule_value(rule: RuleResult, value: float | None) -> str:
     """Format the value or the bound of a rule: lifts in percent, a tiny p as ``under 0.0001``.
 
@@ -240,6 +281,8 @@ def rule_value(rule: RuleResult, value: float | None) -> str:
         return NONE
     area, _, rest = rule.name.partition(".")
     stem = rest.partition(".")[0]
+    if area == "check":
+        return check_value(rest, value)
     # With too few users to compare, this rule's value is their number.
     users = (rule.name, rule.outcome) == (REFRESH_LAST, "underpowered")
     # A slice is tested by its lift at a refresh, and by its p-value at a switch.
@@ -296,27 +339,36 @@ def acceptance(run_id: str, offered: Sequence[str]) -> tuple[str, ...]:
     options = "".join(f", with `--recipe {name}` {name}" for name in others)
     return (
         "Only if the data are right and the change is intended, override the gate: "
-        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` chooses {first}{options}; then "
-        "start the nightly run again, which publishes it.",
+        f"`nightjar gate accept {run_id} --by NAME --reason TEXT` chooses {first}{options}; it "
+        "prints the command that publishes it.",
     )
 
 
 def block_steps(rules: Sequence[RuleResult]) -> tuple[str, ...]:
     """Return what to do about a block, one sentence for each kind of cause."""
-    causes = [rule.name for rule in rules if stops("block", rule)]
-    bounds = [name.removeprefix(BOUNDS) for name in causes if name.startswith(BOUNDS)]
-    steps = [
-        "Look for the cause in the data of the last days, and deliver missing or corrected files "
-        "into landing/: this run has decided, and the next night, with a later as-of, reads them."
-    ]
-    if bounds:
-        settings = " and ".join(f"`gate.{SETTINGS[metric]}`" for metric in bounds)
-        step = (
-            f"The lists violate {settings} of nightjar.toml: change the setting if it is too "
-            "strict, else the recipe, then start the night again."
+    causes = [rule for rule in rules if stops("block", rule)]
+    bounds = [rule for rule in causes if rule.name.startswith(BOUNDS)]
+    steps = [_bound_step(rule) for rule in bounds]
+    if len(causes) > len(bounds) or not bounds:
+        steps.append(
+            "Look for the cause in the data of the last days, and deliver missing or corrected "
+            "files into landing/ (`nightjar feedback` reads them)."
         )
-        steps = [step, *steps] if len(causes) > len(bounds) else [step]
-    return tuple(steps)
+    return (*steps, _RESTART)
+
+
+def _bound_step(rule: RuleResult) -> str:
+    """Return the bound that the lists violate, with its setting, and how to change it."""
+    metric = rule.name.removeprefix(BOUNDS)
+    setting, bound = SETTINGS[metric], rule_value(rule, rule.bound)
+    side, action = ("minimum", "lower") if setting.startswith("min") else ("maximum", "raise")
+    value = f"the lists of {rule.subject} have {rule_value(rule, rule.figure)}"
+    measured = "it was not measured" if rule.figure is None else value
+    return (
+        f"The setting `gate.{setting}` of nightjar.toml requires a {side} {metric} of {bound}; "
+        f"{measured} ({metric}: {MEASURES[metric]}). If the bound is too strict, {action} it, else "
+        "change the recipe."
+    )
 
 
 def advice(

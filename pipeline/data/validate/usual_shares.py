@@ -117,7 +117,7 @@ def share_check(
     if not ratios:
         return DataCheck(name, Status.NO_HISTORY, None, least, absent)
     ratio, text = min(ratios)
-    text += f": ratio {ratio:.2f}, {least:.2f} at least"
+    text += f": {share(ratio)} of usual, {share(least)} at least"
     return DataCheck(name, verdict(ratio >= least), ratio, least, text)
 
 

@@ -27,6 +27,7 @@ from pydantic import Field
 from pipeline.base import Frozen
 from pipeline.data.matrix import US_PER_DAY
 from pipeline.data.validate.checks import DataCheck, Status, verdict
+from pipeline.number_text import share
 
 DAYS: Final = 29
 """Number of days that are counted: the last one and the 28 before."""
@@ -143,8 +144,8 @@ def _compare(name: str, span: str, now: int, before: NDArray[np.int64], factor: 
     usual = float(np.median(before))
     ratio = (now + 1) / (usual + 1)  # the 1 gives days without events a finite ratio
     sentence = (
-        f"{now:,} events in the last {span}, {usual:,.0f} usual: ratio {ratio:.2f}, "
-        f"{1 / factor:.2f} to {factor:.2f} allowed"
+        f"{now:,} events in the last {span}, {usual:,.0f} usual: "
+        f"{share(1 / factor)} to {share(factor)} of usual allowed"
     )
     bound = factor if ratio > 1 else 1 / factor
     return DataCheck(name, verdict(1 / factor <= ratio <= factor), ratio, bound, sentence)

@@ -18,7 +18,7 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.evaluation.evaluate import NDCG, metric_name
-from pipeline.evaluation.lift import Lift
+from pipeline.evaluation.lift import Lift, chained
 from pipeline.evaluation.prequential import ALL
 from pipeline.report.headline import NightFacts, headline, night_headline
 from pipeline.report.night import PastRun
@@ -76,11 +76,13 @@ def _decided(
     ws: Workspace, history: LedgerHistory, entry: DecisionEntry, *, newest: bool
 ) -> NightRow:
     run = ws.runs.open(entry.run_id)
+    figures = registered_figures(run) or VersionFiguresFile()
     there = run.committed("gate") is not None  # else its files are gone, and the ledger remains
     row = NightRow(
         as_of=entry.as_of,
         headline=headline(_facts(run, history, entry)),
-        lifts=_lifts(entry, run),
+        lifts=_lifts(entry, figures),
+        over_first=_over_first(history, entry, figures),
         live=next((row for row in entry.live if row.slice == ALL), None),
         drift=None if entry.drift is None else entry.drift.status.value.replace("_", " "),
     )
@@ -110,18 +112,31 @@ def _facts(run: Run, history: LedgerHistory, entry: DecisionEntry) -> NightFacts
     )
 
 
-def _lifts(entry: DecisionEntry, run: Run) -> dict[LiftName, PastRun]:
-    figures, decision = registered_figures(run) or VersionFiguresFile(), entry.decision
-    facts = (entry.as_of, decision.kind, str(decision.recipe), entry.holdout_days)
+def _lifts(entry: DecisionEntry, figures: VersionFiguresFile) -> dict[LiftName, PastRun]:
     lifts: dict[LiftName, Lift | None] = {
         "over_baseline": figures.over_baseline,
         "over_before": figures.over_before,
     }
-    return {
-        name: PastRun(*facts, None, None, None, *lift.interval)
-        for name, lift in lifts.items()
-        if lift is not None
-    }
+    return {name: _past(entry, lift.interval) for name, lift in lifts.items() if lift is not None}
+
+
+def _over_first(
+    history: LedgerHistory, entry: DecisionEntry, figures: VersionFiguresFile
+) -> PastRun | None:
+    """Return the lift of the run's version over version 1: 0 for version 1 itself."""
+    published = history.publication_of(entry.run_id)
+    if published is None:
+        return None
+    if published.model_version == "1":
+        return _past(entry, (0.0, None, None))
+    product = chained(figures.links) if figures.links else None
+    return None if product is None else _past(entry, product)
+
+
+def _past(entry: DecisionEntry, lift: tuple[float, float | None, float | None]) -> PastRun:
+    decision = entry.decision
+    facts = (entry.as_of, decision.kind, str(decision.recipe), entry.holdout_days)
+    return PastRun(*facts, None, None, None, *lift)
 
 
 def _refused(ws: Workspace, decided: Iterable[str]) -> Iterator[NightRow]:

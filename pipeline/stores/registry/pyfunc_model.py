@@ -76,7 +76,9 @@ class Recommender(PythonModel):
         Raises
         ------
         MlflowException
-            ``INVALID_PARAMETER_VALUE``: `k` is not a number from 1 to that length.
+            ``INVALID_PARAMETER_VALUE``: `k` is not a number from 1 to that length. A `k` of another
+            type, such as text, has this code as well, but MLflow's own sentence: MLflow compares it
+            with the signature before this method, and has no place for a sentence of the model.
         """
         longest = len(self._fallback)
         k = (params or {}).get("k", longest)

@@ -72,7 +72,9 @@ def test_the_page_of_all_nights_lists_runs_and_lists_without_ids(shop):
     for lift in (figures.over_before, figures.over_baseline):
         low, high = (change(end).removesuffix(" %") for end in lift.interval[1:])
         assert f"{change(lift.lift)} ({low} to {high})" in html.replace("\xa0", " ")
-    assert "lift over the version before of each run" in html.lower()
+    assert [link.against for link in figures.links] == ["1"]
+    assert f"compared with version 1: {change(figures.links[0].lift)}" in html.replace("\xa0", " ")
+    assert "lift over the version before of each run" not in html.lower()
     users = set(live_lists(ws)[c.USER_ID]) - {c.FALLBACK_USER}
     assert users and not [user for user in users if user in html]
 

@@ -62,6 +62,7 @@ def test_half_of_the_items_silent_fails_although_volume_may_stay(days: float) ->
     check = judged(silent(c.ITEM_ID, days))["activity_items"]
     assert check.status is Status.FAILED
     assert "of source shop" in check.sentence
+    assert check.sentence.endswith("% at least") and "% of usual" in check.sentence
 
 
 def test_renamed_users_fail() -> None:

@@ -464,6 +464,7 @@ def test_a_day_ends_before_the_as_of_and_starts_with_its_first_microsecond() -> 
     day, week = judge_volume(edge, AS_OF, VolumeConfig())
     assert (day.figure, week.figure) == (1.0, 1.0)
     assert day.sentence.startswith("1 events in the last day, 1 usual")
+    assert day.sentence.endswith("% of usual allowed")
 
 
 # --- the demo's data

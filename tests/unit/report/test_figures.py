@@ -60,6 +60,7 @@ DRAW: dict[str, Callable[[], bytes]] = {
     "metric": lambda: trends.metric_figure(PAST, "ndcg_at_20"),
     "over_baseline": lambda: trends.lift_figure(PAST, "over_baseline", 0.02),
     "over_before": lambda: trends.lift_figure(PAST, "over_before", 0.02),
+    "over_first": lambda: trends.first_figure(PAST),
     "churn": lambda: trends.churn_figure(CHURN, NIGHTS[-1]),
     "live": lambda: trends.live_figure(LIVE, "ndcg_at_20"),
 }  # fmt: skip
@@ -144,13 +145,23 @@ def test_accounts_stand_below_a_threshold_with_their_names_and_points() -> None:
     assert {"a switch needs 500", "als", "90", "mad", "under 0.1"} <= set(labels)
 
 
-def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
-    def lines(past: tuple[PastRun, ...]) -> int:
-        thin = 'style="fill: none; stroke: #0072b2; stroke-linecap: square"'
-        return trends.metric_figure(past, "ndcg_at_20").decode().count(thin)
+def lines(drawn: bytes) -> int:
+    """Count the lines between runs."""
+    return drawn.decode().count('style="fill: none; stroke: #0072b2; stroke-linecap: square"')
 
-    assert lines(tuple(replace(row, holdout_days=7) for row in PAST)) == 3
-    assert lines(PAST) == 2
+
+def test_lifts_over_another_version_each_are_not_joined() -> None:
+    equal = tuple(replace(row, holdout_days=7) for row in PAST)
+    assert lines(trends.lift_figure(equal, "over_before", 0.02)) == 0
+    assert lines(trends.lift_figure(equal, "over_baseline", 0.02)) == 3
+    assert lines(trends.first_figure(equal)) == 3
+    assert "0 %: as good as that version" in " ".join(texts(DRAW["over_before"]()))
+
+
+def test_nights_of_another_length_of_holdout_are_not_joined() -> None:
+    equal = tuple(replace(row, holdout_days=7) for row in PAST)
+    assert lines(trends.metric_figure(equal, "ndcg_at_20")) == 3
+    assert lines(trends.metric_figure(PAST, "ndcg_at_20")) == 2
     assert "hollow: holdout of 28 days, not 7" in " ".join(texts(DRAW["metric"]()))
 
 

@@ -1,5 +1,6 @@
 """Tests of the page of all nights."""
 
+import re
 from dataclasses import replace
 from datetime import timedelta
 
@@ -35,11 +36,22 @@ def test_the_newest_night_comes_first_with_its_figures() -> None:
     lifts = ["+2.0 % (−1.0 to +5.0)", "+22.7 % (+11.9 to +33.5)"]
     assert new == ["✓ Good", "New lists are live.", *lifts, "21.0 %", "no event",
                    "61 s", "405 MB"]  # fmt: skip
-    assert old[:3] == ["2017-11-24 09:00", "✗ Act", f"Nothing went live: {EVIL}. Look."]
+    assert old[:3] == ["2017-11-24 09:00", "✗ Act", f"Nothing went live: {EVIL}."]
     assert "2017-12-01 09:00" in page.texts  # a link
     assert old[3:] == ["–"] * 6
     assert page.loads == ["../runs/r/page.html"]
     assert len(page.pictures) == 3
+
+
+def test_the_first_figure_is_the_lift_over_version_1_where_it_exists() -> None:
+    first = replace(PAST, kind="first", lift=0.0, lift_lo=None, lift_hi=None)
+    alone = (replace(NIGHTS[0], over_first=first), NIGHTS[1])
+    chained = (alone[0], replace(NIGHTS[1], over_first=PAST))
+    for nights, zero in ((NIGHTS, "that version"), (alone, "that version"), (chained, "version 1")):
+        html = nights_page(nights, (), "ndcg_at_20", 0, 0.02)
+        texts = " ".join(Page(html).texts)
+        assert re.findall("0 %: as good as (that version|version 1)", texts) == [zero]
+        assert html.count("<svg") == 3
 
 
 def test_on_a_phone_no_cell_is_wider_than_the_page() -> None:

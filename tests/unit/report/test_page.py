@@ -25,7 +25,7 @@ from pipeline.monitoring.verdicts import DriftStatus, Signal
 from pipeline.report.headline import Lift, NightFacts
 from pipeline.report.markup import picture
 from pipeline.report.night import LiftRow, NightPage, PastRun, SliceRow
-from pipeline.report.page import night_figures, night_page
+from pipeline.report.page import night_figures, night_page, refused_page
 from pipeline.report.wording import advice, sentence
 from pipeline.workspace.artifacts import AnsweredTargets, CleanFile
 from tests import pages
@@ -168,12 +168,42 @@ def test_a_reader_sees_first_how_much_better_the_live_model_is_and_how_sure() ->
     assert [text for text in page.texts if text in places] == list(places)
 
 
-def test_details_are_closed_unless_there_is_something_to_do() -> None:
-    def opened(night: NightPage) -> int:
-        return night_page(night, {}, facts_of(night)).count("<details class=part open>")
+def test_a_stopped_night_names_the_version_that_stays_live_above_the_next_steps() -> None:
+    stays = "Version 3 (recipe als) stays live, since the night of 2017-11-24 09:00 UTC."
+    blocked = decided(NIGHT, kind="block", reasons=("volume",))
+    blocked = changed(blocked, advice=advice("block", RULES, "RUN", ("als",)))
+    texts = Page(night_page(blocked, {}, facts_of(blocked, live=stays))).texts
+    order = [stays, "Next steps", "nightjar nightly --as-of T"]
+    order.append("nightjar gate accept RUN --by NAME --reason TEXT")
+    assert [text for text in texts if text in order] == order
+    assert stays not in Page(night_page(NIGHT, {}, facts_of(NIGHT, live=stays))).texts
 
-    assert opened(NIGHT) == 0
-    assert opened(decided(NIGHT, kind="block", reasons=("volume",))) == 1
+
+def test_a_night_of_unusable_data_has_plain_numbers_and_the_way_to_start_again() -> None:
+    checks = (
+        DataCheck("volume", Status.FAILED, 0.0003, 0.4, "1 event in the last day, 3,473 usual"),
+        DataCheck("quarantine_budget", Status.FAILED, 0.25, 0.01, "too many rows"),
+        DataCheck("event_id_missing", Status.FAILED, 12_345, 0, "some rows break the rule"),
+        DataCheck("catalogue", Status.PASSED, -0.02, 0.2, "more items are available"),
+    )
+    stays = "No lists are live yet."
+    facts = facts_of(NIGHT, decision=None, failed_checks=checks[:3], live=stays)
+    page = Page(refused_page(checks, facts, (), ()))
+    values = {row[1]: row[2:4] for row in page.rows if len(row) > 3}
+    assert values["volume of the last day"] == ["0.03 % of usual", "40.0 % of usual"]
+    assert values["quarantine budget"] == ["25.0 %", "1.0 %"]
+    assert values["event id missing"] == ["12,345", "0"]
+    assert values["catalogue"] == ["0 %", "20.0 %"]
+    assert {stays, "nightjar feedback", "nightjar nightly --as-of T"} <= set(page.texts)
+    assert any("nightly_retrain" in text for text in page.texts)
+
+
+def test_the_page_shows_no_more_than_the_result_before_a_click() -> None:
+    html, page = written(NIGHT)
+    opened = html[: html.index("<h2>Contents")]
+    assert opened.count("<svg") == 1 and "How the lifts are measured" in opened
+    assert "<details class=part open" not in html
+    assert page.tags["svg"] == len(DRAWN)
 
 
 def test_links_lead_to_other_pages_and_load_nothing() -> None:
@@ -258,7 +288,8 @@ def test_every_rule_has_figure_bound_verdict_and_words() -> None:
     assert thin in page.rows
     assert ["○ not met", "switch: lift", "other", "−40.0 %", "+1.0 %", "Other loses"] in page.rows
     assert "as last night, too" not in page.texts  # it stands below, among the checks
-    volume = ["○ not met", "data check: volume of the last day", "0.4", "0.5", "Too few events"]
+    volume = ["○ not met", "data check: volume of the last day", "40.0 % of usual",
+              "50.0 % of usual", "Too few events"]  # fmt: skip
     assert volume in page.rows
     assert "1 of 2 checks of the data passed" in page.texts
     assert "Other recipes: 1 not met" in page.texts
@@ -400,14 +431,14 @@ def test_a_blocked_night_names_the_next_step_first() -> None:
     html, page = written(blocked)
     order = ["Next steps", "Rules of the gate", "Quality of the recipes"]
     assert [text for text in page.texts if text in order] == order
-    assert any("into landing/: this run has decided" in text for text in page.texts)
+    assert {"nightjar feedback", "nightjar nightly --as-of T"} <= set(page.texts)
     verdicts = [row[0] for row in page.rows if row and row[0][0] in "✓✗○"]
     assert verdicts[:4] == ["✗ failed", "✓ passed", "○ not met", "○ underpowered"]
     assert [
         "✗ failed",
         "data check: volume of the last day",
-        "0.4",
-        "0.5",
+        "40.0 % of usual",
+        "50.0 % of usual",
         "Too few events",
     ] in page.rows
     assert "the causes of the block come first" in html

@@ -64,21 +64,26 @@ def test_a_blocked_night_has_a_next_step() -> None:
         RuleResult("complete", "als", None, None, "missing", "the evaluation of als is missing"),
         RuleResult("refresh.r1", "als", 0.0, -0.02, "pass", "as last time"),
     ]
-    [step] = wording.advice("block", rules)
+    step, restart = wording.advice("block", rules)
     assert "landing/" in step and "gate." not in step
-    assert wording.advice("block", []) == (step,)
+    assert "`nightjar nightly --as-of T`" in restart and "nightly_retrain" in restart
+    assert wording.advice("block", []) == (step, restart)
 
 
 def test_a_block_by_a_configured_bound_names_its_setting() -> None:
     data = RuleResult("refresh.last", "als", -0.3, -0.1, "fail", "a loss")
     low = RuleResult("bounds.coverage", "als", 0.0104, 0.05, "fail", "coverage of als 1.0 %")
     unknown = RuleResult("bounds.gini", "als", None, 0.9, "missing", "gini was not measured")
-    [step] = wording.advice("block", [low])
-    assert "`gate.min_coverage`" in step and "landing/" not in step
-    [step] = wording.advice("block", [low, unknown])
-    assert "`gate.min_coverage` and `gate.max_gini`" in step
-    bound, other = wording.advice("block", [data, low])
-    assert "`gate.min_coverage`" in bound and "landing/" in other
+    step, restart = wording.advice("block", [low])
+    for part in ("`gate.min_coverage`", "5.0 %", "als have 1.0 %", wording.MEASURES["coverage"]):
+        assert part in step
+    assert "lower it" in step and "`nightjar nightly --as-of T`" in restart
+    coverage, gini, again = wording.advice("block", [low, unknown])
+    assert (coverage, again) == (step, restart)
+    assert "`gate.max_gini`" in gini and "raise it" in gini and "not measured" in gini
+    bound, other, again, override = wording.advice("block", [data, low], "RUN", ("als",))
+    assert (bound, again) == (step, restart)
+    assert "landing/" in other and "gate accept RUN" in override
 
 
 def test_coverage_has_one_notation() -> None:
@@ -130,10 +135,10 @@ def test_an_acceptable_recipe_is_named_with_its_command() -> None:
     command = "`nightjar gate accept RUN --by NAME --reason TEXT`"
     for kind in ("block", "keep"):
         [advice] = [x for x in wording.advice(kind, [thin], "RUN", ("als",)) if "accept" in x]
-        assert f"{command} chooses als; then start the nightly run again" in advice
+        assert f"{command} chooses als; it prints the command" in advice
         assert not [x for x in wording.advice(kind, [thin], "RUN") if "accept" in x]
     [advice] = wording.acceptance("RUN", ("new", "als"))
-    assert f"{command} chooses new, with `--recipe als` als; then start" in advice
+    assert f"{command} chooses new, with `--recipe als` als; it prints" in advice
 
 
 def test_other_nights_ask_nothing_of_a_person() -> None:
