@@ -12,6 +12,7 @@ from typing import Any, Final
 import polars as pl
 
 from pipeline import columns as c
+from pipeline.data.ingest.ids import one_form
 from pipeline.errors import ConfigError
 from pipeline.serving.publish import chain, live, newest, of_users, with_raw_ids
 from pipeline.workspace.agreement import compare_ledger
@@ -70,6 +71,7 @@ def lists(ws: Workspace, users: Sequence[str] | None) -> pl.DataFrame:
         # The id of the fallback list is not a pseudonym: the vault has no raw id for it.
         pseudonyms = [user for user in rows[c.USER_ID].unique() if user != c.FALLBACK_USER]
         return with_raw_ids(rows, ws.vault.reveal(pseudonyms))
+    users = [one_form(user) for user in users]
     assigned = {c.FALLBACK_USER: c.FALLBACK_USER, **ws.vault.lookup(users)}
     if unknown := [user for user in users if user not in assigned]:
         raise ConfigError(
@@ -103,16 +105,18 @@ def translate(ws: Workspace, ids: Sequence[str]) -> dict[str, str]:
     StorageError
         `vault.entry_altered`
     """
-    other = ws.vault.lookup_pseudonyms(ids) | ws.vault.lookup(ids)
+    forms = {user: one_form(user) for user in ids}
+    raw = list(forms.values())
+    other = ws.vault.lookup_pseudonyms(raw) | ws.vault.lookup(raw)
     for place, user in enumerate(ids, start=1):
-        if user not in other:
+        if forms[user] not in other:
             # The message may be logged, and the id may be a raw one.
             raise ConfigError(
                 "user.unknown",
                 f"id {place} of {len(ids)} is neither the id of a user nor a pseudonym in "
                 f"{ws.home}; correct it, or ingest the user's events first",
             )
-    return {user: other[user] for user in ids}
+    return {user: other[form] for user, form in forms.items()}
 
 
 def titles(ws: Workspace) -> dict[str, str]:

@@ -7,12 +7,14 @@ value that cannot be read never drops its row.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Final
 
 import polars as pl
 
 from pipeline import columns as c
-from pipeline.data.ingest.events import ValidatedRows, normalised
+from pipeline.data.ingest.events import ValidatedRows
+from pipeline.data.ingest.ids import read_ids
 from pipeline.data.ingest.quarantine import bad_rows
 from pipeline.data.ingest.times import read_times
 from pipeline.data.sources.config import Source
@@ -35,7 +37,7 @@ _BOOLEANS: Final = {
 }
 
 
-def validate_catalogue(text: pl.DataFrame, source: Source) -> ValidatedRows:
+def validate_catalogue(text: pl.DataFrame, source: Source, missing: Sequence[str]) -> ValidatedRows:
     """Parse and validate rows of items or users.
 
     Categories are a JSON list or one text. A price, availability or `created_at` that is invalid,
@@ -47,29 +49,31 @@ def validate_catalogue(text: pl.DataFrame, source: Source) -> ValidatedRows:
         `AT_LINE` and String columns, from `sources.read`.
     source
         Config of the source, with its table.
+    missing
+        Words for a missing id.
 
     Returns
     -------
     Rows with the file's columns: those of the table in its dtypes, features as text.
     """
     key = KEYS[source.table]
-    typed = text.with_columns(normalised(text[key]).alias(key))
-    size = id_bytes(key)
+    typed, flags, changed = read_ids(text, (key,), missing)
     checks = {
         f"{key}_missing": pl.col(key).is_null(),
-        f"{key}_empty": size == 0,
-        f"{key}_too_long": size > MAX_ID_BYTES,
+        f"{key}_too_long": id_bytes(key) > MAX_ID_BYTES,
         f"{key}_unprintable": unprintables(key) > 0,
     }
-    flags = typed.select(check.fill_null(False).alias(name) for name, check in checks.items())
+    checked = typed.select(check.fill_null(False).alias(name) for name, check in checks.items())
+    flags = pl.concat([checked, flags], how="horizontal")
     bad = flags.select(pl.any_horizontal(pl.all())).to_series()
     rejected = bad_rows(text.filter(bad), names_of(flags.filter(bad)))
     text, typed = text.filter(~bad), typed.filter(~bad)
     if source.table == "users":
-        return ValidatedRows(typed, rejected, rejected.clear())
+        return ValidatedRows(typed, rejected, rejected.clear(), changed)
     typed, invalid = _fields(text, typed, source)
     odd = invalid.select(pl.any_horizontal(pl.all())).to_series()
-    return ValidatedRows(typed, rejected, bad_rows(text.filter(odd), names_of(invalid.filter(odd))))
+    emptied = bad_rows(text.filter(odd), names_of(invalid.filter(odd)))
+    return ValidatedRows(typed, rejected, emptied, changed)
 
 
 def upsert(

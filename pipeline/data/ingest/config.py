@@ -21,6 +21,21 @@ class IngestConfig(Frozen):
         default=(c.Kind.PURCHASE.value,),
         description="Kinds whose value is a quantity; a negative quantity becomes a return.",
     )
+    missing_ids: tuple[str, ...] = Field(
+        default=(
+            "nan",
+            "NaN",
+            "null",
+            "NULL",
+            "None",
+            "undefined",
+            "\\N",
+            "(not set)",
+            "N/A",
+        ),
+        description="Texts of ids that mean that there is none: such a row is quarantined, like "
+        "one with an empty id.",
+    )
     files_per_pass: int = Field(
         default=1000,
         ge=1,

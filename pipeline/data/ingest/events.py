@@ -7,6 +7,7 @@ events with one identity the first counts; a later one with other content is qua
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,11 +18,18 @@ import polars as pl
 
 from pipeline import columns as c
 from pipeline.data.ingest.config import IngestConfig
+from pipeline.data.ingest.ids import normalised, read_ids
 from pipeline.data.ingest.quarantine import bad_rows
 from pipeline.data.ingest.times import read_times
 from pipeline.data.sources.config import EVENT_COLUMNS, Source
 from pipeline.data.sources.mapping import AT_LINE
-from pipeline.data.validate.rules import MAX_ID_BYTES, id_bytes, row_reasons, unprintables
+from pipeline.data.validate.rules import (
+    MAX_ID_BYTES,
+    id_bytes,
+    names_of,
+    row_reasons,
+    unprintables,
+)
 from pipeline.errors import UnsafeInputError
 
 IDENTITY: Final = (c.EVENT_ID, c.EVENT_DAY)
@@ -31,7 +39,7 @@ CONTENT: Final = (c.EVENT_DAY, *EVENT_COLUMNS)
 CONFLICT: Final = "event_id_conflict"
 """Reason of an event whose identity belongs to an earlier event with other content."""
 _TYPED: Final = (c.VALUE, c.TIMESTAMP, c.POSITION, c.PUBLICATION_ID)
-_IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID, c.PUBLICATION_ID)
+_IDS: Final = (c.EVENT_ID, c.USER_ID, c.ITEM_ID)
 _TO_BE_DERIVED: Final = "?"
 _CONTENT: Final = "#content"
 
@@ -48,11 +56,14 @@ class ValidatedRows:
         `AT_LINE`, `raw`, `reasons` of the others.
     emptied
         The same for good rows of which an optional field counts as missing.
+    changed
+        Kind of change of an id, such as ``item_id_float`` -> rows with it.
     """
 
     good: pl.DataFrame
     bad: pl.DataFrame
     emptied: pl.DataFrame
+    changed: Counter[str]
 
     @classmethod
     def joined(
@@ -91,6 +102,7 @@ class ValidatedRows:
             pl.concat((part.good for part in validated), how="diagonal"),
             pl.concat(part.bad for part in validated),
             pl.concat(part.emptied for part in validated),
+            sum((part.changed for part in validated), Counter()),
         )
 
 
@@ -109,20 +121,23 @@ def validate_events(
     source
         Config of the source: time zone, unit or format.
     config
-        Allowed kinds and quantity kinds.
+        Allowed kinds, quantity kinds and words for a missing id.
     at
         Instant of the ingest; a later event is bad.
     """
     times, causes = read_times(text[c.TIMESTAMP], source)
-    typed = _type(text.with_columns(times), config)
+    found, flags, changed = read_ids(text, _IDS, config.missing_ids)
+    typed = _type(found.with_columns(times), config)
     # An id that is derived later must not count as missing here.
     typed_rows = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
     reasons = row_reasons(typed_rows, at=at, kinds=config.kinds)
     unparsable = pl.DataFrame([typed[name].is_null() & text[name].is_not_null() for name in _TYPED])
-    bad = (reasons.list.len() > 0) | unparsable.select(pl.any_horizontal(pl.all())).to_series()
+    failed = pl.concat([unparsable, flags], how="horizontal")
+    bad = (reasons.list.len() > 0) | failed.select(pl.any_horizontal(pl.all())).to_series()
     named = _named(reasons.filter(bad), unparsable.filter(bad), causes.filter(bad))
+    named = named.list.concat(names_of(flags.filter(bad)))
     rejected = bad_rows(text.filter(bad), named)
-    return ValidatedRows(typed.filter(~bad), rejected, rejected.clear())
+    return ValidatedRows(typed.filter(~bad), rejected, rejected.clear(), changed)
 
 
 def with_pseudonyms(rows: pl.DataFrame, pseudonyms: Mapping[str, str]) -> pl.DataFrame:
@@ -260,19 +275,11 @@ def event_rows(fresh: pl.DataFrame, *, at: datetime) -> pl.DataFrame:
     return fresh.with_columns(instant).select(c.EVENTS.names())
 
 
-def normalised(text: pl.Series) -> pl.Series:
-    """Return ids in Unicode NFC, so that two encodings of one id are equal."""
-    # Pure ASCII is in NFC already, and the check is much cheaper than normalising.
-    if text.str.len_bytes().sum() == text.str.len_chars().sum():
-        return text
-    return text.str.normalize("NFC")
-
-
 def _type(text: pl.DataFrame, config: IngestConfig) -> pl.DataFrame:
     number = pl.col(c.VALUE).str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
     rating = (pl.col(c.KIND) == c.Kind.RATING).fill_null(False)
     frame = text.with_columns(
-        *(normalised(text[column]).alias(column) for column in _IDS),
+        normalised(text[c.PUBLICATION_ID]),
         pl.when(pl.col(c.VALUE).is_not_null()).then(number).when(~rating).then(1.0),
         pl.col(c.POSITION).str.strip_chars().cast(pl.Int32, strict=False),
     ).with_columns(

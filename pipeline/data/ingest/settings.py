@@ -1,4 +1,4 @@
-"""Settings that a file contradicts: rows that fail for one setting's reason, and the line to write.
+"""Settings that a file contradicts: rows that fail for one setting's reason, and the next step.
 
 Guarantees: a file waits if all of its rows, or 1 % and at least ten of them, fail for one such
 reason; its message has at most three of the bad values, masked as in the quarantine.
@@ -23,7 +23,8 @@ _SHARE: Final = 0.01
 _UNKNOWN_KIND: Final = "kind_unknown"
 _AVAILABLE: Final = f"{c.AVAILABLE}_unparsable"
 _TIMES: Final = (c.TIMESTAMP, c.CREATED_AT)
-_COLUMNS: Final = (c.KIND, c.AVAILABLE, *_TIMES)
+_LIST: Final = tuple(f"{name}_list" for name in (c.EVENT_ID, c.USER_ID, c.ITEM_ID))
+_COLUMNS: Final = (c.KIND, c.AVAILABLE, *_TIMES, c.EVENT_ID, c.USER_ID, c.ITEM_ID)
 
 
 def refuse_wrong_setting(
@@ -58,12 +59,18 @@ def refuse_wrong_setting(
             continue
         values = _commonest(failed, reason, column)
         line = _line(reason, values, source, config, all_rows=count == rows)
-        if line is not None:
+        next_step = None if line is None else f"write into nightjar.toml: {line}"
+        if reason in _LIST:
+            next_step = (
+                f"column {source.columns.get(column, column)} holds lists or objects, which are "
+                "not ids; deliver one row per item"
+            )
+        if next_step is not None:
             shown = ", ".join(json.dumps(value, ensure_ascii=False) for value in values)
             raise MappingError(
                 "ingest.wrong_setting",
-                f"{count:,} of {rows:,} rows have {reason} ({shown}); nothing was stored; write "
-                f"into nightjar.toml: {line.replace('SOURCE', source_name)}",
+                f"{count:,} of {rows:,} rows have {reason} ({shown}); nothing was stored; "
+                + next_step.replace("SOURCE", source_name),
                 where=name,
                 count=count,
             )

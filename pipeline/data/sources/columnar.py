@@ -1,8 +1,9 @@
 """Parquet files -> text columns, batch by batch.
 
 Guarantees: times become ISO 8601 in UTC, or without a zone if the file has none; lists and structs
-become JSON; the line is the row's number from 1; a row whose text is too long is broken, and the
-others are kept.
+become JSON; UUIDs get their dashes; a float so large that it stands for several integers is in
+scientific notation; the line is the row's number from 1; a row whose text is too long is broken,
+and the others are kept.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 
 import polars as pl
 
-from pipeline.data.sources.config import Limits
+from pipeline.data.sources.config import EXACT, Limits
 from pipeline.data.sources.file_columns import FileColumns
 from pipeline.data.sources.streams import Block, Broken, check_header
 from pipeline.errors import DataError, UnsafeInputError
@@ -21,6 +22,7 @@ from pipeline.errors import DataError, UnsafeInputError
 _ROWS = 20_000
 _BUFFER = 1 << 20
 _LENGTH = "#length"
+_EXACT: dict[type[pl.DataType], int] = {pl.Float16: 2**11, pl.Float32: 2**24, pl.Float64: EXACT}
 _CELLS = 2_000_000
 """Maximum number of cells per batch: a file with many columns is read in fewer rows at once."""
 
@@ -60,6 +62,7 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
         columns = list(file.schema_arrow.names)
         check_header(columns, max(len(columns), file.metadata.num_columns), name, limits)
         header = FileColumns.of_header(columns)
+        uuids = {field.name for field in file.schema_arrow if field.type == pa.uuid()}
         _check_size(file.metadata, name, limits)
         yield Block(
             pl.DataFrame(schema=dict.fromkeys(columns, pl.String)), pl.Series([], dtype=pl.Int64)
@@ -71,7 +74,10 @@ def parse_parquet(stream: BinaryIO, name: str, limits: Limits) -> Iterator[Block
             batch.validate(full=True)
             frame = pl.DataFrame(batch)
             texts = frame.select(
-                _text(column, header.label(column.name), name) for column in frame.iter_columns()
+                _uuids(column)
+                if column.name in uuids
+                else _text(column, header.label(column.name), name)
+                for column in frame.iter_columns()
             )
             lines = pl.Series(range(row, row + frame.height), dtype=pl.Int64)
             yield _bounded(Block(texts, lines), limits)
@@ -119,14 +125,26 @@ def _text(column: pl.Series, label: str, name: str) -> pl.Series:
         if dtype.time_zone is None:
             return column.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f")
         return column.dt.convert_time_zone("UTC").dt.to_string("%Y-%m-%dT%H:%M:%S%.6fZ")
-    if isinstance(dtype, pl.List | pl.Array | pl.Struct):
+    if isinstance(dtype, pl.List | pl.Array | pl.Struct | pl.Map):
         values = [None if v is None else json.dumps(v, default=str) for v in column.to_list()]
         return pl.Series(column.name, values, dtype=pl.String)
     try:
-        return column.cast(pl.String)
+        text = column.cast(pl.String)
+        if isinstance(dtype, pl.Decimal):
+            return text.str.replace(r"\.0+$", "")  # 12345.00 is the integer 12345
+        if dtype.is_float():
+            large = (column.abs() >= _EXACT[dtype.base_type()]) & column.is_finite()
+            for place in large.fill_null(False).arg_true():
+                text[int(place)] = f"{column[int(place)]:.16E}"
+        return text
     except pl.exceptions.PolarsError:
         raise DataError(
             "source.not_text_column",
             f"column {label!r} of type {dtype} cannot be read as text; convert or remove it",
             where=name,
         ) from None
+
+
+def _uuids(column: pl.Series) -> pl.Series:
+    digits = column.bin.encode("hex")
+    return digits.str.replace("^(.{8})(.{4})(.{4})(.{4})", "$1-$2-$3-$4-")

@@ -36,6 +36,8 @@ REQUIRED: Final[dict[str, tuple[str, ...]]] = {
     "users": (c.USER_ID,),
 }
 """Table -> columns that must come from a column or a constant."""
+EXACT: Final = 2**53
+"""Floats of 64 bits below this one hold each integer; larger ones stand for several."""
 FEATURE_TABLES: Final = ("items", "users")
 """Tables whose additional columns are kept as features."""
 

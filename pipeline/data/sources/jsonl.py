@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 import polars as pl
 
-from pipeline.data.sources.config import Limits
+from pipeline.data.sources.config import EXACT, Limits
 from pipeline.data.sources.streams import Block, Broken
 from pipeline.errors import UnsafeInputError
 
@@ -83,7 +83,7 @@ def _parse_whole_block(block: bytes, line: int, limits: Limits) -> Block | None:
     ):
         return None
     try:
-        objects = _load(b"[" + block[:-1].replace(b"\n", b",") + b"]")
+        objects = _load(b"[" + block[:-1].replace(b"\n", b",") + b"]", parse_float=_exact)
     except (ValueError, RecursionError):  # deep nesting exceeds json's recursion limit
         return None
     # One key more than allowed is enough for `parse_jsonl` to refuse the file.
@@ -101,14 +101,16 @@ def _parse_line_by_line(block: bytes, line: int, limits: Limits) -> Block:
     broken: list[Broken] = []
     keys: dict[str, None] = {}
     for number, text in enumerate(block.split(b"\n")[:-1], start=line):
-        value, reason = _judge(text, limits)
+        large: list[float] = []
+        value, reason = _judge(text, limits, large)
         if reason:
             broken.append(Broken.of(text, number, reason))
             if len(broken) > limits.max_bad_rows:
                 break
         elif value is not None:
             keys.update(dict.fromkeys(value) if len(keys) <= limits.max_columns else {})
-            good.append((number, text))
+            # Polars would write a large float as an integer that it may not have been.
+            good.append((number, json.dumps(value).encode() if large else text))
     frames = [pl.DataFrame(schema=dict.fromkeys(keys, pl.String))]
     numbers: list[int] = []
     for frame, run in _readable(good, list(keys)):
@@ -121,14 +123,25 @@ def _parse_line_by_line(block: bytes, line: int, limits: Limits) -> Block:
     return Block(pl.concat(frames), pl.Series(numbers, dtype=pl.Int64), broken)
 
 
-def _judge(text: bytes, limits: Limits) -> tuple[dict[str, Any] | None, str]:
-    """Return the line's object, or the reason why it is broken; neither for a blank line."""
+def _judge(text: bytes, limits: Limits, large: list[float]) -> tuple[dict[str, Any] | None, str]:
+    """Return the line's object, or the reason why it is broken; neither for a blank line.
+
+    A float from `EXACT` on becomes text in scientific notation, and is added to `large`.
+    """
+
+    def number(digits: str) -> float | str:
+        value = _finite(digits)
+        if abs(value) < EXACT:
+            return value
+        large.append(value)
+        return f"{value:.16E}"
+
     if len(text) > limits.max_row_bytes:
         return None, "row_too_long"
     if not text.strip():
         return None, ""
     try:
-        value = _load(text, parse_float=_finite)
+        value = _load(text, parse_float=number)
         # Encoding fails for half a character.
         if _SURROGATES.search(text):
             json.dumps(value, ensure_ascii=False).encode()
@@ -158,6 +171,13 @@ def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
         raise ValueError(f"{text} is not finite")
+    return number
+
+
+def _exact(text: str) -> float:
+    number = float(text)
+    if abs(number) >= EXACT:
+        raise ValueError(f"{text} may stand for several integers")
     return number
 
 

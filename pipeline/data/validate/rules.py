@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from pipeline import columns as c
 from pipeline.base import to_utc
@@ -195,9 +196,14 @@ def _all_usual(ids: pl.Series) -> bool:
     if sizes.is_empty() or not sizes.is_between(1, MAX_ID_BYTES).all():
         return False
     # The smallest and largest byte take a tenth of the time of a search by a regular expression.
-    text = ids.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]
-    characters = np.frombuffer(text, np.uint8)
+    characters = text_bytes(ids)
     return bool(characters.min() >= ord("!") and characters.max() <= ord("~"))
+
+
+def text_bytes(ids: pl.Series) -> NDArray[np.uint8]:
+    """Return the bytes of all ids, one after the other."""
+    text = ids.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()[2]
+    return np.frombuffer(text or b"", np.uint8)
 
 
 def names_of(flags: pl.DataFrame) -> pl.Series:

@@ -31,6 +31,7 @@ from pipeline.data.ingest.events import (
     with_origin,
     with_pseudonyms,
 )
+from pipeline.data.ingest.ids import doubtful
 from pipeline.data.ingest.quarantine import quarantine_rows
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import Mark
@@ -118,9 +119,14 @@ def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             vault_users=len(ws.vault),
             ingested_at=at,
         )
-        reasons, emptied = count_reasons(quarantine), count_reasons(file.judged.emptied)
+        counts = {
+            "reasons": count_reasons(quarantine),
+            "emptied": count_reasons(file.judged.emptied),
+            "changed": file.judged.changed,
+            "doubtful": doubtful(file.judged.good),
+        }
         batches.append(batch)
-        results.append(FileResult.taken(batch, reasons, emptied, file.text.ignored_columns))
+        results.append(FileResult.taken(batch, counts, file.text.ignored_columns))
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
 

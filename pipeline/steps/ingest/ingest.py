@@ -30,6 +30,7 @@ from pipeline import columns as c
 from pipeline.base import AsOf, Progress, silent, to_the_second
 from pipeline.data.ingest.catalogue import validate_catalogue
 from pipeline.data.ingest.events import ValidatedRows, validate_events
+from pipeline.data.ingest.ids import doubtful
 from pipeline.data.ingest.quarantine import quarantine_rows
 from pipeline.data.ingest.settings import refuse_wrong_setting
 from pipeline.data.sources.config import MappingError, Source
@@ -441,7 +442,9 @@ class _Pass:
     def _judged(self, file: DiscoveredFile, seen: Mark, digest: str) -> FileRead:
         config, source = self.ws.config.ingest, file.source
         # Parts are validated as they are read, so that only valid and bad rows stay in memory.
-        judge: Callable[..., ValidatedRows] = partial(validate_catalogue, source=source)
+        judge: Callable[..., ValidatedRows] = partial(
+            validate_catalogue, source=source, missing=config.missing_ids
+        )
         if source.table == "events":
             judge = partial(validate_events, source=source, config=config, at=self.at)
         with read_text(self.child, file, digest, config.limits, self.scratch) as text:
@@ -511,6 +514,8 @@ def _checked(read: FileRead, at: AsOf) -> FileResult:
         skipped=read.text.skipped,
         reasons=count_reasons(bad),
         emptied=count_reasons(judged.emptied),
+        changed=judged.changed,
+        doubtful=doubtful(judged.good),
     )
 
 

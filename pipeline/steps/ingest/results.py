@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pipeline.errors import DataError, StorageError, printable
 from pipeline.stores.batches import Batch
 
 COUNTS: Final = ("rows", "accepted", "quarantined", "duplicates", "tombstoned", "skipped")
+_BY_REASON: Final = ("reasons", "emptied", "changed", "doubtful")
 _LISTED: Final = 20
 
 
@@ -44,6 +45,10 @@ class RowCounts:
         Reason -> quarantined rows with it; a row may have several.
     emptied
         Reason -> accepted rows of which one field counts as missing.
+    changed
+        Kind of change, such as ``item_id_float`` -> rows of which an id was changed.
+    doubtful
+        Id such as ``item_id 0`` -> accepted rows with it; it may mean that there is none.
     """
 
     rows: int = 0
@@ -54,6 +59,8 @@ class RowCounts:
     skipped: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
     emptied: Mapping[str, int] = field(default_factory=dict)
+    changed: Mapping[str, int] = field(default_factory=dict)
+    doubtful: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def counts(self) -> str:
@@ -94,23 +101,15 @@ class FileResult(RowCounts):
     exit_code: int = 0
 
     @classmethod
-    def taken(
-        cls,
-        batch: Batch,
-        reasons: Mapping[str, int],
-        emptied: Mapping[str, int],
-        ignored: tuple[str, ...],
-    ) -> FileResult:
+    def taken(cls, batch: Batch, counts: Mapping[str, Any], ignored: tuple[str, ...]) -> FileResult:
         """Build the result of a file whose rows were committed.
 
         Parameters
         ----------
         batch
             Counts and origin of the file.
-        reasons
-            Reason -> quarantined rows with it.
-        emptied
-            Reason -> accepted rows of which one field counts as missing.
+        counts
+            Fields of `RowCounts` with counts by reason.
         ignored
             Columns of the file that its source does not map.
 
@@ -124,9 +123,8 @@ class FileResult(RowCounts):
             table=batch.table,
             status=FileStatus.TAKEN,
             batch_id=batch.batch_id,
-            reasons=reasons,
-            emptied=emptied,
             ignored_columns=ignored,
+            **counts,
             **{name: getattr(batch, name) for name in COUNTS},
         )
 
@@ -157,6 +155,13 @@ class FileResult(RowCounts):
             f"{self.file}: {self.counts}"
             + (f"; quarantined for {_listed(self.reasons)}" if self.reasons else "")
             + (f"; fields emptied for {_listed(self.emptied)}" if self.emptied else "")
+            + (f"; ids changed for {_listed(self.changed)}" if self.changed else "")
+            + (
+                f"; {_listed(self.doubtful)} may mean that there is no id (if so, add it to "
+                "ingest.missing_ids)"
+                if self.doubtful
+                else ""
+            )
             + (f"; columns ignored: {ignored}" if ignored else "")
             + (f"; {self.sentence}" if self.sentence else "")
         )
@@ -215,15 +220,14 @@ class IngestResult(RowCounts):
         -------
         Results with their sums and problems.
         """
-        reasons: Counter[str] = Counter()
-        emptied: Counter[str] = Counter()
+        by_reason: dict[str, Any] = {name: Counter() for name in _BY_REASON}
         for file in outcomes:
-            reasons.update(file.reasons)
-            emptied.update(file.emptied)
+            for name, counts in by_reason.items():
+                counts.update(getattr(file, name))
+        by_reason = {name: dict(sorted(counts.items())) for name, counts in by_reason.items()}
         return cls(
             **{name: sum(getattr(file, name) for file in outcomes) for name in COUNTS},
-            reasons=dict(sorted(reasons.items())),
-            emptied=dict(sorted(emptied.items())),
+            **by_reason,
             files=len(outcomes),
             lake_version=lake_version,
             backlog=backlog,

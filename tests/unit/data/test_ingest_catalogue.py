@@ -5,11 +5,13 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.data.ingest.catalogue import upsert, validate_catalogue
+from pipeline.data.ingest.config import IngestConfig
 from pipeline.data.ingest.events import ValidatedRows
 from pipeline.data.sources.config import Source
 from pipeline.data.sources.mapping import AT_LINE
 
 ITEMS = Source(table="items", timezone="UTC")
+MISSING = IngestConfig().missing_ids
 EMPTY = pl.DataFrame(schema=c.ITEMS)
 
 
@@ -19,7 +21,7 @@ def text(*rows: dict[str, str | None]) -> pl.DataFrame:
 
 
 def judge(*rows: dict[str, str | None], source: Source = ITEMS):
-    return validate_catalogue(text(*rows), source)
+    return validate_catalogue(text(*rows), source, MISSING)
 
 
 def merged(current: pl.DataFrame, *rows: dict[str, str | None], replace: bool = False):
@@ -58,7 +60,7 @@ def test_categories_are_a_list_or_one_text(value, lists):
     ("row", "reasons"),
     [
         ({c.ITEM_ID: None}, ["item_id_missing"]),
-        ({c.ITEM_ID: " "}, ["item_id_empty"]),
+        ({c.ITEM_ID: " "}, ["item_id_missing"]),
         ({c.ITEM_ID: "i" * 257}, ["item_id_too_long"]),
         ({c.ITEM_ID: "a\x1b[31m"}, ["item_id_unprintable"]),
         ({c.ITEM_ID: "item\u200b004"}, ["item_id_unprintable"]),
@@ -118,7 +120,9 @@ def test_a_naive_time_of_an_item_counts_as_missing():
 
 
 def test_a_bad_user_shows_no_person():
-    judged = validate_catalogue(text({c.USER_ID: "anna" * 99, "age": "30"}), Source(table="users"))
+    judged = validate_catalogue(
+        text({c.USER_ID: "anna" * 99, "age": "30"}), Source(table="users"), MISSING
+    )
     assert judged.bad[c.REASONS].to_list() == [["user_id_too_long"]]
     assert "anna" not in judged.bad[c.RAW][0]
 
@@ -169,6 +173,8 @@ def test_a_full_catalogue_makes_the_missing_unavailable_and_the_returning_availa
 
 def test_users_keep_their_features():
     source = Source(table="users")
-    good = validate_catalogue(text({c.USER_ID: "u1", c.SEGMENT: "s", "age": "30"}), source).good
+    good = validate_catalogue(
+        text({c.USER_ID: "u1", c.SEGMENT: "s", "age": "30"}), source, MISSING
+    ).good
     table, _ = upsert("users", pl.DataFrame(schema=c.USERS), good, replace=False)
     assert table.rows() == [("u1", "s", "30")]

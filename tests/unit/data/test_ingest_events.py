@@ -70,7 +70,7 @@ def test_a_good_row_is_typed():
         ({c.ITEM_ID: None, c.KIND: None}, ["item_id_missing", "kind_missing"]),
         ({c.USER_ID: "é" * 129}, ["user_id_too_long"]),
         ({c.USER_ID: "é" * 128}, []),
-        ({c.ITEM_ID: "  "}, ["item_id_empty"]),
+        ({c.ITEM_ID: "  "}, ["item_id_missing"]),
         ({c.KIND: "stare"}, ["kind_unknown"]),
         ({c.VALUE: "two"}, ["value_unparsable"]),
         ({c.VALUE: "nan"}, ["value_unparsable"]),
@@ -268,7 +268,7 @@ def test_ids_that_look_like_others_are_bad(hidden):
 def test_ids_with_control_characters_and_long_publications_are_bad():
     rows = [
         {c.USER_ID: "an\0na"},
-        {c.EVENT_ID: "e\n"},
+        {c.EVENT_ID: "e\nf"},
         {c.ITEM_ID: "\x1b[31m"},
         {c.PUBLICATION_ID: "p" * 257},
         {c.PUBLICATION_ID: "p\0"},
