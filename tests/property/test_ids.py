@@ -24,7 +24,7 @@ SPACES = st.text("\t \u00a0\u2007\u3000", max_size=2)
 
 
 def is_name(text: str) -> bool:
-    """Names that are no number and no word for a missing id; their spaces are plain."""
+    """Select names: neither numbers nor words for a missing id, without outer spaces."""
     absent = {word.casefold() for word in CONFIG.missing_ids} | {"", "*"}
     number = re.fullmatch(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", text)
     return text == text.strip() and text.casefold() not in absent and not number

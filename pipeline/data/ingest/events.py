@@ -126,8 +126,8 @@ def validate_events(
         Instant of the ingest; a later event is bad.
     """
     times, causes = read_times(text[c.TIMESTAMP], source)
-    found, flags, changed = read_ids(text, _IDS, config.missing_ids)
-    typed = _type(found.with_columns(times), config)
+    with_ids, flags, changed = read_ids(text, _IDS, config.missing_ids)
+    typed = _type(with_ids.with_columns(times), config)
     # An id that is derived later must not count as missing here.
     typed_rows = typed.with_columns(pl.col(c.EVENT_ID).fill_null(_TO_BE_DERIVED))
     reasons = row_reasons(typed_rows, at=at, kinds=config.kinds)

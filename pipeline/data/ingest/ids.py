@@ -55,16 +55,16 @@ def read_ids(
     changed: Counter[str] = Counter()
     ids = []
     for name in columns:
-        found = text[name]
-        if not _is_usual(found):
-            found, changes = _in_one_form(found)
+        form = text[name]
+        if not _is_usual(form):
+            form, changes = _in_one_form(form)
             changed.update({f"{name}_{change}": rows for change, rows in changes.items()})
-            large = found.str.extract(_FLOAT).cast(pl.Float64, strict=False).abs() >= EXACT
-            lost = large.fill_null(False) | found.str.contains(_LOST_DIGITS)
+            large = form.str.extract(_FLOAT).cast(pl.Float64, strict=False).abs() >= EXACT
+            lost = large.fill_null(False) | form.str.contains(_LOST_DIGITS)
             flags[f"{name}_lost_digits"] = lost.fill_null(False)
-            flags[f"{name}_reserved"] = (found == c.FALLBACK_USER).fill_null(False)
-            flags[f"{name}_list"] = _are_lists(found)
-        ids.append(_without(found, missing))
+            flags[f"{name}_reserved"] = (form == c.FALLBACK_USER).fill_null(False)
+            flags[f"{name}_list"] = _are_lists(form)
+        ids.append(_without(form, missing))
     return text.with_columns(ids), pl.DataFrame(flags), changed
 
 

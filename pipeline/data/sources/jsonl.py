@@ -124,11 +124,9 @@ def _parse_line_by_line(block: bytes, line: int, limits: Limits) -> Block:
 
 
 def _judge(text: bytes, limits: Limits, large: list[float]) -> tuple[dict[str, Any] | None, str]:
-    """Return the line's object, or the reason why it is broken; neither for a blank line.
+    """Return the line's object, or the reason why it is broken; neither for a blank line."""
 
-    A float from `EXACT` on becomes text in scientific notation, and is added to `large`.
-    """
-
+    # A float from `EXACT` on becomes text in scientific notation, and is added to `large`.
     def number(digits: str) -> float | str:
         value = _finite(digits)
         if abs(value) < EXACT:
