@@ -36,7 +36,7 @@ from pipeline.data.ingest.quarantine import quarantine_rows
 from pipeline.steps.ingest.discovery import DiscoveredFile
 from pipeline.steps.ingest.landing import Mark
 from pipeline.steps.ingest.read_file import Text
-from pipeline.steps.ingest.results import FileResult
+from pipeline.steps.ingest.results import FileResult, RowCounts
 from pipeline.stores.batches import Batch
 from pipeline.workspace.workspace import Workspace
 
@@ -119,14 +119,14 @@ def combine(ws: Workspace, files: Sequence[FileRead], *, at: datetime, replace: 
             vault_users=len(ws.vault),
             ingested_at=at,
         )
-        counts = {
-            "reasons": count_reasons(quarantine),
-            "emptied": count_reasons(file.judged.emptied),
-            "changed": file.judged.changed,
-            "doubtful": doubtful(file.judged.good),
-        }
+        by_reason = RowCounts(
+            reasons=count_reasons(quarantine),
+            emptied=count_reasons(file.judged.emptied),
+            changed=file.judged.changed,
+            doubtful=doubtful(file.judged.good),
+        )
         batches.append(batch)
-        results.append(FileResult.taken(batch, counts, file.text.ignored_columns))
+        results.append(FileResult.taken(batch, by_reason, file.text.ignored_columns))
         bad.append(quarantine)
     return Bundle(batches, results, rows, pl.concat(bad))
 

@@ -7,10 +7,10 @@ file was set aside, waits, is not read or could not be moved.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from pipeline.errors import DataError, StorageError, printable
 from pipeline.stores.batches import Batch
@@ -22,6 +22,13 @@ _LISTED: Final = 20
 
 def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+
+
+def _sums(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(sorted(total.items()))
 
 
 class FileStatus(StrEnum):
@@ -101,15 +108,15 @@ class FileResult(RowCounts):
     exit_code: int = 0
 
     @classmethod
-    def taken(cls, batch: Batch, counts: Mapping[str, Any], ignored: tuple[str, ...]) -> FileResult:
+    def taken(cls, batch: Batch, by_reason: RowCounts, ignored: tuple[str, ...]) -> FileResult:
         """Build the result of a file whose rows were committed.
 
         Parameters
         ----------
         batch
             Counts and origin of the file.
-        counts
-            Fields of `RowCounts` with counts by reason.
+        by_reason
+            Counts by reason; the others are those of `batch`.
         ignored
             Columns of the file that its source does not map.
 
@@ -124,7 +131,7 @@ class FileResult(RowCounts):
             status=FileStatus.TAKEN,
             batch_id=batch.batch_id,
             ignored_columns=ignored,
-            **counts,
+            **{name: getattr(by_reason, name) for name in _BY_REASON},
             **{name: getattr(batch, name) for name in COUNTS},
         )
 
@@ -220,14 +227,12 @@ class IngestResult(RowCounts):
         -------
         Results with their sums and problems.
         """
-        by_reason: dict[str, Any] = {name: Counter() for name in _BY_REASON}
-        for file in outcomes:
-            for name, counts in by_reason.items():
-                counts.update(getattr(file, name))
-        by_reason = {name: dict(sorted(counts.items())) for name, counts in by_reason.items()}
         return cls(
             **{name: sum(getattr(file, name) for file in outcomes) for name in COUNTS},
-            **by_reason,
+            reasons=_sums(file.reasons for file in outcomes),
+            emptied=_sums(file.emptied for file in outcomes),
+            changed=_sums(file.changed for file in outcomes),
+            doubtful=_sums(file.doubtful for file in outcomes),
             files=len(outcomes),
             lake_version=lake_version,
             backlog=backlog,
