@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.base import plain
 from pipeline.models import device
+from pipeline.steps import demo
 from pipeline.steps.nightly.nightly import nightly
 from pipeline.workspace.workspace import Workspace
 from tests import gpu_stand_in
@@ -51,7 +52,9 @@ def test_training_cost_is_in_json_mlflow_and_on_the_page(shop):
     assert "cost: 4 recipes in " in first.text() and "; refit: " in first.text()
 
 
-def test_a_gpu_that_is_not_used_is_named_on_the_page_and_in_mlflow(third, monkeypatch, tmp_path):
+def test_a_gpu_that_is_not_used_is_named_in_the_summary_on_the_page_and_in_mlflow(
+    third, monkeypatch, tmp_path
+):
     gpu_stand_in.install(monkeypatch, tmp_path).version = 12080
     ws = Workspace.open(third.home)
     done = nightly(ws, NIGHTS[2])
@@ -66,6 +69,8 @@ def test_a_gpu_that_is_not_used_is_named_on_the_page_and_in_mlflow(third, monkey
         for name, run in runs.items()
         if "nightjar.gpu_not_used" in run.data.tags
     } == {"als": cause, "mad": cause}
+    monkeypatch.setattr(demo, "NIGHTS", NIGHTS[2:3])
+    assert [night.gpu_causes for night in demo.summary(ws).nights] == [(cause,)]
 
 
 def test_a_champion_that_memory_cannot_hold_stops_the_night(third, monkeypatch):
