@@ -588,6 +588,12 @@ CASES: dict[tuple[str, int], tuple[Damage, str | Callable[[World], object]]] = {
         ),
         register_all_here,
     ),
+    ("registry.experiment_deleted", 0): (
+        lambda w: w.patch(
+            Registry, "prepare", raising(RegistryError("registry.experiment_deleted", ""))
+        ),
+        register_all_here,
+    ),
     ("registry.experiment_renamed", 0): (
         lambda w: w.patch(
             Registry, "prepare", raising(RegistryError("registry.experiment_renamed", ""))
