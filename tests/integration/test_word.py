@@ -149,7 +149,7 @@ def test_a_kept_run_names_the_command_while_it_works(copy):
     assert advice(run_id) == (("als",), True)
     assert command in result(ws, run_id).text()
     page = page_files(ws.run(run_id))["page.html"].decode()
-    assert f"<code>{command}</code> chooses als; then start" in page
+    assert f"<code>{command}</code> chooses als; it prints" in page
     asked = command.split()[1:]
     asked = [{"NAME": "Ada", "TEXT": "so"}.get(word, word) for word in asked]
     app([*asked, "--home", str(ws.home)], standalone_mode=False)
