@@ -44,7 +44,7 @@ _Matrices = tuple[sp.spmatrix, sp.spmatrix]
 
 _ALPHA, _PENALTY = 10.0, 0.3
 """Mean confidence of a cell in the least squares, and their L2 penalty as a share of the mean
-diagonal of VᵀV. No other of 3 × 3 values was better in all of overlap and NDCG on two data sets."""
+diagonal of VᵀV. `benchmarks/foldin.py --part parity --recipe lightfm` prints what they give."""
 _MAP_PENALTY = 0.01
 """L2 penalty of the map, as a share of the mean diagonal of its squares."""
 _MAP_USERS = 10_000

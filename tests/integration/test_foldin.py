@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline import columns as c
 from pipeline.base import plain
+from pipeline.failpoints import VARIABLE
 from pipeline.serving.foldin import Seen
 from pipeline.serving.publish import chain
 from pipeline.steps.feedback import foldin as module
@@ -422,6 +424,39 @@ def test_spare_entries_of_a_folded_in_list_move_up_too_and_its_events_stay_in_it
     did(ws, ("u1", after[0], LATER + timedelta(hours=1)), name="next")
     assert feedback(ws, now()).foldin.users_refreshed == 1
     assert after[0] not in shown(ws, "u1")["u1"]
+
+
+def test_lists_take_an_id_in_the_forms_of_files(ws):
+    assert lists(ws, ["\u00a0u1 "]).equals(lists(ws, ["u1"]))
+
+
+@pytest.mark.parametrize("place", ["patch_staged", "patch_swapped"])
+def test_a_pass_that_was_killed_in_a_withdrawal_is_completed_by_the_next(ws, tmp_path, place):
+    gone = shown(ws, "*")["*"][0]
+    sold_out(ws, [gone])
+    did(ws, ("u1", shown(ws, "u1")["u1"][1], LATER))
+    undisturbed = Workspace.open(shutil.copytree(ws.home, tmp_path / "undisturbed"))
+    at = now()
+    feedback(undisturbed, at)
+
+    command = [sys.executable, "-m", "pipeline.cli", "feedback", "--home", str(ws.home)]
+    killed = {**os.environ, VARIABLE: f"{place}:kill"}
+    done = subprocess.run(
+        [*command, "--at", at.isoformat()], env=killed, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, f"failpoint {place}: kill" in done.stderr) == (-signal.SIGKILL, True)
+    feedback(ws, at)
+
+    assert (shown(ws), shown(ws, "*")) == (shown(undisturbed), shown(undisturbed, "*"))
+    ids = [
+        w.lake.read("publications").sort(c.GENERATION)[c.PUBLICATION_ID].to_list()
+        for w in (ws, undisturbed)
+    ]
+    assert ids[0] == ids[1] and len(set(ids[0])) == 3
+    for w in (ws, undisturbed):
+        entries = LedgerHistory.of(w.ledger).entries
+        patches = [entry.publication_id for entry in entries if isinstance(entry, PatchEntry)]
+        assert sorted(patches) == sorted(set(ids[0]))[1:]
 
 
 def test_a_withdrawal_does_not_hide_users_without_new_events_from_the_churn(second):

@@ -59,7 +59,9 @@ def refuse_wrong_setting(
             continue
         values = _commonest(failed, reason, column)
         line = _line(reason, values, source, config, all_rows=count == rows)
-        next_step = None if line is None else f"write into nightjar.toml: {line}"
+        next_step = None
+        if line is not None:
+            next_step = f"write into nightjar.toml: {line.replace('SOURCE', source_name)}"
         if reason in _LIST:
             next_step = (
                 f"column {source.columns.get(column, column)} holds lists or objects, which are "
@@ -70,7 +72,7 @@ def refuse_wrong_setting(
             raise MappingError(
                 "ingest.wrong_setting",
                 f"{count:,} of {rows:,} rows have {reason} ({shown}); nothing was stored; "
-                + next_step.replace("SOURCE", source_name),
+                f"{next_step}",
                 where=name,
                 count=count,
             )

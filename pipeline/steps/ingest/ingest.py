@@ -111,7 +111,7 @@ def ingest(
     StorageError
         As `Workspace.compare_stores`.
     DataError
-        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_reducedable`.
+        `ingest.not_found`, `ingest.empty_folder`, `ingest.folder_unreadable`.
     ConcurrencyError
         Another ingest is running.
     """
@@ -158,7 +158,7 @@ def ingest_landed(
     ConfigError
         `ingest.clock_behind`, and those of the workspace as for `ingest`.
     StorageError
-        `ingest.link`, `ingest.folder_reducedable`: a landing folder cannot be listed.
+        `ingest.link`, `ingest.folder_unreadable`: a landing folder cannot be listed.
     ConcurrencyError
         Another ingest is running.
     """
@@ -413,7 +413,9 @@ class _Pass:
             elif not isinstance(error, MappingError):
                 status = FileStatus.SET_ASIDE
                 try:
-                    if not self.dry_run:
+                    if self.dry_run:
+                        sentence += "; this was a dry run, so the file was not moved"
+                    else:
                         reject(home, file.path, sentence, digest, seen)
                 except StorageError as not_moved:
                     sentence += f"; {not_moved.sentence}"

@@ -52,4 +52,6 @@ def test_a_dry_run_moves_no_file(ws, text, status):
     before = names(ws)
     [file] = ingest(ws, [path], at=AT, dry_run=True).outcomes
     assert (file.status, file.exit_code) == (status, 3)
+    # The word for its status would otherwise be false.
+    assert ("dry run" in file.text()) == (status is FileStatus.SET_ASIDE)
     assert names(ws) == before
